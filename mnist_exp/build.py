@@ -1,0 +1,151 @@
+"""From a config to the parts of a run: the only caller of instantiate."""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from mnist_exp.data import batches
+from mnist_exp.data.batches import Split
+from mnist_exp.data.sources import Images
+from mnist_exp.errors import ConfigError
+
+# What a config may name as a _target_. Not all of torch: torch.hub.load and torch.load run strangers' code.
+# More prefixes come, comma-separated, from the environment alone: no config can allow itself anything.
+ALLOWED = ("torch.nn.", "torch.optim.", "mnist_exp.")
+ALLOW_MORE = "MNIST_EXP_ALLOW"
+
+
+def device(cfg: DictConfig) -> torch.device:
+    """Set up torch for this run and return the device that cfg.device names; auto is cuda, then mps, then cpu."""
+    torch.set_num_threads(cfg.threads)
+    torch.set_flush_denormal(True)  # Adam's moments of pixels that are always dark would slow each step by a tenth
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it when deterministic
+    torch.use_deterministic_algorithms(cfg.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and never read
+    names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    names += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    asked = {"auto": names[0], "cuda": "cuda:0"}.get(cfg.device, cfg.device)
+    if asked not in names:
+        raise ConfigError(f"device={cfg.device}: torch finds {', '.join(names)} on this machine; auto takes the first")
+    return torch.device(asked)
+
+
+def source(cfg: DictConfig) -> Images:
+    """The data set that cfg.data names, fetched and verified if need be."""
+    with _blaming("data"):
+        source: Images = _part(cfg.data, without=("validation", "batch_size", "seed"))()
+        return source
+
+
+def split(cfg: DictConfig, source: Images, device: torch.device) -> Split:
+    """Training, validation and test batches on the device."""
+    with _blaming("augmentation"):
+        augment = _part(cfg.augmentation)()
+        augment.center(source.train_images[:1])  # refuses a size that can't be
+    with _blaming("data"):
+        return batches.split(
+            (source.train_images, source.train_labels),
+            (source.test_images, source.test_labels),
+            validation=cfg.data.validation,
+            cut=generator(cfg.data.seed, "split"),
+            batch_size=cfg.data.batch_size,
+            augment=augment,
+            order=generator(cfg.seed, "order"),
+            chance=generator(cfg.seed, "augmentation"),
+            device=device,
+        )
+
+
+def model(cfg: DictConfig, split: Split, num_classes: int) -> nn.Module:
+    """The model, its sizes from the data, its weights and its dropout each from a stream of cfg.seed."""
+    with _blaming("activation"):
+        activation = _part(cfg.activation)
+        activation()
+    torch.manual_seed(stream(cfg.seed, "weights"))
+    with _blaming("model"):
+        in_shape = tuple(split.val.images.shape[1:])
+        model: nn.Module = _part(cfg.model)(in_shape=in_shape, num_classes=num_classes, activation=activation)
+    torch.manual_seed(stream(cfg.seed, "dropout"))
+    return model.to(split.val.images.device)
+
+
+def loss(cfg: DictConfig) -> Any:
+    """The loss, a module that also turns logits into probabilities."""
+    with _blaming("loss"):
+        return _part(cfg.loss)()
+
+
+def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
+    """The optimizer of all the model's parameters."""
+    with _blaming("optimizer"):
+        optimizer: Optimizer = _part(cfg.optimizer)(model.parameters())
+        return optimizer
+
+
+def schedule(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
+    """The learning rate over the run, stepped once a batch."""
+    with _blaming("schedule"):
+        build_schedule = _part(cfg.schedule)
+        schedule: LRScheduler = build_schedule(optimizer, epochs=cfg.epochs, steps_per_epoch=steps_per_epoch)
+        return schedule
+
+
+def stream(seed: int, name: str) -> int:
+    """A seed for one named source of randomness: other names and other seeds have nothing to do with it."""
+    return int.from_bytes(hashlib.sha256(f"{name} {seed}".encode()).digest()[:7])
+
+
+def generator(seed: int, name: str) -> torch.Generator:
+    """A CPU generator for one named source of randomness."""
+    return torch.Generator().manual_seed(stream(seed, name))
+
+
+def _part(node: DictConfig, without: tuple[str, ...] = ()) -> Callable[..., Any]:
+    """The node's _target_ with its keys filled in, to be called with what only the run knows."""
+    values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    for target in _targets(values):
+        _require_allowed(target)
+    kept = {key: value for key, value in values.items() if key not in without}
+    return cast(Callable[..., Any], instantiate(kept, _partial_=True, _convert_="all"))
+
+
+def _targets(value: Any) -> Iterator[Any]:
+    """Every _target_, at any depth."""
+    if isinstance(value, dict):
+        yield from (child for key, child in value.items() if key == "_target_")
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _targets(child)
+
+
+def _require_allowed(target: Any) -> None:
+    """Refuse what is not torch's or ours, by its name and by where the name leads (mnist_exp.build.os.system...)."""
+    more = os.environ.get(ALLOW_MORE, "").replace(",", " ").split()
+    prefixes = (*ALLOWED, *(f"{prefix.rstrip('.')}." for prefix in more))
+    if str(target).startswith(prefixes):
+        found = get_object(target)
+        if f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}".startswith(prefixes):
+            return
+    raise ConfigError(
+        f"_target_={target}: not run; a config may name {', '.join(prefixes)} and what {ALLOW_MORE} lists"
+    )
+
+
+@contextmanager
+def _blaming(group: str) -> Iterator[None]:
+    """Name the group in what its part says is wrong; words that begin with `key=` become `group.key=`."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError, InstantiationException) as error:
+        joint = "." if re.match(r"\w[\w.]*=", str(error)) else ": "
+        raise ConfigError(f"{group}{joint}{error}") from error

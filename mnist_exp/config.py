@@ -1,0 +1,179 @@
+"""What a config may say: the schema, the limits of single values, and checks across them.
+
+A group's option file is its own schema: its keys are the keys, its values' types the types. So a new option is a YAML
+file alone. This module must stay quick to import: --help, --cfg and TAB completion wait for it.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from mnist_exp.errors import ConfigError
+
+GROUPS = ("data", "augmentation", "model", "activation", "optimizer", "schedule", "loss")
+
+# Choices that decide where and how fast a run goes, not what it is; config_id leaves them out.
+# (Bits may differ between devices and thread counts: summary.json records both.)
+NOT_IDENTITY = ("device", "threads", "plots", "deterministic", "data.root")
+
+
+@dataclass
+class Config:
+    """The types of the top level; conf/config.yaml has the values and says what they mean."""
+
+    epochs: int = MISSING
+    seed: int = MISSING
+    device: str = MISSING
+    threads: int = MISSING
+    plots: bool = MISSING
+    deterministic: bool = MISSING
+    data: dict[str, Any] = MISSING
+    augmentation: dict[str, Any] = MISSING
+    model: dict[str, Any] = MISSING
+    activation: dict[str, Any] = MISSING
+    optimizer: dict[str, Any] = MISSING
+    schedule: dict[str, Any] = MISSING
+    loss: dict[str, Any] = MISSING
+
+
+ConfigStore.instance().store(name="schema", node=Config)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Which values make sense, in code and in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+COUNT = Limit(lambda value: value >= 1, "1 or more")
+SEED = Limit(lambda value: 0 <= value < 2**63, "0 to 2^63 - 1")
+POSITIVE = Limit(lambda value: value > 0, "more than 0")
+NOT_NEGATIVE = Limit(lambda value: value >= 0, "0 or more")
+SHARE = Limit(lambda value: 0 <= value <= 1, "0 to 1")
+BELOW_ONE = Limit(lambda value: 0 <= value < 1, "0 or more and less than 1")
+HALF_TURN = Limit(lambda value: 0 <= value <= 180, "0 to 180 degrees")
+INTERPOLATION = Limit(lambda value: value in ("nearest", "bilinear"), "nearest or bilinear")
+
+# Keys not named here (of an option that a user adds, say) are judged by the part that they configure.
+LIMITS = {
+    "epochs": COUNT,
+    "seed": SEED,
+    "threads": COUNT,
+    "data.validation": COUNT,
+    "data.batch_size": COUNT,
+    "data.seed": SEED,
+    "augmentation.rotation.degrees": HALF_TURN,
+    "augmentation.rotation.interpolation": INTERPOLATION,
+    "augmentation.crop.size": Limit(lambda value: isinstance(value, int) and value >= 1, "1 or more pixels, or null"),
+    "augmentation.crop.padding": NOT_NEGATIVE,
+    "augmentation.affine.degrees": HALF_TURN,
+    "augmentation.affine.shift": SHARE,
+    "augmentation.affine.scale": Limit(
+        lambda value: len(value) == 2 and 0 < value[0] <= value[1], "[low, high] with 0 < low <= high"
+    ),
+    "augmentation.affine.shear": Limit(lambda value: 0 <= value < 90, "0 or more and less than 90 degrees"),
+    "augmentation.affine.interpolation": INTERPOLATION,
+    "model.hidden_layers": Limit(lambda value: all(units >= 1 for units in value), "layers of 1 or more units"),
+    "model.dropout": BELOW_ONE,
+    "optimizer.lr": POSITIVE,
+    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.momentum": BELOW_ONE,
+    "optimizer.betas": Limit(
+        lambda value: len(value) == 2 and all(0 <= beta < 1 for beta in value), "two numbers of 0 or more, less than 1"
+    ),
+    "optimizer.alpha": SHARE,
+    "optimizer.eps": NOT_NEGATIVE,
+    "optimizer.lr_decay": NOT_NEGATIVE,
+    "optimizer.momentum_decay": NOT_NEGATIVE,
+    "schedule.min_lr": NOT_NEGATIVE,
+    "schedule.step_size": COUNT,
+    "schedule.gamma": POSITIVE,
+    "schedule.pct_start": SHARE,
+    "schedule.div_factor": POSITIVE,
+    "loss.label_smoothing": SHARE,
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse values and combinations that can't work, before anything is loaded. Raises ConfigError."""
+    if unknown := cfg.keys() - Config.__dataclass_fields__.keys():
+        raise ConfigError(f"{', '.join(sorted(map(str, unknown)))}: no such key")
+    for group in GROUPS:
+        if not isinstance(HydraConfig.get().runtime.choices.get(group), str):
+            raise ConfigError(f"{group}: needs one option; python train.py --help lists them")
+        for file in _option_files(group):
+            _require_types(group, cfg[group], OmegaConf.to_container(OmegaConf.load(file)), file)
+    for key, value in _leaves("", OmegaConf.to_container(cfg, resolve=True)):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key}={value}: must be a finite number")
+        limit = LIMITS.get(key)
+        if limit and value is not None and not limit.holds(value):
+            raise ConfigError(f"{key}={_spell(value)}: must be {limit.words}")
+    if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
+        raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
+
+
+def config_id(cfg: DictConfig) -> str:
+    """Twelve hexadecimal digits that are the same for equal choices, wherever, whenever and however they were made."""
+    choices = OmegaConf.to_container(cfg, resolve=True)
+    kept = {key: value for key, value in _leaves("", choices) if key not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _option_files(group: str) -> list[Path]:
+    """The YAML files of the option that is chosen for a group."""
+    runtime = HydraConfig.get().runtime
+    folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
+    files = [folder / group / f"{runtime.choices[group]}.yaml" for folder in folders]
+    return [file for file in files if file.is_file()]
+
+
+def _require_types(key: str, value: Any, example: Any, file: Path) -> None:
+    """Each value under `key` has the type that it has in its option's file; null there stands for any type."""
+    if isinstance(example, dict) and isinstance(value, DictConfig):
+        for name in example.keys() & value.keys():
+            _require_types(f"{key}.{name}", value[name], example[name], file)
+    elif example is not None and not _alike(value, example):
+        raise ConfigError(f"{key}={_spell(value)}: must be {_kind(example)}, as in {file.parent.name}/{file.name}")
+
+
+def _alike(value: Any, example: Any) -> bool:
+    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if isinstance(example, list):
+        return isinstance(value, list) and all(_alike(item, example[0]) for item in value)
+    return type(value) is type(example) or (type(value) is int and type(example) is float)
+
+
+def _kind(example: Any) -> str:
+    if isinstance(example, list):
+        return f"a list like {_spell(example)}"
+    names = {bool: "true or false", int: f"a whole number like {example}", float: f"a number like {example}"}
+    return names.get(type(example), f"a text like {example}")
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """All (dotted key, value) below a mapping; a list counts as a value, and its items as well."""
+    if isinstance(value, dict):
+        for name, child in value.items():
+            yield from _leaves(f"{prefix}.{name}" if prefix else str(name), child)
+        return
+    yield prefix, value
+    if isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(f"{prefix}[{number}]", item)
+
+
+def _spell(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return str(value) if isinstance(value, str) else json.dumps(value).replace(" ", "").replace("NaN", "nan")

@@ -1,0 +1,159 @@
+"""Random augmentation of a whole batch at once, each image by its own random numbers.
+
+A transform is called with images (N, 1, H, W) uint8, on any device, and `u` (N, draws), uniform in [0, 1), on the CPU,
+and returns uint8 images. All randomness comes in through `u`: equal numbers make equal pictures in every batching.
+`center` is what evaluation sees: the same size of image, nothing random.
+Results equal torchvision.transforms.functional's rotate, affine, pad and crop on each image alone.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Transform:
+    """Leaves images as they are: the base of all transforms."""
+
+    draws = 0  # random numbers per image
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        return images
+
+    def center(self, images: Tensor) -> Tensor:
+        """The images without chance, in the size that training sees."""
+        return images
+
+
+class Compose(Transform):
+    """The transforms one after the other; with none, images stay as they are."""
+
+    def __init__(self, **transforms: Transform) -> None:
+        self.transforms = list(transforms.values())
+        self.draws = sum(transform.draws for transform in self.transforms)
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        parts = u.split([transform.draws for transform in self.transforms], dim=1)
+        for transform, part in zip(self.transforms, parts, strict=True):
+            images = transform(images, part)
+        return images
+
+    def center(self, images: Tensor) -> Tensor:
+        for transform in self.transforms:
+            images = transform.center(images)
+        return images
+
+
+class RandomRotation(Transform):
+    """Turns each image about its centre by up to `degrees` either way; `interpolation` is nearest or bilinear."""
+
+    draws = 1
+
+    def __init__(self, degrees: float, interpolation: str = "nearest") -> None:
+        self.degrees, self.interpolation = degrees, interpolation
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        return rotate(images, _between(-self.degrees, self.degrees, u[:, 0]), self.interpolation)
+
+
+class RandomCrop(Transform):
+    """Pads each side with `padding` dark pixels and cuts out a random square of `size` (None: the image's own)."""
+
+    draws = 2
+
+    def __init__(self, size: int | None, padding: int) -> None:
+        self.size, self.padding = size, padding
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        height, width, down, right = self._sizes(images)
+        top = (u[:, 0] * (down + 1)).long().clamp_(max=down)
+        left = (u[:, 1] * (right + 1)).long().clamp_(max=right)
+        return crop(images, top, left, height, width, self.padding)
+
+    def center(self, images: Tensor) -> Tensor:
+        height, width, down, right = self._sizes(images)
+        return F.pad(images, [self.padding] * 4)[..., down // 2 : down // 2 + height, right // 2 : right // 2 + width]
+
+    def _sizes(self, images: Tensor) -> tuple[int, int, int, int]:
+        """The cut's height and width, and how far it can move down and right."""
+        height, width = images.shape[-2:] if self.size is None else (self.size, self.size)
+        down, right = (
+            side + 2 * self.padding - cut for side, cut in zip(images.shape[-2:], (height, width), strict=True)
+        )
+        if min(down, right) < 0:
+            padded = " x ".join(str(side + 2 * self.padding) for side in images.shape[-2:])
+            raise ValueError(f"crop.size={self.size}: larger than the padded image, {padded} pixels")
+        return height, width, down, right
+
+
+class RandomAffine(Transform):
+    """Turns, shifts, scales and shears each image about its centre.
+
+    `degrees` and `shear` (degrees, along x): up to so much either way; `shift`: up to this fraction of the side, along
+    x and y, in whole pixels; `scale`: between these two factors. As torchvision.transforms.RandomAffine.
+    """
+
+    draws = 5
+
+    def __init__(
+        self, degrees: float, shift: float, scale: tuple[float, float], shear: float, interpolation: str = "nearest"
+    ) -> None:
+        self.degrees, self.shift, self.scale, self.shear = degrees, shift, scale, shear
+        self.interpolation = interpolation
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        height, width = images.shape[-2:]
+        return affine(
+            images,
+            _between(-self.degrees, self.degrees, u[:, 0]),
+            _between(-self.shift * width, self.shift * width, u[:, 1]).round(),
+            _between(-self.shift * height, self.shift * height, u[:, 2]).round(),
+            _between(*self.scale, u[:, 3]),
+            _between(-self.shear, self.shear, u[:, 4]),
+            self.interpolation,
+        )
+
+
+def rotate(images: Tensor, degrees: Tensor, interpolation: str) -> Tensor:
+    """Each image turned counter-clockwise by its own angle, (N,) degrees."""
+    zero = torch.zeros_like(degrees)
+    return affine(images, -degrees, zero, zero, zero + 1, zero, interpolation)
+
+
+def affine(
+    images: Tensor, degrees: Tensor, right: Tensor, down: Tensor, scale: Tensor, shear: Tensor, interpolation: str
+) -> Tensor:
+    """Each image sheared along x, scaled, turned clockwise, then shifted, by its own numbers, (N,) each."""
+    angle, tangent = torch.deg2rad(degrees.double()), torch.tan(torch.deg2rad(shear.double()))
+    cos, sin = angle.cos(), angle.sin()
+    # The way back, from a pixel of the result to its source: unshift, turn back, unscale, unshear.
+    a, b = (cos - tangent * sin) / scale, (sin + tangent * cos) / scale
+    c, d = -sin / scale, cos / scale
+    matrix = torch.stack([a, b, -a * right - b * down, c, d, -c * right - d * down], dim=1)
+    return _sample(images, matrix.view(-1, 2, 3).float(), interpolation)
+
+
+def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int, padding: int) -> Tensor:
+    """Out of each padded image the height x width pixels from its own (top, left) on, (N,) int64 each."""
+    padded = F.pad(images[:, 0], [padding] * 4)
+    windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # (N, H', W') -> (N, tops, lefts, height, width), a view
+    index = torch.stack([torch.arange(len(images)), top, left]).to(images.device)
+    return windows[index[0], index[1], index[2]].unsqueeze(1)
+
+
+def _between(low: float, high: float, u: Tensor) -> Tensor:
+    return low + (high - low) * u
+
+
+def _sample(images: Tensor, matrix: Tensor, interpolation: str) -> Tensor:
+    """Read each image at the places (N, 2, 3) that its matrix gives, in pixels from the centre; dark outside."""
+    n, _, height, width = images.shape
+    x = torch.linspace(-(width - 1) / 2, (width - 1) / 2, width, device=images.device)
+    y = torch.linspace(-(height - 1) / 2, (height - 1) / 2, height, device=images.device)
+    pixels = torch.stack(
+        [x.repeat(height), y.repeat_interleave(width), torch.ones(height * width, device=images.device)]
+    )
+    to_unit = torch.tensor([width / 2, height / 2], device=images.device)  # grid_sample wants [-1, 1]
+    grid = pixels.T @ (matrix.to(images.device).transpose(1, 2) / to_unit)  # (H*W, 3) @ (N, 3, 2) -> (N, H*W, 2)
+    places = grid.view(n, height, width, 2)
+    sampled = F.grid_sample(images.float(), places, mode=interpolation, align_corners=False)
+    return sampled.round_().to(torch.uint8)

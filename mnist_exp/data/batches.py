@@ -1,0 +1,156 @@
+"""The split data set on the device; iterating yields batches of (images, labels)."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from mnist_exp.data.augment import Transform
+
+T = TypeVar("T")
+
+CHUNK = 512  # images made ready in one go: enough to drown the cost of a call, few enough to stay in the cache
+EVALUATION = 1000  # images at a time where nothing is learned and memory is the only limit
+
+
+class Normalize:
+    """uint8 images (N, 1, H, W) as floats of mean 0 and standard deviation 1 over the images it was fitted to."""
+
+    def __init__(self, images: Tensor) -> None:
+        counts = torch.bincount(images.flatten(), minlength=256).double()  # exact, and without a float copy
+        levels, share = torch.arange(256, device=counts.device), counts / counts.sum()
+        self.mean = float((levels * share).sum())
+        self.std = float(((levels - self.mean) ** 2 * share).sum().sqrt())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.float().sub_(self.mean).div_(self.std)
+
+
+class Batches:
+    """Images (N, 1, H, W) uint8 and labels (N,) int64 in their order, each once, `batch_size` at a time.
+
+    The images of a batch are normalised floats. A slice is the same for a part of the images.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, batch_size: int, normalize: Normalize) -> None:
+        self.images, self.labels, self.batch_size, self.normalize = images, labels, batch_size, normalize
+
+    def __len__(self) -> int:
+        return -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
+            yield self.normalize(images), labels
+
+    def __getitem__(self, part: slice) -> Self:
+        return type(self)(self.images[part], self.labels[part], self.batch_size, self.normalize)
+
+
+class TrainingBatches(Batches):
+    """The images in a new order at each iteration, augmented, then normalised; the last batch may be smaller.
+
+    `order` (of the images) and `chance` (of the augmentation) are CPU generators and the whole state: the same states
+    give the same bits. A slice starts with copies of them.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        normalize: Normalize,
+        augment: Transform,
+        order: torch.Generator,
+        chance: torch.Generator,
+    ) -> None:
+        super().__init__(images, labels, batch_size, normalize)
+        self.augment, self.order, self.chance = augment, order, chance
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        chunks = self._chunks()
+        for images, labels in one_ahead(chunks) if self.images.device.type == "cpu" else chunks:
+            yield from zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+
+    def __getitem__(self, part: slice) -> Self:
+        generators = self.order.clone_state(), self.chance.clone_state()
+        return type(self)(
+            self.images[part], self.labels[part], self.batch_size, self.normalize, self.augment, *generators
+        )
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """A whole number of batches at a time."""
+        order = torch.randperm(len(self.images), generator=self.order).to(self.images.device)
+        u = torch.rand(len(self.images), self.augment.draws, generator=self.chance)
+        size = max(1, CHUNK // self.batch_size) * self.batch_size
+        for rows, numbers in zip(order.split(size), u.split(size), strict=True):
+            images = self.augment(self.images.index_select(0, rows), numbers)
+            yield self.normalize(images), self.labels.index_select(0, rows)
+
+
+class Split(NamedTuple):
+    """What a run learns from, chooses by, and is judged on."""
+
+    train: TrainingBatches
+    val: Batches
+    test: Batches
+
+
+def split(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    validation: int,
+    cut: torch.Generator,
+    batch_size: int,
+    augment: Transform,
+    order: torch.Generator,
+    chance: torch.Generator,
+    device: torch.device,
+) -> Split:
+    """Cut `validation` images from the training set, by class, and put all three parts on the device.
+
+    Raises ValueError when the training set is too small for `validation` or for one batch.
+    """
+    images, labels = train
+    if not 0 < validation < len(images):
+        raise ValueError(
+            f"validation={validation}: must be 1 to {len(images) - 1:,}, of {len(images):,} training images"
+        )
+    if not 0 < batch_size <= len(images) - validation:
+        raise ValueError(f"batch_size={batch_size}: must be 1 to {len(images) - validation:,}, the training images")
+    rest, chosen = stratified(labels, validation, cut)
+    learn, choose, judge = (
+        (images[rest].to(device), labels[rest].to(device)),
+        (augment.center(images[chosen]).to(device), labels[chosen].to(device)),
+        (augment.center(test[0]).to(device), test[1].to(device)),
+    )
+    normalize = Normalize(learn[0])
+    return Split(
+        TrainingBatches(*learn, batch_size, normalize, augment, order, chance),
+        Batches(*choose, EVALUATION, normalize),
+        Batches(*judge, EVALUATION, normalize),
+    )
+
+
+def stratified(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Row numbers of all but `count` labels and of `count` labels, both ascending, each class by its share.
+
+    A class of n among N labels gets count * n / N of them, rounded up or down, drawn at random.
+    """
+    shuffled = torch.randperm(len(labels), generator=generator)
+    by_class = shuffled[labels[shuffled].argsort(stable=True)]
+    chosen = by_class[(2 * torch.arange(count) + 1) * len(labels) // (2 * count)]  # evenly spaced through the classes
+    is_chosen = torch.zeros(len(labels), dtype=torch.bool)
+    is_chosen[chosen] = True
+    return (~is_chosen).nonzero().flatten(), is_chosen.nonzero().flatten()
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items in the same order, the next one made in a second thread while this one is used."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item

@@ -1,0 +1,93 @@
+"""Learning and judging: `fit` yields a row per epoch, `evaluate` reads a part of the data once."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from mnist_exp.data.batches import Batches, TrainingBatches
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, C), labels (N,) -> the mean over the N images
+
+
+class Row(NamedTuple):
+    """One epoch. Accuracies are fractions; training figures are means over the epoch's steps, on augmented images."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    lr: float  # at the epoch's first step
+    seconds: float  # training and validation
+
+
+class Evaluation(NamedTuple):
+    """What a model makes of a part of the data."""
+
+    loss: float
+    accuracy: float
+    errors: int
+    logits: Tensor  # (N, C)
+
+
+def fit(
+    model: nn.Module,
+    loss: Loss,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    train: TrainingBatches,
+    val: Batches,
+    epochs: range,
+) -> Iterator[Row]:
+    """Train for `epochs` and yield a row after each. Raises FloatingPointError as soon as a loss is not finite."""
+    for epoch in epochs:
+        start, lr = time.perf_counter(), optimizer.param_groups[0]["lr"]
+        train_loss, train_accuracy = train_epoch(model, loss, optimizer, schedule, train, epoch)
+        result = evaluate(model, loss, val)
+        require_finite(result.loss, f"validation after epoch {epoch}")
+        seconds = time.perf_counter() - start
+        yield Row(epoch, train_loss, train_accuracy, result.loss, result.accuracy, lr, seconds)
+
+
+def train_epoch(
+    model: nn.Module, loss: Loss, optimizer: Optimizer, schedule: LRScheduler, train: TrainingBatches, epoch: int
+) -> tuple[float, float]:
+    """One step a batch; the mean loss and the accuracy over all images as the model met them."""
+    model.train()
+    loss_sum, correct = 0.0, torch.zeros((), dtype=torch.int64, device=train.labels.device)
+    progress = tqdm(train, desc=f"epoch {epoch}", unit="batch", leave=False, disable=None)  # None: quiet in a file
+    for step, (images, labels) in enumerate(progress, start=1):
+        logits = model(images)
+        batch_loss = loss(logits, labels)
+        optimizer.zero_grad()
+        batch_loss.backward()
+        optimizer.step()
+        schedule.step()
+        value = require_finite(batch_loss.item(), f"epoch {epoch}, step {step}")
+        loss_sum += value * len(labels)
+        correct += (logits.argmax(dim=1) == labels).sum()
+        progress.set_postfix_str(f"loss {value:.3f}", refresh=False)
+    return loss_sum / len(train.labels), correct.item() / len(train.labels)
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, loss: Loss, data: Batches) -> Evaluation:
+    """Loss, accuracy and logits over all images, each counted once, whatever the size of a batch."""
+    model.eval()
+    logits = torch.cat([model(images) for images, _ in data])
+    errors = int((logits.argmax(dim=1) != data.labels).sum())
+    return Evaluation(loss(logits, data.labels).item(), 1 - errors / len(data.labels), errors, logits)
+
+
+def require_finite(loss: float, where: str) -> float:
+    """The loss itself. Raises FloatingPointError, naming where, when it is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"the loss became {loss} at {where}: a smaller optimizer.lr usually helps")
+    return loss

@@ -1,0 +1,173 @@
+"""The run folder: metrics.csv line by line, summary.json at the end, however the run ends."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from mnist_exp import errors, files
+
+if TYPE_CHECKING:  # their module imports torch, and a wrong config should be told before that
+    from mnist_exp.loop import Evaluation, Row
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
+SUMMARY = [
+    "status",
+    "error",
+    "config_id",
+    "seed",
+    "parameters",
+    "epochs",
+    "best_epoch",
+    "best_val_loss",
+    "best_val_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "test_errors",
+    "seconds",
+    "images_per_second",
+    "device",
+    "threads",
+    "versions",
+    "git",
+    "data",
+]
+PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
+
+
+class Run:
+    """One run folder, claimed by creating its metrics.csv. Raises FileExistsError when it holds a run already."""
+
+    def __init__(self, folder: Path, **facts: Any) -> None:
+        self.folder, self.start = folder, time.perf_counter()
+        self.rows: list[Row] = []
+        self.summary: dict[str, Any] = dict.fromkeys(SUMMARY) | facts
+        try:
+            with open(folder / "metrics.csv", "x", newline="") as file:
+                csv.writer(file).writerow(COLUMNS)
+        except FileExistsError:
+            raise FileExistsError(
+                f"{folder} holds a run already, which stays as it is: choose another folder"
+            ) from None
+
+    @property
+    def best(self) -> Row:
+        """The epoch with the lowest validation loss, the first of equals."""
+        return min(self.rows, key=lambda row: row.val_loss)
+
+    def note(self, **facts: Any) -> None:
+        """Put facts into the summary."""
+        self.summary |= facts
+
+    def begin(self, epochs: int, images: int) -> None:
+        """Say how many epochs are to come, over so many training images."""
+        self.planned, self.images = epochs, images
+
+    def epoch(self, row: Row) -> bool:
+        """Record an epoch; True when it is the best so far."""
+        with open(self.folder / "metrics.csv", "a", newline="") as file:
+            csv.writer(file).writerow(row)
+        self.rows.append(row)
+        best = self.best
+        seconds = sum(row.seconds for row in self.rows)
+        number = f"{row.epoch:{len(str(self.planned))}}/{self.planned}"
+        self.note(
+            epochs=row.epoch,
+            best_epoch=best.epoch,
+            best_val_loss=best.val_loss,
+            best_val_accuracy=best.val_accuracy,
+            images_per_second=round(self.images * len(self.rows) / seconds),
+        )
+        log.info(
+            f"epoch {number}  train loss {row.train_loss:.4f}  {row.train_accuracy:6.2%}   "
+            f"val loss {row.val_loss:.4f}  {row.val_accuracy:6.2%}   {row.seconds:.1f} s{'  best' * (row is best)}"
+        )
+        return row is best
+
+    def test(self, result: Evaluation) -> None:
+        """Record what the best weights made of the test set."""
+        self.note(test_loss=result.loss, test_accuracy=result.accuracy, test_errors=result.errors)
+        log.info(
+            f"test loss {result.loss:.4f}  {result.accuracy:.2%}: {result.errors:,} of {len(result.logits):,} wrong, "
+            f"with the weights of epoch {self.summary['best_epoch']}"
+        )
+
+    def close(self, status: str, error: str | None = None) -> None:
+        """Write summary.json."""
+        self.note(status=status, error=error, seconds=round(time.perf_counter() - self.start, 3))
+        files.write(self.folder / "summary.json", (json.dumps(self.summary, indent=2) + "\n").encode())
+
+
+@contextmanager
+def recording() -> Iterator[Run]:
+    """Claim Hydra's run folder, and leave its summary there however the run ends.
+
+    Ctrl-C ends the process with exit code 130. In a single run, what a user can mend ends it with one line and exit
+    code 1; in a sweep it is raised, for the sweeper to deal with.
+    """
+    logging.raiseExceptions = False  # a full disk is told once, by the run, and not by every line of the log
+    hydra = HydraConfig.get()
+    run = Run(Path(hydra.runtime.output_dir), versions=versions(), git=git())
+    try:
+        yield run
+        run.close("completed")
+    except KeyboardInterrupt:
+        run.close("interrupted")
+        log.warning(f"interrupted; what was learned is in {run.folder}")
+        sys.exit(130)
+    except Exception as error:
+        line = errors.explain(error)
+        log.error(f"failed: {line}", exc_info=True)  # to train.log alone
+        with suppress(OSError):  # the disk may be what failed
+            run.close("failed", line)
+        if hydra.mode == RunMode.RUN and errors.is_mendable(error):
+            sys.exit(f"error: {line}")
+        raise
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done: what belongs together is written together."""
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that results depend on."""
+    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+
+
+def git() -> dict[str, Any] | None:
+    """The commit of this code, and whether files differ from it; None outside a repository."""
+    try:
+        commit, status = (
+            subprocess.run(
+                ["git", "-C", Path(__file__).parent, *arguments], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit, "dirty": bool(status)}

@@ -1,0 +1,80 @@
+"""What the tests share: a train.py to call in this process, and images made on the spot."""
+
+import runpy
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    "data=digits",
+    "data.validation=200",
+    "augmentation=none",
+    "model.hidden_layers=[16]",
+    "epochs=2",
+    "plots=false",
+]
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+    folders: list[Path]  # of all runs so far, oldest first
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Type `python train.py ...` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def type_in(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        code: object = 0
+        try:
+            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        if isinstance(code, str):  # Python prints a message given to sys.exit, and exits with 1
+            code, err = 1, err + code
+        folders = sorted(path.parent for path in tmp_path.glob("*/*/**/metrics.csv"))
+        return Outcome(int(str(code or 0)), out, err, folders)
+
+    return type_in
+
+
+@pytest.fixture
+def composed() -> Iterator[Callable[..., DictConfig]]:
+    """Compose a config from conf/ and the overrides, as a job would get it."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3", job_name="train"):
+
+        def with_overrides(*overrides: str, folder: Path | None = None) -> DictConfig:
+            cfg = compose("config", list(overrides), return_hydra_config=True)
+            with open_dict(cfg):
+                cfg.hydra.runtime.output_dir = str(folder)
+                HydraConfig.instance().set_config(cfg)
+                del cfg["hydra"]
+            return cfg
+
+        yield with_overrides
+    HydraConfig.instance().cfg = None
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """103 images of noise, (103, 1, 28, 28) uint8."""
+    return torch.randint(0, 256, (103, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+@pytest.fixture
+def labels() -> torch.Tensor:
+    """Their labels, 0 to 9 in turn."""
+    return torch.arange(103) % 10

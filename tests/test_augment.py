@@ -1,0 +1,98 @@
+"""Our batches of augmented images against torchvision's functional transforms on each image alone."""
+
+import pytest
+import torch
+import torchvision.transforms.functional as TF
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from mnist_exp.data.augment import Compose, RandomAffine, RandomCrop, RandomRotation, Transform, affine, crop, rotate
+
+
+def uniform(low: float, high: float, seed: int, count: int = 103) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_rotate_equals_torchvision(images: Tensor, interpolation: str) -> None:
+    degrees = uniform(-180, 180, seed=1)
+    alone = [
+        TF.rotate(image, angle.item(), InterpolationMode(interpolation))
+        for image, angle in zip(images, degrees, strict=True)
+    ]
+    assert torch.equal(rotate(images, degrees, interpolation), torch.stack(alone))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_affine_equals_torchvision(images: Tensor, interpolation: str) -> None:
+    degrees, shear, scale = uniform(-180, 180, seed=1), uniform(-40, 40, seed=2), uniform(0.5, 2, seed=3)
+    right, down = uniform(-9, 9, seed=4).round(), uniform(-9, 9, seed=5).round()
+    numbers = torch.stack([degrees, right, down, scale, shear], dim=1).tolist()
+    alone = [
+        TF.affine(image, angle, [x, y], factor, [tilt, 0.0], InterpolationMode(interpolation))
+        for image, (angle, x, y, factor, tilt) in zip(images, numbers, strict=True)
+    ]
+    assert torch.equal(affine(images, degrees, right, down, scale, shear, interpolation), torch.stack(alone))
+
+
+@pytest.mark.parametrize(("height", "width", "padding"), [(28, 28, 2), (24, 20, 0), (31, 32, 3)])
+def test_crop_equals_torchvision(images: Tensor, height: int, width: int, padding: int) -> None:
+    top = uniform(0, 28 + 2 * padding - height + 0.999, seed=1).long()
+    left = uniform(0, 28 + 2 * padding - width + 0.999, seed=2).long()
+    corners = zip(images, top.tolist(), left.tolist(), strict=True)
+    alone = [TF.crop(TF.pad(image, [padding]), y, x, height, width) for image, y, x in corners]
+    assert torch.equal(crop(images, top, left, height, width, padding), torch.stack(alone))
+
+
+def test_random_numbers_span_the_whole_range_and_no_more() -> None:
+    image = torch.zeros(1, 1, 5, 5, dtype=torch.uint8)
+    image[0, 0, 2, 2] = 255
+    ends = torch.tensor([[0.0, 0.0], [0.5, 0.5], [1 - 2**-24, 1 - 2**-24]])  # the smallest and largest of torch.rand
+    corners = RandomCrop(size=None, padding=2)(image.expand(3, -1, -1, -1), ends).flatten(1).argmax(dim=1)
+    assert corners.tolist() == [4 * 5 + 4, 2 * 5 + 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("transform", "u", "same_as"),
+    [
+        (RandomRotation(30), [0.0], lambda image: TF.rotate(image, -30)),
+        (RandomRotation(30), [0.75], lambda image: TF.rotate(image, 15)),
+        (
+            RandomAffine(20, 0.1, (0.5, 1.5), 30),
+            [0, 0, 1, 1, 0],
+            lambda image: TF.affine(image, -20, [-3, 3], 1.5, [-30, 0]),
+        ),
+        (RandomCrop(24, 2), [0.0, 0.5], lambda image: TF.crop(TF.pad(image, [2]), 0, 4, 24, 24)),
+    ],
+)
+def test_random_numbers_mean_what_torchvision_means(
+    transform: Transform, u: list[float], same_as, images: Tensor
+) -> None:
+    alone = torch.stack([same_as(image) for image in images])
+    assert torch.equal(transform(images, torch.tensor([u]).expand(len(images), -1)), alone)
+
+
+def test_compose_gives_each_transform_its_own_numbers(images: Tensor) -> None:
+    turn, cut = RandomRotation(30), RandomCrop(20, 4)
+    u = torch.rand(len(images), 3, generator=torch.Generator().manual_seed(0))
+    both = Compose(turn=turn, cut=cut)
+    assert both.draws == 3
+    assert torch.equal(both(images, u), cut(turn(images, u[:, :1]), u[:, 1:]))
+
+
+def test_no_transform_leaves_images_alone(images: Tensor) -> None:
+    none = Compose()
+    assert none.draws == 0
+    assert torch.equal(none(images, torch.rand(len(images), 0)), images)
+    assert torch.equal(none.center(images), images)
+
+
+def test_evaluation_sees_the_centre_in_the_size_of_training(images: Tensor) -> None:
+    augment = Compose(turn=RandomRotation(30), cut=RandomCrop(20, 2), bend=RandomAffine(9, 0.2, (0.5, 0.6), 9))
+    assert torch.equal(augment.center(images), TF.center_crop(images, [20, 20]))
+    assert torch.equal(Compose(cut=RandomCrop(None, 2)).center(images), images)
+
+
+def test_a_crop_larger_than_the_padded_image_is_refused(images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"crop.size=33: larger than the padded image, 32 x 32 pixels"):
+        RandomCrop(33, 2).center(images)

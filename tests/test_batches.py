@@ -1,0 +1,168 @@
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision import transforms
+
+from mnist_exp.data.augment import Compose, RandomRotation
+from mnist_exp.data.batches import Batches, Normalize, Split, TrainingBatches, one_ahead, split, stratified
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def training(images: Tensor, labels: Tensor, order: int = 0, chance: int = 0) -> TrainingBatches:
+    augment = Compose(turn=RandomRotation(30))
+    return TrainingBatches(images, labels, 10, Normalize(images), augment, generator(order), generator(chance))
+
+
+def whole(batches: Batches) -> tuple[Tensor, Tensor]:
+    images, labels = zip(*batches, strict=True)
+    return torch.cat(images), torch.cat(labels)
+
+
+def cut(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0, batch_size: int = 10) -> Split:
+    sides = {"order": generator(1), "chance": generator(2), "device": torch.device("cpu")}
+    return split(
+        (images, labels), (images, labels),
+        validation=validation, cut=generator(seed), batch_size=batch_size, augment=Compose(), **sides,
+    )  # fmt: skip
+
+
+def test_normalize_equals_torchvision(images: Tensor) -> None:
+    ours = Normalize(images)
+    floats = images / 255
+    theirs = transforms.Normalize(floats.mean(), floats.std(correction=0))(floats)
+    torch.testing.assert_close(ours(images), theirs)
+
+
+def test_batches_keep_the_order_and_count_every_image_once(images: Tensor, labels: Tensor) -> None:
+    batches = Batches(images, labels, 10, Normalize(images))
+    assert len(batches) == len(list(batches)) == 11
+    assert [len(batch) for _, batch in batches] == [10] * 10 + [3]
+    all_images, all_labels = whole(batches)
+    assert torch.equal(all_images, batches.normalize(images))
+    assert torch.equal(all_labels, labels)
+
+
+def test_a_slice_is_the_same_for_a_part(images: Tensor, labels: Tensor) -> None:
+    for batches in (Batches(images, labels, 10, Normalize(images)), training(images, labels)):
+        part = batches[5:30]
+        assert type(part) is type(batches)
+        assert len(part) == 3
+        assert torch.equal(part.images, images[5:30])
+        assert sorted(whole(part)[1].tolist()) == sorted(labels[5:30].tolist())
+
+
+def test_reading_a_slice_of_the_training_set_does_not_touch_its_order(images: Tensor, labels: Tensor) -> None:
+    read, unread = training(images, labels), training(images, labels)
+    list(read[:50])
+    assert torch.equal(whole(read)[0], whole(unread)[0])
+
+
+def test_training_batches_hold_every_image_once_in_a_new_order_each_time(images: Tensor) -> None:
+    batches = training(images, torch.arange(103))
+    first, second = whole(batches)[1], whole(batches)[1]
+    assert first.tolist() != second.tolist()
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(103))
+
+
+def test_training_batches_are_the_augmented_images_of_their_labels(images: Tensor) -> None:
+    batches = training(images, torch.arange(103))
+    u = torch.rand(103, 1, generator=generator(0))
+    rows = torch.randperm(103, generator=generator(0))
+    assert torch.equal(whole(batches)[0], batches.normalize(batches.augment(images[rows], u)))
+
+
+def test_equal_generators_give_equal_bits_and_others_do_not(images: Tensor) -> None:
+    numbers = torch.arange(103)
+    pictures, order = whole(training(images, numbers))
+    again, same_order = whole(training(images, numbers))
+    assert torch.equal(pictures, again)
+    assert torch.equal(order, same_order)
+    assert not torch.equal(order, whole(training(images, numbers, order=1))[1])
+
+
+def test_augmentation_does_not_reshuffle_the_images(images: Tensor) -> None:
+    one, other = (whole(training(images, torch.arange(103), chance=chance)) for chance in (0, 1))
+    assert torch.equal(one[1], other[1])
+    assert not torch.equal(one[0], other[0])
+
+
+def test_stratified_is_a_partition_with_each_class_by_its_share() -> None:
+    labels = torch.repeat_interleave(torch.arange(4), torch.tensor([1000, 333, 90, 7]))
+    for count in (1, 10, 143, 1429):
+        rest, chosen = stratified(labels, count, generator(0))
+        assert sorted([*rest.tolist(), *chosen.tolist()]) == list(range(1430))
+        assert len(chosen) == count
+        shares = labels.bincount() * count / 1430
+        assert ((labels[chosen].bincount(minlength=4) - shares).abs() < 1).all()
+
+
+def test_stratified_is_random_within_a_class_and_stable() -> None:
+    labels = torch.arange(1000) % 10
+    first, again, other = (stratified(labels, 100, generator(seed))[1] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert 0 < len(set(first.tolist()) & set(other.tolist())) < 30  # 10 expected by chance
+    times = torch.stack([torch.bincount(stratified(labels, 100, generator(s))[1], minlength=1000) for s in range(400)])
+    assert times.sum(dim=0).double().var().item() == pytest.approx(
+        400 * 0.1 * 0.9, rel=0.2
+    )  # each image equally likely
+
+
+def test_split_is_disjoint_and_normalised_by_its_training_part(images: Tensor, labels: Tensor) -> None:
+    parts = cut(images, labels)
+    assert (len(parts.train.images), len(parts.val.images), len(parts.test.images)) == (80, 23, 103)
+    together = torch.cat([parts.train.images, parts.val.images]).flatten(1)
+    assert sorted(together.tolist()) == sorted(images.flatten(1).tolist())
+    learned = torch.cat([batch for batch, _ in parts.train])
+    assert learned.mean().item() == pytest.approx(0, abs=1e-5)
+    assert learned.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+    assert parts.val.normalize is parts.test.normalize is parts.train.normalize
+
+
+def test_the_split_moves_with_its_own_seed_alone(images: Tensor, labels: Tensor) -> None:
+    assert torch.equal(cut(images, labels).val.images, cut(images, labels, batch_size=7).val.images)
+    assert not torch.equal(cut(images, labels).val.images, cut(images, labels, seed=1).val.images)
+
+
+@pytest.mark.parametrize("validation", [-1, 0, 103, 60000])
+def test_an_impossible_validation_is_refused(images: Tensor, labels: Tensor, validation: int) -> None:
+    with pytest.raises(ValueError, match=f"validation={validation}: must be 1 to 102"):
+        cut(images, labels, validation=validation)
+
+
+@pytest.mark.parametrize("batch_size", [-1, 0, 81])
+def test_an_impossible_batch_size_is_refused(images: Tensor, labels: Tensor, batch_size: int) -> None:
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}: must be 1 to 80"):
+        cut(images, labels, batch_size=batch_size)
+
+
+def test_one_ahead_keeps_the_order_and_works_in_another_thread() -> None:
+    threads = set[int]()
+
+    def count():
+        for number in range(5):
+            threads.add(threading.get_ident())
+            yield number
+
+    assert list(one_ahead(count())) == [0, 1, 2, 3, 4]
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_one_ahead_raises_what_the_thread_raised_and_leaves_no_thread() -> None:
+    def break_down():
+        yield 1
+        raise RuntimeError("in the thread")
+
+    before = threading.active_count()
+    items = one_ahead(break_down())
+    with pytest.raises(RuntimeError, match="in the thread"):
+        list(items)
+    stopped_early = one_ahead(iter(range(100)))
+    next(stopped_early)
+    stopped_early.close()
+    assert threading.active_count() == before

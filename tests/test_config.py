@@ -1,0 +1,138 @@
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from omegaconf import OmegaConf
+
+from mnist_exp import build, config, loop
+from mnist_exp.data.sources import Images
+from mnist_exp.errors import ConfigError
+
+OPTIONS = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
+EXPECTED = {
+    "data": "digits emnist fashion_mnist kmnist mnist qmnist",
+    "augmentation": "affine none rotate_crop",
+    "model": "lenet linear mlp",
+    "activation": "elu gelu leaky_relu prelu relu selu sigmoid silu tanh",
+    "optimizer": "adagrad adam adamw nadam rmsprop sgd",
+    "schedule": "constant cosine onecycle step",
+    "loss": "cross_entropy mse",
+}
+
+
+def test_every_group_has_its_options() -> None:
+    for group, names in EXPECTED.items():
+        assert [path.stem for path in OPTIONS if path.parent.name == group] == names.split()
+    assert set(EXPECTED) == set(config.GROUPS)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=str)
+def test_every_option_composes_builds_and_takes_a_step(option: Path, composed, images, labels) -> None:
+    cfg = composed(f"{option.parent.name}={option.stem}", "data.validation=20", "data.batch_size=40")
+    config.check(cfg)
+    source = Images("made", tuple("0123456789"), images, labels, images, labels, "")
+    data = build.split(cfg, source, build.device(cfg))
+    model = build.model(cfg, data, num_classes=10)
+    optimizer = build.optimizer(cfg, model)
+    schedule = build.schedule(cfg, optimizer, len(data.train))
+    before = [weights.clone() for weights in model.parameters()]
+    (row,) = loop.fit(model, build.loss(cfg), optimizer, schedule, data.train, data.val, range(1, 2))
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert row.lr > 0
+
+
+@pytest.mark.parametrize("option", [path for path in OPTIONS if path.parent.name == "optimizer"], ids=str)
+def test_optimizers_share_the_words_that_a_sweep_may_cross(option: Path) -> None:
+    keys = OmegaConf.load(ROOT / "conf" / option).keys()
+    assert {"lr", "weight_decay"} <= keys
+    assert ("fused" in keys) == (option.stem not in ("rmsprop", "nadam"))  # torch has no fused kernel for these two
+
+
+def test_the_default_run_is_the_one_promised(composed) -> None:
+    cfg = composed()
+    assert (cfg.epochs, cfg.data.batch_size, cfg.data.validation, cfg.seed, cfg.data.seed) == (5, 64, 5000, 0, 0)
+    assert (cfg.model.hidden_layers, cfg.optimizer.lr) == ([256, 512], 0.001)
+    assert (cfg.augmentation.rotation.degrees, cfg.augmentation.crop.padding) == (10, 2)
+    targets = [cfg[group]._target_.rpartition(".")[2] for group in config.GROUPS]
+    assert targets == ["mnist", "Compose", "mlp", "ReLU", "Adam", "constant", "CrossEntropy"]
+
+
+def test_equal_choices_have_equal_ids_however_they_are_made(composed) -> None:
+    plain = config.config_id(composed())
+    elsewhere = ["device=cpu", "threads=2", "plots=false", "data.root=/elsewhere", "deterministic=false"]
+    assert config.config_id(composed(*elsewhere)) == plain
+    assert config.config_id(composed("optimizer.lr=1e-3", "optimizer=adam", "epochs=5")) == plain
+    assert len(plain) == 12
+
+
+@pytest.mark.parametrize(
+    "other", ["seed=1", "epochs=6", "data.seed=1", "optimizer.lr=0.01", "activation=gelu", "loss=mse"]
+)
+def test_other_choices_have_other_ids(other: str, composed) -> None:
+    assert config.config_id(composed(other)) != config.config_id(composed())
+
+
+def test_an_identity_does_not_change_its_config(composed) -> None:
+    cfg = composed()
+    config.config_id(cfg)
+    assert cfg == composed()
+
+
+@pytest.mark.parametrize("key", config.LIMITS)
+def test_every_limit_is_of_a_key_that_exists(key: str) -> None:
+    group, _, rest = key.partition(".")
+    files = [ROOT / "conf" / path for path in OPTIONS if path.parent.name == group] or [ROOT / "conf" / "config.yaml"]
+    missing = object()
+    assert any(OmegaConf.select(OmegaConf.load(file), rest or key, default=missing) is not missing for file in files)
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        "model.hidden_layers=[]",
+        "optimizer.lr=1",  # a whole number is a number
+        "augmentation.crop.size=20",
+        "schedule=cosine",
+        "+optimizer.amsgrad=true",
+        "optimizer.weight_decay=0",
+    ],
+)
+def test_good_values_pass(fine: str, composed) -> None:
+    config.check(composed(fine))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (["epochs=0"], "epochs=0: must be 1 or more"),
+        (["seed=-1"], "seed=-1: must be 0 to 2^63 - 1"),
+        (["threads=0"], "threads=0: must be 1 or more"),
+        (["data.batch_size=0"], "data.batch_size=0: must be 1 or more"),
+        (["data.batch_size=2.5"], "data.batch_size=2.5: must be a whole number like 64, as in data/mnist.yaml"),
+        (["data.validation=-1"], "data.validation=-1: must be 1 or more"),
+        (["data.root=null"], "data.root=null: must be a text like data, as in data/mnist.yaml"),
+        (["model.hidden_layers=[0]"], "model.hidden_layers=[0]: must be layers of 1 or more units"),
+        (["model.hidden_layers=[-5]"], "model.hidden_layers=[-5]: must be layers of 1 or more units"),
+        (["model.hidden_layers=wide"], "model.hidden_layers=wide: must be a list like [256,512], as in model/mlp.yaml"),
+        (["model.hidden_layers=512"], "model.hidden_layers=512: must be a list like [256,512], as in model/mlp.yaml"),
+        (["model.dropout=1"], "model.dropout=1: must be 0 or more and less than 1"),
+        (["optimizer.lr=-1"], "optimizer.lr=-1: must be more than 0"),
+        (["optimizer.lr=nan"], "optimizer.lr=nan: must be a finite number"),
+        (["optimizer.lr=inf"], "optimizer.lr=inf: must be a finite number"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number like 0.001, as in optimizer/adam.yaml"),
+        (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be two numbers of 0 or more, less than 1"),
+        (["optimizer.fused=1"], "optimizer.fused=1: must be true or false, as in optimizer/adam.yaml"),
+        (["augmentation=affine", "augmentation.affine.scale=[2,1]"], "[low, high] with 0 < low <= high"),
+        (["augmentation.rotation.interpolation=cubic"], "must be nearest or bilinear"),
+        (["augmentation.crop.size=0"], "augmentation.crop.size=0: must be 1 or more pixels, or null"),
+        (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "needs optimizer.momentum above 0"),
+        (["+speed=11"], "speed: no such key"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_values_are_refused_in_so_many_words(wrong: list[str], words: str, composed) -> None:
+    with pytest.raises(ConfigError) as error:
+        config.check(composed(*wrong))
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)

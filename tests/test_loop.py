@@ -1,0 +1,75 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mnist_exp import loop, losses, models, schedules
+from mnist_exp.data.augment import Compose
+from mnist_exp.data.batches import Batches, Normalize, TrainingBatches
+
+
+def training(images: Tensor, labels: Tensor, seed: int = 0) -> TrainingBatches:
+    generators = (torch.Generator().manual_seed(seed) for _ in range(2))
+    return TrainingBatches(images, labels, 10, Normalize(images), Compose(), *generators)
+
+
+def fit(images: Tensor, labels: Tensor, lr: float, epochs: int = 2, dropout: float = 0.0) -> list[loop.Row]:
+    torch.manual_seed(0)
+    model = models.mlp((1, 28, 28), 10, nn.ReLU, hidden_layers=[32], dropout=dropout)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    train, val = training(images, labels), Batches(images, labels, 40, Normalize(images))
+    schedule = schedules.constant(optimizer, epochs, len(train))
+    return list(loop.fit(model, losses.CrossEntropy(), optimizer, schedule, train, val, range(1, epochs + 1)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 10, 64])
+def test_evaluation_does_not_depend_on_the_batches(images: Tensor, labels: Tensor, batch_size: int) -> None:
+    """103 images in tens leave a last batch of three, which must not weigh as much as ten."""
+    model, loss, normalize = models.linear((1, 28, 28), 10, nn.ReLU), losses.CrossEntropy(), Normalize(images)
+    in_parts = loop.evaluate(model, loss, Batches(images, labels, batch_size, normalize))
+    at_once = loop.evaluate(model, loss, Batches(images, labels, 103, normalize))
+    assert in_parts.loss == pytest.approx(at_once.loss, rel=1e-6)
+    assert (in_parts.errors, in_parts.accuracy) == (at_once.errors, at_once.accuracy)
+
+
+def test_evaluation_counts_what_it_says(images: Tensor, labels: Tensor) -> None:
+    model, loss = models.linear((1, 28, 28), 10, nn.ReLU), losses.CrossEntropy()
+    data = Batches(images, labels, 10, Normalize(images))
+    result = loop.evaluate(model, loss, data)
+    wrong = [int(row.argmax()) != int(label) for row, label in zip(result.logits, labels, strict=True)]
+    assert result.errors == sum(wrong)
+    assert result.accuracy == pytest.approx(1 - sum(wrong) / 103)
+    assert result.loss == pytest.approx(loss(model(data.normalize(images)), labels).item())
+
+
+def test_training_figures_count_every_image_once(images: Tensor, labels: Tensor) -> None:
+    """At a learning rate of nothing, training sees what validation sees."""
+    row = fit(images, labels, lr=1e-30, epochs=1)[0]
+    assert row.train_loss == pytest.approx(row.val_loss, rel=1e-6)
+    assert row.train_accuracy == pytest.approx(row.val_accuracy)
+
+
+def test_evaluation_turns_dropout_off_and_training_turns_it_on(images: Tensor, labels: Tensor) -> None:
+    row = fit(images, labels, lr=1e-30, epochs=1, dropout=0.5)[0]
+    assert row.train_loss != pytest.approx(row.val_loss, rel=1e-5)
+
+
+def test_a_row_per_epoch_and_the_loss_falls(images: Tensor, labels: Tensor) -> None:
+    rows = fit(images, labels, lr=0.1, epochs=5)
+    assert [row.epoch for row in rows] == [1, 2, 3, 4, 5]
+    assert {row.lr for row in rows} == {0.1}
+    assert all(row.seconds > 0 for row in rows)
+    assert rows[-1].train_loss < rows[0].train_loss
+    assert rows[-1].val_accuracy > rows[0].val_accuracy
+
+
+def test_a_loss_that_runs_away_stops_at_once_and_says_where(images: Tensor, labels: Tensor) -> None:
+    with pytest.raises(FloatingPointError, match=r"the loss became (nan|inf) at epoch 1, step [2-9]: a smaller"):
+        fit(images, labels, lr=1e30)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_nothing_that_is_not_finite_passes(value: float) -> None:
+    with pytest.raises(FloatingPointError, match="here"):
+        loop.require_finite(value, "here")

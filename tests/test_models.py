@@ -1,0 +1,55 @@
+import pytest
+import torch
+from torch import nn
+
+from mnist_exp import losses, models
+
+
+def count(model: nn.Module) -> int:
+    return sum(weights.numel() for weights in model.parameters())
+
+
+def test_parameter_counts() -> None:
+    """The MLP's as the mission gives it; LeNet-5's with a full second convolution, by hand from the paper's layers."""
+    mnist = {"in_shape": (1, 28, 28), "num_classes": 10, "activation": nn.ReLU}
+    assert count(models.mlp(**mnist, hidden_layers=[256, 512])) == 337_674
+    assert count(models.linear(**mnist)) == 784 * 10 + 10
+    assert count(models.mlp(**mnist, hidden_layers=[])) == 784 * 10 + 10
+    assert count(models.lenet(**mnist)) == (6 * 26) + 16 * (6 * 25 + 1) + 120 * 401 + 84 * 121 + 10 * 85 == 61_706
+
+
+@pytest.mark.parametrize("model", [models.mlp, models.lenet])
+def test_each_layer_has_its_own_activation(model) -> None:
+    sizes = {"hidden_layers": [8, 8, 8, 8]} if model is models.mlp else {}
+    slopes = [
+        layer.weight for layer in model((1, 28, 28), 10, nn.PReLU, **sizes).modules() if isinstance(layer, nn.PReLU)
+    ]
+    assert len(slopes) == len(set(map(id, slopes))) == 4
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 12, 17)])
+@pytest.mark.parametrize("model", [models.mlp, models.linear, models.lenet])
+def test_sizes_come_from_the_data(model, shape: tuple[int, int, int]) -> None:
+    sizes = {"hidden_layers": [5]} if model is models.mlp else {}
+    assert model(shape, 7, nn.ReLU, **sizes)(torch.zeros(2, *shape)).shape == (2, 7)
+
+
+def test_lenet_refuses_images_that_its_convolutions_would_eat_up() -> None:
+    with pytest.raises(ValueError, match="12 x 12 pixels or more, these are 8 x 8"):
+        models.lenet((1, 8, 8), 10, nn.ReLU)
+
+
+@pytest.mark.parametrize("activation", ["ReLU", "Sigmoid", "Tanh", "GELU", "SiLU", "LeakyReLU", "ELU", "SELU", "PReLU"])
+@pytest.mark.parametrize("loss", [losses.CrossEntropy(), losses.OneHotMSE()])
+@pytest.mark.parametrize("model", [models.mlp, models.linear, models.lenet])
+def test_every_model_learns_with_every_activation_and_loss(model, activation: str, loss: nn.Module) -> None:
+    torch.manual_seed(0)
+    sizes = {"hidden_layers": [32]} if model is models.mlp else {}
+    net = model((1, 28, 28), 10, getattr(nn, activation), **sizes)
+    images, labels = torch.randn(20, 1, 28, 28), torch.arange(20) % 10
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    before = loss(net(images), labels)
+    before.backward()
+    assert all(weights.grad is not None and weights.grad.isfinite().all() for weights in net.parameters())
+    optimizer.step()
+    assert loss(net(images), labels) < before

@@ -1,0 +1,273 @@
+import string
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from matplotlib.text import Text
+from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+
+from mnist_exp import plots
+
+DIGITS = list(string.digits)
+FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+EMNIST = list(string.digits + string.ascii_uppercase + string.ascii_lowercase)
+
+
+class Row(NamedTuple):
+    epoch: int
+    train_loss: float = 0.2
+    train_accuracy: float = 0.94
+    val_loss: float = 0.1
+    val_accuracy: float = 0.975
+
+
+def pictures(classes: list[str], side: int) -> dict[str, Figure]:
+    """All six pictures of made-up data with many misses."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(600) % len(classes)
+    images = torch.randint(0, 256, (600, 1, side, side), generator=generator, dtype=torch.uint8)
+    scores = torch.randn(600, len(classes), generator=generator)
+    scores[torch.arange(600), labels] += 2
+    probabilities = scores.softmax(1)
+    return {
+        "samples": plots.samples(images, labels, classes),
+        "augmented": plots.augmented(images, labels, classes, lambda batch: batch[:, :, 1:-1, 1:-1]),
+        "curves": plots.curves([Row(epoch, val_loss=abs(epoch - 8) + 0.1) for epoch in range(1, 11)], best_epoch=8),
+        "correct": plots.correct(images, labels, probabilities, classes),
+        "incorrect": plots.incorrect(images, labels, probabilities, classes),
+        "confusion_matrix": plots.confusion_matrix(labels, probabilities.argmax(1), classes),
+    }
+
+
+@pytest.fixture(scope="module")
+def awkward() -> dict[str, Figure]:
+    return pictures(["$5 and $10", "a_b^c", "Cardigan Welsh corgi", "Ankle boot"], 8)
+
+
+def numbered(n: int, side: int = 8) -> torch.Tensor:
+    """Images that can be told apart: every pixel of the i-th is i + 1."""
+    return torch.arange(1, n + 1, dtype=torch.uint8).view(n, 1, 1, 1).expand(n, 1, side, side)
+
+
+def shown(figure: Figure) -> list[list[list[int]]]:
+    """The middle pixel of each tile: for each sheet its rows."""
+    sheets = [np.asarray(image.get_array()) for image in figure.axes[0].images]
+    return [sheet[32::64, 32::64].tolist() for sheet in sheets]  # tiles of 8x8 images: 7 * 8 + 2 * 4
+
+
+def inside(figure: Figure) -> bool:
+    """Whether all that a figure once laid out shows lies on its page."""
+    box, page = figure.get_tightbbox(), figure.get_size_inches()
+    return min(box.x0, box.y0) > -1e-6 and box.x1 < page[0] + 1e-6 and box.y1 < page[1] + 1e-6
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def certain(predicted: list[int], confidence: list[float], classes: int) -> torch.Tensor:
+    """Probabilities (N, C) whose maximum is at `predicted`."""
+    rest = (1 - torch.tensor(confidence)) / (classes - 1)
+    probabilities = rest[:, None].repeat(1, classes)
+    probabilities[torch.arange(len(predicted)), predicted] = torch.tensor(confidence)
+    return probabilities
+
+
+def test_pictures_are_pngs_with_something_on_them(tmp_path):
+    for name, figure in pictures(FASHION, 28).items():
+        path = tmp_path / f"{name}.png"
+        plots.save(figure, path)
+        assert inside(figure), name
+        pixels = imread(path)
+        assert pixels.shape[1] == 1600
+        assert 500 < pixels.shape[0] < 2600
+        assert pixels[::4, ::4, 0].std() > 0.05
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_pictures_need_no_display_and_no_pyplot(tmp_path, monkeypatch):
+    from matplotlib import pyplot
+
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    settings = dict(mpl.rcParams)
+    plots.save(plots.confusion_matrix(torch.arange(10), torch.arange(10), DIGITS), tmp_path / "matrix.png")
+    assert dict(mpl.rcParams) == settings
+    assert pyplot.get_fignums() == []
+    assert "pyplot" not in Path(plots.__file__).read_text()
+
+
+def test_nothing_is_cut_off(awkward):
+    for name, figure in (*pictures(EMNIST, 28).items(), *awkward.items()):
+        figure.get_layout_engine() and figure.draw_without_rendering()
+        assert inside(figure), name
+
+
+def test_captions_do_not_touch(awkward):
+    boxes = [text.get_window_extent() for text in awkward["incorrect"].axes[0].texts]
+    assert len(boxes) == 48
+    assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+
+
+def test_a_dollar_in_a_name_starts_no_formula(awkward):
+    for figure in awkward.values():
+        assert not [text for text in figure.findobj(Text) if "$" in text.get_text() and text.get_parse_math()]
+
+
+def test_samples_are_the_first_of_each_class():
+    labels = torch.tensor([1, 0, 0, 1, 1, 0, 0, 3])
+    figure = plots.samples(numbered(8), labels, ["zero", "one", "two", "three"], per_class=3)
+    assert shown(figure) == [[[2, 3, 6], [1, 4, 5], [0, 0, 0], [8, 0, 0]]]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["zero", "one", "two", "three"]
+
+
+def test_many_classes_go_on_in_a_second_block():
+    figure = plots.samples(numbered(62), torch.arange(62), EMNIST, per_class=1)
+    first, second = shown(figure)
+    assert first == [[i] for i in range(1, 32)]
+    assert second == [[i] for i in range(32, 63)]
+    names = figure.axes[0].texts
+    assert [name.get_text() for name in names] == EMNIST
+    assert names[0].get_position()[1] == names[31].get_position()[1]
+
+
+def test_images_keep_their_pixels():
+    image = torch.randint(0, 256, (1, 1, 28, 28), dtype=torch.uint8)
+    sheet = np.asarray(plots.samples(image, torch.tensor([0]), ["a"], per_class=1).axes[0].images[0].get_array())
+    assert sheet.shape == (64, 64)
+    assert (sheet[4:-4:2, 4:-4:2] == image[0, 0].numpy()).all()
+    assert (sheet[5:-4:2, 5:-4:2] == image[0, 0].numpy()).all()
+
+
+def test_augmented_shows_the_original_and_what_augment_made_of_it():
+    batches = []
+
+    def augment(batch: torch.Tensor) -> torch.Tensor:
+        batches.append(batch)
+        return batch[:, :, 2:-2, 1:-1] + 10 * torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1)
+
+    figure = plots.augmented(numbered(4), torch.tensor([1, 1, 0, 0]), ["zero", "one"], augment, copies=3)
+    assert [batch.shape for batch in batches] == [(6, 1, 8, 8)]
+    assert shown(figure) == [[[3], [1]], [[3, 13, 23], [31, 41, 51]]]
+    assert any("8x8 pixels before, 4x6 after" in text for text in texts(figure))
+
+
+def test_curves_name_and_ring_the_best_epoch():
+    rows = [Row(1, val_loss=0.2), Row(2, val_loss=0.1234, val_accuracy=0.98765), Row(3, val_loss=0.3)]
+    figure = plots.curves(rows, best_epoch=2)
+    assert "Best epoch 2: validation loss 0.1234, accuracy 98.77 %" in texts(figure)
+    assert "best epoch: 2" in texts(figure)
+    loss, accuracy = figure.axes
+    train, val, ring = loss.lines
+    assert train.get_xydata().tolist() == [[1, 0.2], [2, 0.2], [3, 0.2]]
+    assert val.get_xydata().tolist() == [[1, 0.2], [2, 0.1234], [3, 0.3]]
+    assert ring.get_xydata().tolist() == [[2, 0.1234]]
+    assert [line.get_ydata()[0] for line in accuracy.lines] == pytest.approx([94, 97.5, 98.765])
+    assert accuracy.get_ylabel() == "accuracy (%)"
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 20, 200])
+def test_epoch_ticks_are_whole(epochs):
+    figure = plots.curves([Row(epoch) for epoch in range(1, epochs + 1)], best_epoch=1)
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert 1 <= len(ticks) <= 9
+        assert all(tick == round(tick) for tick in ticks)
+
+
+def test_curves_of_a_run_that_diverged_are_drawn(tmp_path):
+    rows = [Row(1), Row(2, train_loss=float("inf"), val_loss=float("nan"))]
+    plots.save(plots.curves(rows, best_epoch=1), tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_incorrect_shows_misses_by_confidence():
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    probabilities = certain([1, 1, 0, 2, 0], [0.6, 0.9, 0.8, 0.99999, 0.7], classes=3)
+    figure = plots.incorrect(numbered(5), labels, probabilities, ["Bag", "Coat", "Shirt"])
+    assert "4 misses of 5 test images (80.00 %)" in texts(figure)
+    assert shown(figure) == [[[4]], [[3]], [[5]], [[1]]]
+    assert [text.get_text() for text in figure.axes[0].texts] == [
+        *("Bag", "→ Shirt  >99.9 %"),
+        *("Shirt", "→ Bag  80.0 %"),
+        *("Coat", "→ Bag  70.0 %"),
+        *("Bag", "→ Coat  60.0 %"),
+    ]
+
+
+def test_incorrect_stops_at_count():
+    probabilities = certain([1] * 30, [0.6 + i / 100 for i in range(30)], classes=2)
+    figure = plots.incorrect(numbered(30), torch.zeros(30, dtype=torch.long), probabilities, ["a", "b"], count=7)
+    assert shown(figure) == [[[i]] for i in range(30, 23, -1)]
+    assert any(text.startswith("Shown: 7, ") for text in texts(figure))
+
+
+def test_correct_is_evenly_spaced_over_the_test_set():
+    labels = torch.tensor([0, 1] * 50)
+    probabilities = certain([0, 1] * 49 + [1, 1], [0.75] * 100, classes=2)
+    figure = plots.correct(numbered(100), labels, probabilities, ["a", "b"], count=4)
+    assert "99 of 100 test images right (99.00 %)" in texts(figure)
+    assert shown(figure) == [[[1]], [[34]], [[66]], [[100]]]
+    assert [text.get_text() for text in figure.axes[0].texts][:4] == ["a", "→ a  75.0 %", "b", "→ b  75.0 %"]
+
+
+@pytest.mark.parametrize(("function", "predicted"), [(plots.incorrect, 0), (plots.correct, 1)])
+def test_nothing_to_show_is_said(function, predicted, tmp_path):
+    probabilities = certain([predicted] * 9, [0.9] * 9, classes=2)
+    figure = function(numbered(9), torch.zeros(9, dtype=torch.long), probabilities, ["a", "b"])
+    assert "None to show." in texts(figure)
+    assert {"0 misses of 9 test images (0.00 %)", "0 of 9 test images right (0.00 %)"} & set(texts(figure))
+    plots.save(figure, tmp_path / "none.png")
+    assert imread(tmp_path / "none.png").min() == 0
+
+
+def test_one_miss_is_singular():
+    figure = plots.confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, 0]), ["a", "b"])
+    assert "1 miss of 2 test images (50.00 %)" in texts(figure)
+
+
+@pytest.mark.parametrize("classes", [DIGITS, FASHION + FASHION, EMNIST])
+def test_confusion_counts_are_those_of_sklearn(classes):
+    n = len(classes)
+    labels = torch.randint(0, n, (5000,), generator=torch.Generator().manual_seed(1))
+    predicted = torch.where(torch.arange(5000) % 3 == 0, labels * 7 % n, labels)
+    expected = sklearn_confusion_matrix(labels, predicted, labels=range(n))
+    axes = plots.confusion_matrix(labels, predicted, classes).axes[0]
+    cells = axes.images[0].get_array()
+    assert (cells.data == expected).all()
+    assert (cells.mask == np.eye(n, dtype=bool)).all()
+    numbers = {text.get_position()[::-1]: int(text.get_text().replace(",", "")) for text in axes.texts}
+    counts = {(i, j): expected[i, j] for i, j in np.argwhere(expected).tolist()}
+    assert numbers == (counts if n <= 20 else {})
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == classes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == classes
+    assert (axes.get_xlim(), axes.get_ylim()) == ((-0.5, n - 0.5), (n - 0.5, -0.5))
+
+
+def test_recall_stands_beside_each_row():
+    figure = plots.confusion_matrix(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), ["a", "b", "no images"])
+    (recall,) = figure.axes[0].child_axes
+    assert [tick.get_text() for tick in recall.get_yticklabels()] == ["66.7", "100.0", "-"]
+
+
+def test_a_matrix_without_misses_is_drawn(tmp_path):
+    labels = torch.arange(30) % 3
+    figure = plots.confusion_matrix(labels, labels, ["a", "b", "c"])
+    assert "0 misses of 30 test images (0.00 %)" in texts(figure)
+    plots.save(figure, tmp_path / "confusion_matrix.png")
+    assert (tmp_path / "confusion_matrix.png").exists()
+
+
+def test_save_replaces_what_was_there(tmp_path):
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"old")
+    plots.save(plots.curves([Row(1)], best_epoch=1), path)
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert list(tmp_path.iterdir()) == [path]

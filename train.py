@@ -1,0 +1,63 @@
+"""One run, top to bottom: build the parts, train, keep the best epoch, test it once, picture it.
+
+python train.py --help
+"""
+
+import logging
+
+import hydra
+from omegaconf import DictConfig
+
+from mnist_exp import config, errors, record
+
+log = logging.getLogger(__name__)
+
+
+@hydra.main(config_path="conf", config_name="config", version_base="1.3")
+def main(cfg: DictConfig) -> float:
+    """Do the run that `cfg` describes and return its best validation loss, for a sweeper to minimise."""
+    with record.recording() as run:
+        config.check(cfg)
+        run.note(config_id=config.config_id(cfg), seed=cfg.seed, threads=cfg.threads)
+        # Not at the top of the file: --help, --cfg and a wrong config do not wait for torch.
+        from mnist_exp import build, checkpoint, loop, plots
+
+        device = build.device(cfg)
+        source = build.source(cfg)
+        data = build.split(cfg, source, device)
+        model = build.model(cfg, data, num_classes=len(source.classes))
+        loss = build.loss(cfg)
+        optimizer = build.optimizer(cfg, model)
+        schedule = build.schedule(cfg, optimizer, steps_per_epoch=len(data.train))
+
+        parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
+        run.note(parameters=parameters, device=str(device), data={"name": source.name, "sha256": source.sha256})
+        log.info(model)
+        log.info(f"{parameters:,} trainable parameters, on {device}")
+        sizes = ", ".join(f"{len(part.images):,} {name}" for name, part in data._asdict().items())
+        log.info(f"{source.name}: {sizes} images")
+        if cfg.plots:
+            plots.of_data(run.folder / "plots", data.train, source.classes, build.generator(cfg.seed, "pictures"))
+
+        run.begin(cfg.epochs, len(data.train.images))
+        best, last = (run.folder / "checkpoints" / name for name in ("best.pt", "last.pt"))
+        for row in loop.fit(model, loss, optimizer, schedule, data.train, data.val, range(1, cfg.epochs + 1)):
+            with record.uninterrupted():
+                if run.epoch(row):
+                    checkpoint.save(best, {"epoch": row.epoch, "model": model.state_dict()})
+                state = checkpoint.everything(model, optimizer, schedule, data.train)
+                checkpoint.save(last, {"epoch": row.epoch, **state})
+
+        model.load_state_dict(checkpoint.load(best, device)["model"])
+        result = loop.evaluate(model, loss, data.test)
+        run.test(result)
+        if cfg.plots:
+            probabilities = loss.probabilities(result.logits)
+            plots.of_results(run.folder / "plots", run.rows, data.test, probabilities, source.classes)
+        log.info(run.folder)
+        return run.best.val_loss
+
+
+if __name__ == "__main__":
+    with errors.in_one_line():
+        main()
