@@ -11,7 +11,7 @@ from mnist_exp.data.augment import Transform
 
 T = TypeVar("T")
 
-CHUNK = 512  # images made ready in one go: enough to drown the cost of a call, few enough to stay in the cache
+CHUNK = 1024  # images made ready in one go: enough to drown the cost of a call, few enough to stay in the cache
 EVALUATION = 1000  # images at a time where nothing is learned and memory is the only limit
 
 
@@ -70,7 +70,8 @@ class TrainingBatches(Batches):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         chunks = self._chunks()
-        for images, labels in one_ahead(chunks) if self.images.device.type == "cpu" else chunks:
+        spare_core = self.images.device.type == "cpu" and torch.get_num_threads() == 1
+        for images, labels in one_ahead(chunks) if spare_core else chunks:
             yield from zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
     def __getitem__(self, part: slice) -> Self:

@@ -1,0 +1,64 @@
+"""Who may import whom: train.py calls the rooms, the rooms call their parts, and the parts know nobody."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+BASE = {"errors", "files"}  # anybody's
+ARROWS = {
+    "errors": set(),
+    "files": set(),
+    "config": BASE,
+    "record": BASE | {"loop"},
+    "build": BASE | {"data.batches", "data.sources"},
+    "loop": {"data.batches"},
+    "checkpoint": BASE | {"data.batches"},
+    "plots": BASE | {"data.batches"},
+    "data.batches": {"data.augment"},
+    "data.augment": set(),
+    "data.sources": BASE,
+    "models": set(),
+    "losses": set(),
+    "schedules": set(),
+}
+KNOW_CONFIGS = {"config", "build", "errors", "record"}  # of Hydra and OmegaConf
+
+
+def modules() -> dict[str, Path]:
+    package = ROOT / "mnist_exp"
+    files = [path for path in package.rglob("*.py") if path.name != "__init__.py"]
+    return {".".join(path.relative_to(package).with_suffix("").parts): path for path in files}
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_every_room_is_on_the_plan() -> None:
+    assert modules().keys() == ARROWS.keys()
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_a_room_imports_only_what_the_plan_allows(room: str) -> None:
+    ours = {name.removeprefix("mnist_exp.") for name in imported(modules()[room]) if name.startswith("mnist_exp.")}
+    rooms = {other for other in ARROWS for name in ours if name == other or name.startswith(f"{other}.")}
+    assert rooms <= ARROWS[room]
+
+
+@pytest.mark.parametrize("room", sorted(ARROWS.keys() - KNOW_CONFIGS))
+def test_parts_never_see_a_config(room: str) -> None:
+    assert not {name for name in imported(modules()[room]) if name.split(".")[0] in ("hydra", "omegaconf")}
+
+
+def test_only_build_instantiates() -> None:
+    instantiating = {room for room, path in modules().items() if "hydra.utils.instantiate" in imported(path)}
+    assert instantiating == {"build"}
