@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> float:
         config.check(cfg)
         run.note(config_id=config.config_id(cfg), seed=cfg.seed, threads=cfg.threads)
         # Not at the top of the file: --help, --cfg and a wrong config do not wait for torch.
-        from mnist_exp import build, checkpoint, loop, plots
+        from mnist_exp import build, checkpoint, loop
 
         device = build.device(cfg)
         source = build.source(cfg)
@@ -37,23 +37,26 @@ def main(cfg: DictConfig) -> float:
         sizes = ", ".join(f"{len(part.images):,} {name}" for name, part in data._asdict().items())
         log.info(f"{source.name}: {sizes} images")
         if cfg.plots:
+            from mnist_exp import plots
+
             plots.of_data(run.folder / "plots", data.train, source.classes, build.generator(cfg.seed, "pictures"))
 
         run.begin(cfg.epochs, len(data.train.images))
         best, last = (run.folder / "checkpoints" / name for name in ("best.pt", "last.pt"))
         for row in loop.fit(model, loss, optimizer, schedule, data.train, data.val, range(1, cfg.epochs + 1)):
             with record.uninterrupted():
-                if run.epoch(row):
+                if run.improves(row):
                     checkpoint.save(best, {"epoch": row.epoch, "model": model.state_dict()})
                 state = checkpoint.everything(model, optimizer, schedule, data.train)
                 checkpoint.save(last, {"epoch": row.epoch, **state})
+                run.epoch(row)
 
         model.load_state_dict(checkpoint.load(best, device)["model"])
         result = loop.evaluate(model, loss, data.test)
         run.test(result)
         if cfg.plots:
             probabilities = loss.probabilities(result.logits)
-            plots.of_results(run.folder / "plots", run.rows, data.test, probabilities, source.classes)
+            plots.of_results(run.folder / "plots", run.rows, run.best, data.test, probabilities, source.classes)
         log.info(run.folder)
         return run.best.val_loss
 

@@ -9,7 +9,7 @@ tuned     the same with our threads, optimizer and subnormals flushed: what the 
 floor     forward, backward and step on batches that lie ready in memory, as often: no data, no validation
 batches   our batches without the steps: what they would cost if no second core made them in the meantime
 
-Prints each one's median and range over the rounds, and ratios of the medians' contestants, taken round by round.
+Prints each one's median and range over the rounds, and ratios, which are taken round by round.
 """
 
 import argparse
@@ -96,7 +96,7 @@ def contestants(cfg: DictConfig, data: Split) -> dict[str, Epoch]:
         next(loop.fit(us.model, us.loss, us.optimizer, us.schedule, data.train, data.val, range(1, 2)))
 
     def batches() -> None:
-        for _ in data.train._chunks():
+        for _ in data.train.chunks():
             pass
 
     def usual(workers: int) -> Epoch:

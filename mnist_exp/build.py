@@ -31,7 +31,8 @@ def device(cfg: DictConfig) -> torch.device:
     torch.set_num_threads(cfg.threads)
     torch.set_flush_denormal(True)  # Adam's moments of pixels that are always dark would slow each step by a tenth
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it when deterministic
-    torch.use_deterministic_algorithms(cfg.deterministic)
+    # As torch.use_deterministic_algorithms, which would import 150 MB of compilers as well.
+    torch.set_deterministic_debug_mode("error" if cfg.deterministic else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and never read
     names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     names += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
@@ -114,18 +115,21 @@ def generator(seed: int, name: str) -> torch.Generator:
 def _part(node: DictConfig, without: tuple[str, ...] = ()) -> Callable[..., Any]:
     """The node's _target_ with its keys filled in, to be called with what only the run knows."""
     values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
-    for target in _targets(values):
-        _require_allowed(target)
+    for key, value in _everything(values):
+        if key == "_target_":
+            _require_allowed(value)
+        elif isinstance(value, str) and "${" in value:  # instantiate would resolve it once more, into anything
+            raise ConfigError(f"{key}={value}: an escaped interpolation is not a value")
     kept = {key: value for key, value in values.items() if key not in without}
     return cast(Callable[..., Any], instantiate(kept, _partial_=True, _convert_="all"))
 
 
-def _targets(value: Any) -> Iterator[Any]:
-    """Every _target_, at any depth."""
-    if isinstance(value, dict):
-        yield from (child for key, child in value.items() if key == "_target_")
-    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from _targets(child)
+def _everything(value: dict[str, Any] | list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Every (key or number, value) at any depth."""
+    for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+        yield key, child
+        if isinstance(child, dict | list):
+            yield from _everything(child)
 
 
 def _require_allowed(target: Any) -> None:
@@ -146,6 +150,6 @@ def _blaming(group: str) -> Iterator[None]:
     """Name the group in what its part says is wrong; words that begin with `key=` become `group.key=`."""
     try:
         yield
-    except (ValueError, TypeError, OSError, ImportError, InstantiationException) as error:
+    except (ValueError, TypeError, RuntimeError, OSError, ImportError, InstantiationException) as error:
         joint = "." if re.match(r"\w[\w.]*=", str(error)) else ": "
-        raise ConfigError(f"{group}{joint}{error}") from error
+        raise ConfigError(f"{group}{joint}{error}".partition("\nException raised from")[0]) from error

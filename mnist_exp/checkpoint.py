@@ -34,7 +34,7 @@ def everything(model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, tr
         "dropout": torch.get_rng_state(),
     }
     if torch.cuda.is_initialized():
-        random["dropout_cuda"] = torch.cuda.get_rng_state()
+        random["dropout_cuda"] = torch.cuda.get_rng_state(train.labels.device)
     return {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),

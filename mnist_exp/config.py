@@ -54,8 +54,16 @@ class Limit:
     holds: Callable[[Any], bool]
     words: str
 
+    def allows(self, value: Any) -> bool:
+        """Whether the value makes sense; one of another type does not."""
+        try:
+            return self.holds(value)
+        except TypeError:
+            return False
+
 
 COUNT = Limit(lambda value: value >= 1, "1 or more")
+THREADS = Limit(lambda value: 1 <= value <= 1024, "1 to 1,024")
 SEED = Limit(lambda value: 0 <= value < 2**63, "0 to 2^63 - 1")
 POSITIVE = Limit(lambda value: value > 0, "more than 0")
 NOT_NEGATIVE = Limit(lambda value: value >= 0, "0 or more")
@@ -68,7 +76,7 @@ INTERPOLATION = Limit(lambda value: value in ("nearest", "bilinear"), "nearest o
 LIMITS = {
     "epochs": COUNT,
     "seed": SEED,
-    "threads": COUNT,
+    "threads": THREADS,
     "data.validation": COUNT,
     "data.batch_size": COUNT,
     "data.seed": SEED,
@@ -117,7 +125,7 @@ def check(cfg: DictConfig) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
         limit = LIMITS.get(key)
-        if limit and value is not None and not limit.holds(value):
+        if limit and value is not None and not limit.allows(value):
             raise ConfigError(f"{key}={_spell(value)}: must be {limit.words}")
     if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
@@ -126,8 +134,15 @@ def check(cfg: DictConfig) -> None:
 def config_id(cfg: DictConfig) -> str:
     """Twelve hexadecimal digits that are the same for equal choices, wherever, whenever and however they were made."""
     choices = OmegaConf.to_container(cfg, resolve=True)
-    kept = {key: value for key, value in _leaves("", choices) if key not in NOT_IDENTITY}
+    kept = {key: _same_number(value) for key, value in _leaves("", choices) if key not in NOT_IDENTITY}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _same_number(value: Any) -> Any:
+    """1.0 as 1, at any depth of lists: a float may be given as a whole number."""
+    if isinstance(value, list):
+        return [_same_number(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _option_files(group: str) -> list[Path]:
@@ -139,12 +154,25 @@ def _option_files(group: str) -> list[Path]:
 
 
 def _require_types(key: str, value: Any, example: Any, file: Path) -> None:
-    """Each value under `key` has the type that it has in its option's file; null there stands for any type."""
+    """The keys under `key` are those of its option's file, or added with a +, and their values' types are those there.
+
+    Null there stands for any type, and so does what another key decides: an interpolation, or ???.
+    """
     if isinstance(example, dict) and isinstance(value, DictConfig):
-        for name in example.keys() & value.keys():
-            _require_types(f"{key}.{name}", value[name], example[name], file)
-    elif example is not None and not _alike(value, example):
+        for name in map(str, value):
+            if name in example:
+                _require_types(f"{key}.{name}", value[name], example[name], file)
+            elif "defaults" not in example and not _added(f"{key}.{name}"):
+                known = ", ".join(example)
+                raise ConfigError(f"{key}.{name}: no such key, choose from {known}; +{key}.{name}=... adds it")
+    elif example is not None and "${" not in str(example) and example != "???" and not _alike(value, example):
         raise ConfigError(f"{key}={_spell(value)}: must be {_kind(example)}, as in {file.parent.name}/{file.name}")
+
+
+def _added(key: str) -> bool:
+    """Whether the command line adds a key, or what it lies in, with a +."""
+    added = [word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task if word.startswith("+")]
+    return any(f"{key}.".startswith(f"{name}.") for name in added)
 
 
 def _alike(value: Any, example: Any) -> bool:
@@ -157,6 +185,8 @@ def _alike(value: Any, example: Any) -> bool:
 def _kind(example: Any) -> str:
     if isinstance(example, list):
         return f"a list like {_spell(example)}"
+    if isinstance(example, dict):
+        return f"a mapping with {', '.join(example)}"
     names = {bool: "true or false", int: f"a whole number like {example}", float: f"a number like {example}"}
     return names.get(type(example), f"a text like {example}")
 

@@ -39,7 +39,7 @@ def explain(error: BaseException) -> str:
         return f"{cause.full_key}: no such key, choose from {', '.join(map(str, cause.parent_node))}"
     if isinstance(cause, ValidationError):
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
-    return " ".join(str(error).split())
+    return " ".join(str(error).split()) if isinstance(error, HydraException | OmegaConfBaseException) else str(error)
 
 
 @contextmanager
@@ -51,6 +51,8 @@ def in_one_line() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises where it would print several lines
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:
         if not is_mendable(error):
             raise

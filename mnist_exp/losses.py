@@ -1,5 +1,6 @@
 """The losses: logits (N, C) and labels (N,) to a mean over the images, and logits to probabilities."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,5 +23,8 @@ class OneHotMSE(nn.MSELoss):
         return super().forward(logits, F.one_hot(labels, logits.shape[1]).to(logits.dtype))
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """The outputs themselves, which estimate the probabilities, clipped to [0, 1]."""
-        return logits.clamp(0, 1)
+        """The probabilities nearest to the outputs, which estimate them: Duchi et al. 2008, ICML, figure 1."""
+        descending = logits.sort(dim=1, descending=True).values
+        excess = (descending.cumsum(dim=1) - 1) / torch.arange(1, logits.shape[1] + 1, device=logits.device)
+        last = (descending > excess).sum(dim=1, keepdim=True) - 1
+        return (logits - excess.gather(1, last)).clamp(min=0)

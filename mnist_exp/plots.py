@@ -332,10 +332,11 @@ def of_data(folder: Path, train: TrainingBatches, classes: Sequence[str], chance
     save(augmented(images, labels, classes, augment), folder / "augmented.png")
 
 
-def of_results(folder: Path, rows: Sequence[Row], test: Batches, probabilities: Tensor, classes: Sequence[str]) -> None:
+def of_results(
+    folder: Path, rows: Sequence[Row], best: Row, test: Batches, probabilities: Tensor, classes: Sequence[str]
+) -> None:
     """curves.png, and correct.png, incorrect.png and confusion_matrix.png of a test set."""
     images, labels, probabilities = test.images.cpu(), test.labels.cpu(), probabilities.cpu()
-    best = min(rows, key=lambda row: row.val_loss)
     save(curves(rows, best.epoch), folder / "curves.png")
     save(correct(images, labels, probabilities, classes), folder / "correct.png")
     save(incorrect(images, labels, probabilities, classes), folder / "incorrect.png")

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from omegaconf import DictConfig
 
 from mnist_exp import errors, files
 
@@ -27,28 +29,20 @@ if TYPE_CHECKING:  # their module imports torch, and a wrong config should be to
 log = logging.getLogger(__name__)
 
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
-SUMMARY = [
-    "status",
-    "error",
-    "config_id",
-    "seed",
-    "parameters",
-    "epochs",
-    "best_epoch",
-    "best_val_loss",
-    "best_val_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "test_errors",
-    "seconds",
-    "images_per_second",
-    "device",
-    "threads",
-    "versions",
-    "git",
+SUMMARY = (
+    "status", "error", "config_id", "seed", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy",
+    "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
     "data",
-]
-PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf")
+)  # fmt: skip
+PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "scikit-learn")
+
+
+class KeepRuns(Callback):
+    """Stops Hydra before it writes into a folder that holds a run already; conf/config.yaml names it."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        if (Path(config.hydra.run.dir) / "metrics.csv").exists():
+            sys.exit(f"error: {_taken(config.hydra.run.dir)}")
 
 
 class Run:
@@ -62,9 +56,7 @@ class Run:
             with open(folder / "metrics.csv", "x", newline="") as file:
                 csv.writer(file).writerow(COLUMNS)
         except FileExistsError:
-            raise FileExistsError(
-                f"{folder} holds a run already, which stays as it is: choose another folder"
-            ) from None
+            raise FileExistsError(_taken(folder)) from None
 
     @property
     def best(self) -> Row:
@@ -79,8 +71,12 @@ class Run:
         """Say how many epochs are to come, over so many training images."""
         self.planned, self.images = epochs, images
 
-    def epoch(self, row: Row) -> bool:
-        """Record an epoch; True when it is the best so far."""
+    def improves(self, row: Row) -> bool:
+        """Whether an epoch is better than all that were recorded."""
+        return not self.rows or row.val_loss < self.best.val_loss
+
+    def epoch(self, row: Row) -> None:
+        """Record an epoch."""
         with open(self.folder / "metrics.csv", "a", newline="") as file:
             csv.writer(file).writerow(row)
         self.rows.append(row)
@@ -98,7 +94,6 @@ class Run:
             f"epoch {number}  train loss {row.train_loss:.4f}  {row.train_accuracy:6.2%}   "
             f"val loss {row.val_loss:.4f}  {row.val_accuracy:6.2%}   {row.seconds:.1f} s{'  best' * (row is best)}"
         )
-        return row is best
 
     def test(self, result: Evaluation) -> None:
         """Record what the best weights made of the test set."""
@@ -128,6 +123,7 @@ def recording() -> Iterator[Run]:
         yield run
         run.close("completed")
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the second Ctrl-C of an impatient user
         run.close("interrupted")
         log.warning(f"interrupted; what was learned is in {run.folder}")
         sys.exit(130)
@@ -138,6 +134,8 @@ def recording() -> Iterator[Run]:
             run.close("failed", line)
         if hydra.mode == RunMode.RUN and errors.is_mendable(error):
             sys.exit(f"error: {line}")
+        if hydra.mode == RunMode.MULTIRUN:  # the sweeper tells of the first failure alone
+            log.error(f"failed: {line}")
         raise
 
 
@@ -151,7 +149,11 @@ def uninterrupted() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGINT, before)
     if held:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
+
+
+def _taken(folder: Path | str) -> str:
+    return f"{folder} holds a run already: choose another hydra.run.dir"
 
 
 def versions() -> dict[str, str]:

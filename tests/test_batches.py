@@ -76,6 +76,17 @@ def test_training_batches_are_the_augmented_images_of_their_labels(images: Tenso
     assert torch.equal(whole(batches)[0], batches.normalize(batches.augment(images[rows], u)))
 
 
+@pytest.mark.parametrize("chunk", [1, 20, 30, 1000])
+def test_images_do_not_depend_on_how_many_are_made_in_one_go(
+    chunk: int, images: Tensor, labels: Tensor, monkeypatch
+) -> None:
+    plain = whole(training(images, labels))
+    monkeypatch.setattr("mnist_exp.data.batches.CHUNK", chunk)
+    batches = training(images, labels)
+    assert [len(batch) for _, batch in batches[:]] == [10] * 10 + [3]
+    assert all(torch.equal(one, other) for one, other in zip(plain, whole(batches), strict=True))
+
+
 def test_equal_generators_give_equal_bits_and_others_do_not(images: Tensor) -> None:
     numbers = torch.arange(103)
     pictures, order = whole(training(images, numbers))

@@ -42,6 +42,16 @@ def test_a_config_runs_no_strangers_code(target: object, wrap, tmp_path: Path) -
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("depth", [lambda evil: evil, lambda evil: [{"deep": [evil]}]])
+def test_an_escaped_interpolation_builds_nothing(depth, tmp_path: Path) -> None:
+    """instantiate resolves what it is given once more: it would make a _target_ that nobody has seen."""
+    evil = "\\${oc.create:{_target_:pathlib.Path.touch,_args_:[" + str(tmp_path / "ran") + "]}}"
+    cfg = OmegaConf.create({"loss": {"_target_": "torch.nn.ReLU", "inplace": depth(evil)}})
+    with pytest.raises(ConfigError, match="an escaped interpolation is not a value"):
+        build.loss(cfg)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_user_may_allow_more_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = OmegaConf.create({"loss": {"_target_": "fractions.Fraction", "numerator": 3}})
     with pytest.raises(ConfigError):

@@ -18,13 +18,14 @@ EXPECTED = {
     "optimizer": "adagrad adam adamw nadam rmsprop sgd",
     "schedule": "constant cosine onecycle step",
     "loss": "cross_entropy mse",
+    "experiment": "digits lecun1998 lenet",
 }
 
 
 def test_every_group_has_its_options() -> None:
     for group, names in EXPECTED.items():
         assert [path.stem for path in OPTIONS if path.parent.name == group] == names.split()
-    assert set(EXPECTED) == set(config.GROUPS)
+    assert set(EXPECTED) == {*config.GROUPS, "experiment"}
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
@@ -62,7 +63,10 @@ def test_equal_choices_have_equal_ids_however_they_are_made(composed) -> None:
     plain = config.config_id(composed())
     elsewhere = ["device=cpu", "threads=2", "plots=false", "data.root=/elsewhere", "deterministic=false"]
     assert config.config_id(composed(*elsewhere)) == plain
-    assert config.config_id(composed("optimizer.lr=1e-3", "optimizer=adam", "epochs=5")) == plain
+    assert (
+        config.config_id(composed("optimizer.lr=1e-3", "optimizer=adam", "epochs=5", "optimizer.weight_decay=0"))
+        == plain
+    )
     assert len(plain) == 12
 
 
@@ -71,6 +75,14 @@ def test_equal_choices_have_equal_ids_however_they_are_made(composed) -> None:
 )
 def test_other_choices_have_other_ids(other: str, composed) -> None:
     assert config.config_id(composed(other)) != config.config_id(composed())
+
+
+def test_an_overlay_can_not_add_a_key_by_mistake(tmp_path: Path, composed) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "typo.yaml").write_text("# @package _global_\nmodel: {hidden_layer: [3]}\n")
+    cfg = composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=typo")
+    with pytest.raises(ConfigError, match="model.hidden_layer: no such key, choose from _target_, hidden_layers, drop"):
+        config.check(cfg)
 
 
 def test_an_identity_does_not_change_its_config(composed) -> None:
@@ -96,6 +108,8 @@ def test_every_limit_is_of_a_key_that_exists(key: str) -> None:
         "schedule=cosine",
         "+optimizer.amsgrad=true",
         "optimizer.weight_decay=0",
+        "augmentation.rotation.degrees=7.5",
+        "optimizer.eps=${optimizer.lr}",
     ],
 )
 def test_good_values_pass(fine: str, composed) -> None:
@@ -107,7 +121,10 @@ def test_good_values_pass(fine: str, composed) -> None:
     [
         (["epochs=0"], "epochs=0: must be 1 or more"),
         (["seed=-1"], "seed=-1: must be 0 to 2^63 - 1"),
-        (["threads=0"], "threads=0: must be 1 or more"),
+        (["threads=0"], "threads=0: must be 1 to 1,024"),
+        (["epochs=???"], "epochs=???: must be 1 or more"),
+        (["+optimizer.momentum=abc"], "optimizer.momentum=abc: must be 0 or more and less than 1"),
+        (["augmentation.rotation=5"], "augmentation.rotation=5: must be a mapping with _target_, degrees"),
         (["data.batch_size=0"], "data.batch_size=0: must be 1 or more"),
         (["data.batch_size=2.5"], "data.batch_size=2.5: must be a whole number like 64, as in data/mnist.yaml"),
         (["data.validation=-1"], "data.validation=-1: must be 1 or more"),

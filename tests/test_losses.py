@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from sklearn.metrics import log_loss, mean_squared_error
 
 from mnist_exp.losses import CrossEntropy, OneHotMSE
@@ -25,8 +26,22 @@ def test_mse_equals_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), OneHotMSE()])
-def test_probabilities_lie_between_0_and_1_and_choose_the_same_class(loss) -> None:
-    probabilities = loss.probabilities(LOGITS / 5)
+@pytest.mark.parametrize("logits", [LOGITS, 9 * LOGITS, LOGITS - 9, LOGITS + 9])
+def test_probabilities_are_such_and_choose_the_same_class(loss, logits: torch.Tensor) -> None:
+    probabilities = loss.probabilities(logits)
     assert probabilities.min() >= 0
-    assert probabilities.max() <= 1
-    assert torch.equal(probabilities.argmax(dim=1), LOGITS.argmax(dim=1))
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(50))
+    assert torch.equal(probabilities.argmax(dim=1), logits.argmax(dim=1))
+
+
+def test_outputs_that_are_probabilities_stay_as_they_are() -> None:
+    probabilities = LOGITS.softmax(dim=1)
+    torch.testing.assert_close(OneHotMSE().probabilities(probabilities), probabilities)
+
+
+def test_no_probabilities_lie_nearer_to_the_outputs() -> None:
+    nearest = minimize(
+        lambda p: ((p - LOGITS[0].numpy()) ** 2).sum(), np.full(10, 0.1),
+        bounds=[(0, 1)] * 10, constraints={"type": "eq", "fun": lambda p: p.sum() - 1}, tol=1e-12,
+    )  # fmt: skip
+    np.testing.assert_allclose(OneHotMSE().probabilities(LOGITS[:1])[0], nearest.x, atol=1e-5)

@@ -20,27 +20,11 @@ Run = Callable[..., Outcome]
 
 PICTURES = {"samples.png", "augmented.png", "curves.png", "correct.png", "incorrect.png", "confusion_matrix.png"}
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
-SUMMARY = [
-    "status",
-    "error",
-    "config_id",
-    "seed",
-    "parameters",
-    "epochs",
-    "best_epoch",
-    "best_val_loss",
-    "best_val_accuracy",
-    "test_loss",
-    "test_accuracy",
-    "test_errors",
-    "seconds",
-    "images_per_second",
-    "device",
-    "threads",
-    "versions",
-    "git",
+SUMMARY = (
+    "status", "error", "config_id", "seed", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy",
+    "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
     "data",
-]
+)  # fmt: skip
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
@@ -75,7 +59,7 @@ def test_the_run_folder_is_as_promised(run: Run) -> None:
     rows, facts = metrics(folder), summary(folder)
     assert list(rows[0]) == COLUMNS
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-    assert list(facts) == SUMMARY
+    assert tuple(facts) == SUMMARY
     best = min(rows, key=lambda row: float(row["val_loss"]))
     assert facts["status"] == "completed"
     assert facts["error"] is None
@@ -201,17 +185,61 @@ def test_a_loss_that_runs_away_ends_the_run_and_keeps_the_last_good_checkpoint(r
 
 def test_a_folder_that_holds_a_run_is_left_alone(run: Run) -> None:
     (folder,) = run(*TINY, "hydra.run.dir=outputs/day/mine").folders
-    before = summary(folder), metrics(folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     outcome = run(*TINY, "seed=1", "hydra.run.dir=outputs/day/mine")
     assert outcome.code == 1
-    assert "holds a run already" in outcome.err
-    assert (summary(folder), metrics(folder)) == before
+    assert outcome.err == "error: outputs/day/mine holds a run already: choose another hydra.run.dir"
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_job_that_fails_in_a_multirun_is_told_in_one_line(run: Run) -> None:
-    outcome = run("-m", *TINY, "data.batch_size=1301,32")
+def test_every_job_that_fails_in_a_multirun_is_told_in_one_line(run: Run) -> None:
+    outcome = run("-m", *TINY, "data.batch_size=1301,32,1302")
     assert outcome.code == 1
+    for size in (1301, 1302):
+        assert f"failed: data.batch_size={size}: must be 1 to 1,300" in outcome.out
+    assert "Traceback" not in outcome.out
     assert outcome.err.splitlines()[-1].startswith("error: data.batch_size=1301: must be 1 to 1,300")
+
+
+@pytest.mark.parametrize("content", [b"", b"no IDX file at all"])
+def test_altered_data_stop_the_run(content: bytes, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "here" / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    outcome = run("data.root=here")
+    assert outcome.code == 1
+    assert "data.root=here: here/MNIST/raw/train-images-idx3-ubyte is altered or incomplete" in outcome.err
+    assert file.read_bytes() == content
+
+
+def test_a_data_root_that_is_a_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "here").touch()
+    outcome = run("data.root=here")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: data.root=here: ")
+    assert "Traceback" not in outcome.out
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, written = os.fsync, []
+
+    def fill_up(file: int) -> None:
+        if len(written) >= 3:  # best.pt and last.pt of epoch 1, and one more
+            raise OSError(28, "No space left on device")
+        written.append(plain(file))
+
+    monkeypatch.setattr(os, "fsync", fill_up)
+    outcome = run(*TINY, "epochs=9")
+    assert outcome.code == 1
+    assert re.fullmatch(r"error: \S+/checkpoints/(best|last).pt: No space left on device", outcome.err)
+    (folder,) = outcome.folders
+    assert torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["epoch"] == len(metrics(folder)) == 1
+
+
+def test_an_output_folder_that_can_not_be_written(run: Run) -> None:
+    outcome = run(*TINY, "hydra.run.dir=/proc/nowhere")
+    assert outcome.code == 1
+    assert outcome.err.startswith("error: /proc/nowhere: ")
 
 
 def python(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

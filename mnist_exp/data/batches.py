@@ -19,8 +19,8 @@ class Normalize:
     """uint8 images (N, 1, H, W) as floats of mean 0 and standard deviation 1 over the images it was fitted to."""
 
     def __init__(self, images: Tensor) -> None:
-        counts = torch.bincount(images.flatten(), minlength=256).double()  # exact, and without a float copy
-        levels, share = torch.arange(256, device=counts.device), counts / counts.sum()
+        counts = torch.bincount(images.flatten(), minlength=256).cpu()  # exact, and without a float copy
+        levels, share = torch.arange(256), counts.double() / counts.sum()
         self.mean = float((levels * share).sum())
         self.std = float(((levels - self.mean) ** 2 * share).sum().sqrt())
 
@@ -69,7 +69,7 @@ class TrainingBatches(Batches):
         self.augment, self.order, self.chance = augment, order, chance
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        chunks = self._chunks()
+        chunks = self.chunks()
         spare_core = self.images.device.type == "cpu" and torch.get_num_threads() == 1
         for images, labels in one_ahead(chunks) if spare_core else chunks:
             yield from zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
@@ -80,8 +80,8 @@ class TrainingBatches(Batches):
             self.images[part], self.labels[part], self.batch_size, self.normalize, self.augment, *generators
         )
 
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """A whole number of batches at a time."""
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same, several whole batches at a time."""
         order = torch.randperm(len(self.images), generator=self.order).to(self.images.device)
         u = torch.rand(len(self.images), self.augment.draws, generator=self.chance)
         size = max(1, CHUNK // self.batch_size) * self.batch_size
