@@ -26,7 +26,7 @@ from torch import Tensor
 from mnist_exp import files
 from mnist_exp.data.batches import Batches, TrainingBatches
 
-WIDTH, DPI = 8.0, 200  # inches, dots an inch: twice the 800 px at which a README shows a picture
+WIDTH, DPI = 8.0, 150  # inches, dots an inch: 1.5 times the 800 px of a README; matplotlib needs 50 bytes a dot
 MARGIN, HEAD, GUTTER = 0.15, 0.72, 0.1  # inches: round a page; for its title and note; between a name and its images
 TILE, PICTURE, ROW = 0.84, 0.92, 1.42  # inches: an image in a table at most; one in a gallery; that with its caption
 TITLE, TEXT = 11, 9  # points

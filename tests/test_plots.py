@@ -85,7 +85,7 @@ def test_pictures_are_pngs_with_something_on_them(tmp_path):
         plots.save(figure, path)
         assert inside(figure), name
         pixels = imread(path)
-        assert pixels.shape[1] == 1600
+        assert pixels.shape[1] == 1200
         assert 500 < pixels.shape[0] < 2600
         assert pixels[::4, ::4, 0].std() > 0.05
     assert len(list(tmp_path.iterdir())) == 6
