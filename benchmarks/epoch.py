@@ -16,7 +16,7 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -46,21 +46,29 @@ class Learner:
         self.optimizer = build.optimizer(cfg, self.model)
         self.schedule = build.schedule(cfg, self.optimizer, len(data.train))
 
-    def train(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        self.model.train()
-        for images, labels in batches:
-            loss = self.loss(self.model(images), labels)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
+    def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model(images)
+        loss: Tensor = self.loss(logits, labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss, logits
 
-    @torch.no_grad()
-    def validate(self, batches: Loader) -> None:
+    def epoch(self, train: Loader, val: Loader) -> tuple[float, ...]:
+        """As tutorials write it: loss and accuracy on training and validation data."""
+        sums = [0.0] * 4
+        self.model.train()
+        for images, labels in train:
+            loss, logits = self.step(images, labels)
+            sums[0] += loss.item() * len(labels)
+            sums[1] += (logits.argmax(dim=1) == labels).sum().item()
         self.model.eval()
-        for images, labels in batches:
-            logits = self.model(images)
-            self.loss(logits, labels).item()
-            (logits.argmax(dim=1) == labels).sum().item()
+        with torch.no_grad():
+            for images, labels in val:
+                logits = self.model(images)
+                sums[2] += self.loss(logits, labels).item() * len(labels)
+                sums[3] += (logits.argmax(dim=1) == labels).sum().item()
+        return tuple(sums)
 
 
 def loaders(cfg: DictConfig, data: Split, workers: int) -> tuple[Loader, Loader]:
@@ -95,6 +103,10 @@ def contestants(cfg: DictConfig, data: Split) -> dict[str, Epoch]:
     def ours() -> None:
         next(loop.fit(us.model, us.loss, us.optimizer, us.schedule, data.train, data.val, range(1, 2)))
 
+    def bare() -> None:
+        for number in range(len(data.train)):
+            floor.step(*ready[number % len(ready)])
+
     def batches() -> None:
         for _ in data.train.chunks():
             pass
@@ -105,8 +117,7 @@ def contestants(cfg: DictConfig, data: Split) -> dict[str, Epoch]:
 
         def epoch() -> None:
             with as_installed():
-                learner.train(train)
-                learner.validate(val)
+                learner.epoch(train, val)
 
         return epoch
 
@@ -114,8 +125,7 @@ def contestants(cfg: DictConfig, data: Split) -> dict[str, Epoch]:
         learner, (train, val) = Learner(cfg, data), loaders(cfg, data, workers)
 
         def epoch() -> None:
-            learner.train(train)
-            learner.validate(val)
+            learner.epoch(train, val)
 
         return epoch
 
@@ -125,7 +135,7 @@ def contestants(cfg: DictConfig, data: Split) -> dict[str, Epoch]:
         "usual, 2 workers": usual(2),
         "tuned, 0 workers": tuned(0),
         "tuned, 2 workers": tuned(2),
-        "floor": lambda: floor.train(ready[step % len(ready)] for step in range(len(data.train))),
+        "floor": bare,
         "batches": batches,
     }
 

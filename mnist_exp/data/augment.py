@@ -147,13 +147,11 @@ def _between(low: float, high: float, u: Tensor) -> Tensor:
 def _sample(images: Tensor, matrix: Tensor, interpolation: str) -> Tensor:
     """Read each image at the places (N, 2, 3) that its matrix gives, in pixels from the centre; dark outside."""
     n, _, height, width = images.shape
-    x = torch.linspace(-(width - 1) / 2, (width - 1) / 2, width, device=images.device)
-    y = torch.linspace(-(height - 1) / 2, (height - 1) / 2, height, device=images.device)
-    pixels = torch.stack(
-        [x.repeat(height), y.repeat_interleave(width), torch.ones(height * width, device=images.device)]
-    )
-    to_unit = torch.tensor([width / 2, height / 2], device=images.device)  # grid_sample wants [-1, 1]
-    grid = pixels.T @ (matrix.to(images.device).transpose(1, 2) / to_unit)  # (H*W, 3) @ (N, 3, 2) -> (N, H*W, 2)
-    places = grid.view(n, height, width, 2)
-    sampled = F.grid_sample(images.float(), places, mode=interpolation, align_corners=False)
+    x = torch.linspace(-(width - 1) / 2, (width - 1) / 2, width)
+    y = torch.linspace(-(height - 1) / 2, (height - 1) / 2, height)
+    pixels = torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)])
+    half = torch.tensor([[width / 2], [height / 2]])  # grid_sample wants [-1, 1]
+    places = (matrix / half).to(images.device) @ pixels.to(images.device)  # (N, 2, 3) @ (3, H*W) -> (N, 2, H*W)
+    grid = places.view(n, 2, height, width).permute(0, 2, 3, 1)  # a view: grid_sample reads x and y apart the faster
+    sampled = F.grid_sample(images.float(), grid, mode=interpolation, align_corners=False)
     return sampled.round_().to(torch.uint8)
