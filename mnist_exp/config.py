@@ -178,7 +178,7 @@ def _added(key: str) -> bool:
 def _alike(value: Any, example: Any) -> bool:
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     if isinstance(example, list):
-        return isinstance(value, list) and all(_alike(item, example[0]) for item in value)
+        return isinstance(value, list) and all(_alike(item, kind) for item in value for kind in example[:1])
     return type(value) is type(example) or (type(value) is int and type(example) is float)
 
 
