@@ -23,23 +23,22 @@ def main(cfg: DictConfig) -> float:
         from mnist_exp import build, checkpoint, loop
 
         device = build.device(cfg)
-        source = build.source(cfg)
-        data = build.split(cfg, source, device)
-        model = build.model(cfg, data, num_classes=len(source.classes))
+        data = build.split(cfg, build.source(cfg), device)
+        model = build.model(cfg, data, num_classes=len(data.classes))
         loss = build.loss(cfg)
         optimizer = build.optimizer(cfg, model)
         schedule = build.schedule(cfg, optimizer, steps_per_epoch=len(data.train))
 
         parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
-        run.note(parameters=parameters, device=str(device), data={"name": source.name, "sha256": source.sha256})
+        run.note(parameters=parameters, device=str(device), data={"name": data.name, "sha256": data.sha256})
         log.info(model)
         log.info(f"{parameters:,} trainable parameters, on {device}")
-        sizes = ", ".join(f"{len(part.images):,} {name}" for name, part in data._asdict().items())
-        log.info(f"{source.name}: {sizes} images")
+        sizes = ", ".join(f"{len(getattr(data, part).images):,} {part}" for part in ("train", "val", "test"))
+        log.info(f"{data.name}: {sizes} images")
         if cfg.plots:
             from mnist_exp import plots
 
-            plots.of_data(run.folder / "plots", data.train, source.classes, build.generator(cfg.seed, "pictures"))
+            plots.of_data(run.folder / "plots", data.train, data.classes, build.generator(cfg.seed, "pictures"))
 
         run.begin(cfg.epochs, len(data.train.images))
         best, last = (run.folder / "checkpoints" / name for name in ("best.pt", "last.pt"))
@@ -56,7 +55,7 @@ def main(cfg: DictConfig) -> float:
         run.test(result)
         if cfg.plots:
             probabilities = loss.probabilities(result.logits)
-            plots.of_results(run.folder / "plots", run.rows, run.best, data.test, probabilities, source.classes)
+            plots.of_results(run.folder / "plots", run.rows, run.best, data.test, probabilities, data.classes)
         log.info(run.folder)
         return run.best.val_loss
 

@@ -55,7 +55,7 @@ def split(cfg: DictConfig, source: Images, device: torch.device) -> Split:
         augment = _part(cfg.augmentation)()
         augment.center(source.train_images[:1])  # refuses a size that can't be
     with _blaming("data"):
-        return batches.split(
+        parts = batches.split(
             (source.train_images, source.train_labels),
             (source.test_images, source.test_labels),
             validation=cfg.data.validation,
@@ -66,6 +66,7 @@ def split(cfg: DictConfig, source: Images, device: torch.device) -> Split:
             chance=generator(cfg.seed, "augmentation"),
             device=device,
         )
+    return parts._replace(name=source.name, classes=source.classes, sha256=source.sha256)
 
 
 def model(cfg: DictConfig, split: Split, num_classes: int) -> nn.Module:

