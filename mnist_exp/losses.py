@@ -9,6 +9,7 @@ class CrossEntropy(nn.CrossEntropyLoss):
     """Softmax cross-entropy, in nats; `label_smoothing` moves that share of each target to all classes alike."""
 
     def probabilities(self, logits: Tensor) -> Tensor:
+        """The softmax, which is what the loss takes the logits for."""
         return logits.softmax(dim=1)
 
 
