@@ -42,11 +42,21 @@ def device(cfg: DictConfig) -> torch.device:
     return torch.device(asked)
 
 
+_kept: dict[str, Images] = {}
+
+
 def source(cfg: DictConfig) -> Images:
-    """The data set that cfg.data names, fetched and verified if need be."""
+    """The data set that cfg.data names, fetched and verified if need be; one that is kept is at hand."""
     with _blaming("data"):
-        source: Images = _part(cfg.data, without=("validation", "batch_size", "seed"))()
-        return source
+        load = _part(cfg.data, without=("validation", "batch_size", "seed"))
+        return _kept.get(repr(load)) or cast(Images, load())
+
+
+def keep(cfg: DictConfig) -> Images:
+    """As `source`, and hold on to it: the jobs of a sweep, forked off this process, share it."""
+    with _blaming("data"):
+        load = _part(cfg.data, without=("validation", "batch_size", "seed"))
+        return _kept.setdefault(repr(load), source(cfg))
 
 
 def split(cfg: DictConfig, source: Images, device: torch.device) -> Split:
@@ -101,6 +111,23 @@ def schedule(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRS
         build_schedule = _part(cfg.schedule)
         schedule: LRScheduler = build_schedule(optimizer, epochs=cfg.epochs, steps_per_epoch=steps_per_epoch)
         return schedule
+
+
+def rehearse(cfg: DictConfig, last: dict[str, Split]) -> None:
+    """Build every part of a run and let it go, so that what can't be built is told now. Raises ConfigError.
+
+    On the CPU, and in one thread: this process is going to fork, which neither CUDA nor OpenMP's threads survive.
+    `last` is the caller's, empty at first: it keeps the split for the next run, which often has the same.
+    """
+    device(cfg)
+    torch.set_num_threads(1)
+    key = repr((cfg.data, cfg.augmentation))
+    if key not in last:
+        last.clear()
+        last[key] = split(cfg, keep(cfg), torch.device("cpu"))
+    data = last[key]
+    loss(cfg)
+    schedule(cfg, optimizer(cfg, model(cfg, data, len(data.classes))), len(data.train))
 
 
 def stream(seed: int, name: str) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from mnist_exp.errors import ConfigError
@@ -22,7 +23,7 @@ GROUPS = ("data", "augmentation", "model", "activation", "optimizer", "schedule"
 
 # Choices that decide where and how fast a run goes, not what it is; config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
-NOT_IDENTITY = ("device", "threads", "plots", "deterministic", "data.root")
+NOT_IDENTITY = ("device", "threads", "plots", "deterministic", "data.root", "resume")
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Config:
     threads: int = MISSING
     plots: bool = MISSING
     deterministic: bool = MISSING
+    resume: str | None = MISSING
     data: dict[str, Any] = MISSING
     augmentation: dict[str, Any] = MISSING
     model: dict[str, Any] = MISSING
@@ -116,6 +118,8 @@ def check(cfg: DictConfig) -> None:
     """Refuse values and combinations that can't work, before anything is loaded. Raises ConfigError."""
     if unknown := cfg.keys() - Config.__dataclass_fields__.keys():
         raise ConfigError(f"{', '.join(sorted(map(str, unknown)))}: no such key")
+    if cfg.resume and HydraConfig.get().mode == RunMode.RUN:
+        raise ConfigError(f"resume={cfg.resume}: only with -m, to go on with a sweep; a single run starts anew")
     for group in GROUPS:
         if not isinstance(HydraConfig.get().runtime.choices.get(group), str):
             raise ConfigError(f"{group}: needs one option; python train.py --help lists them")
@@ -131,11 +135,22 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
 
 
-def config_id(cfg: DictConfig) -> str:
-    """Twelve hexadecimal digits that are the same for equal choices, wherever, whenever and however they were made."""
+def config_id(cfg: DictConfig, without: tuple[str, ...] = ()) -> str:
+    """Twelve hexadecimal digits that are the same for equal choices, wherever, whenever and however they were made.
+
+    Keys in `without` have no say, beside those that never have one.
+    """
     choices = OmegaConf.to_container(cfg, resolve=True)
-    kept = {key: _same_number(value) for key, value in _leaves("", choices) if key not in NOT_IDENTITY}
+    left_out = (*NOT_IDENTITY, *without)
+    kept = {key: _same_number(value) for key, value in _leaves("", choices) if key not in left_out}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def choices(cfg: DictConfig) -> dict[str, Any]:
+    """Everything that was chosen, flat: the option of each group, and every key of the config by its dotted name."""
+    options = HydraConfig.get().runtime.choices
+    leaves = {key: value for key, value in _leaves("", OmegaConf.to_container(cfg, resolve=True)) if "[" not in key}
+    return {group: options.get(group) for group in (*GROUPS, "experiment")} | leaves
 
 
 def _same_number(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import logging
 import platform
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +36,7 @@ SUMMARY = (
     "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
     "data",
 )  # fmt: skip
+_CODE = Path(__file__).parent
 PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "scikit-learn")
 
 
@@ -134,8 +137,6 @@ def recording() -> Iterator[Run]:
             run.close("failed", line)
         if hydra.mode == RunMode.RUN and errors.is_mendable(error):
             sys.exit(f"error: {line}")
-        if hydra.mode == RunMode.MULTIRUN:  # the sweeper tells of the first failure alone
-            log.error(f"failed: {line}")
         raise
 
 
@@ -156,18 +157,23 @@ def _taken(folder: Path | str) -> str:
     return f"{folder} holds a run already: choose another hydra.run.dir"
 
 
+@cache  # the code in memory does not change while a sweep runs
 def versions() -> dict[str, str]:
-    """Of Python and the packages that results depend on."""
-    return {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+    """Of Python and the packages that results depend on; ours with a digest of its code, for commits say too little."""
+    found = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+    digest = hashlib.sha256()
+    for path in sorted(_CODE.rglob("*.py")):
+        if path.relative_to(_CODE).parts[0] not in ("sweep", "plots.py"):  # these only look at results
+            digest.update(path.read_bytes())
+    return found | {"mnist_exp": f"{found['mnist_exp']}+{digest.hexdigest()[:8]}"}
 
 
+@cache
 def git() -> dict[str, Any] | None:
     """The commit of this code, and whether files differ from it; None outside a repository."""
     try:
         commit, status = (
-            subprocess.run(
-                ["git", "-C", Path(__file__).parent, *arguments], capture_output=True, text=True, check=True
-            ).stdout.strip()
+            subprocess.run(["git", "-C", _CODE, *arguments], capture_output=True, text=True, check=True).stdout.strip()
             for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.CalledProcessError):

@@ -22,8 +22,17 @@ ARROWS = {
     "models": set(),
     "losses": set(),
     "schedules": set(),
+    "sweep.ledger": BASE,
+    "sweep.plan": BASE | {"config", "sweep.ledger"},
+    "sweep.jobs": BASE | {"build", "record", "sweep.ledger"},
+    "sweep.run": BASE | {"build", "config", "record", "sweep.jobs", "sweep.ledger", "sweep.plan", "sweep.report"},
+    "sweep.stats": set(),
+    "sweep.results": BASE | {"sweep.ledger", "sweep.stats"},
+    "sweep.words": {"sweep.plan", "sweep.results", "sweep.stats"},
+    "sweep.plots": {"sweep.results", "sweep.stats"},
+    "sweep.report": BASE | {"sweep.plots", "sweep.results", "sweep.stats", "sweep.words"},
 }
-KNOW_CONFIGS = {"config", "build", "errors", "record"}  # of Hydra and OmegaConf
+KNOW_CONFIGS = {"config", "build", "errors", "record", "sweep.plan", "sweep.jobs", "sweep.run"}  # of Hydra and OmegaConf
 
 
 def modules() -> dict[str, Path]:

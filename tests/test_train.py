@@ -192,15 +192,6 @@ def test_a_folder_that_holds_a_run_is_left_alone(run: Run) -> None:
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_every_job_that_fails_in_a_multirun_is_told_in_one_line(run: Run) -> None:
-    outcome = run("-m", *TINY, "data.batch_size=1301,32,1302")
-    assert outcome.code == 1
-    for size in (1301, 1302):
-        assert f"failed: data.batch_size={size}: must be 1 to 1,300" in outcome.out
-    assert "Traceback" not in outcome.out
-    assert outcome.err.splitlines()[-1].startswith("error: data.batch_size=1301: must be 1 to 1,300")
-
-
 @pytest.mark.parametrize("content", [b"", b"no IDX file at all"])
 def test_altered_data_stop_the_run(content: bytes, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "here" / "MNIST" / "raw" / "train-images-idx3-ubyte"

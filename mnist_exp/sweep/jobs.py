@@ -1,0 +1,204 @@
+"""One job of a sweep: in a process of its own, with its lines in the ledger."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from mnist_exp import errors, record
+from mnist_exp.sweep.ledger import Job, Ledger
+
+log = logging.getLogger(__name__)
+
+STOP = ".stop"  # a file in the sweep's folder: no further job is to begin
+LOG = "train.log"
+INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended
+CAN_FORK = sys.platform == "linux"  # macOS has fork, but not its frameworks after one
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+BAR = "{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
+Main = Callable[[DictConfig], Any]
+
+
+class Task:
+    """What a launcher calls for each job, in the sweep's own process or in a worker's."""
+
+    def __init__(
+        self, main: Main, folder: Path, jobs: Sequence[Job], workers: int = 1, stop_on_failure: bool = False
+    ) -> None:
+        self.main, self.total, self.workers = main, len(jobs), workers
+        self.shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set[str]()
+        self.stop, self.stop_on_failure = folder / STOP, stop_on_failure
+        self.ledger, self.begun = Ledger(folder), time.time()
+        self.said = self.ledger.path.stat().st_size  # what the ledger says from here on is of this session
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Run the job and return its value; None where it has none, or where the sweep is to stop."""
+        if self.stop.exists():
+            return None
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        number = int(folder.name)
+        with suppress(Exception):  # the job itself meets the same fault, and tells it
+            _make_ready(cfg)
+        _share_the_machine(cfg, number, self.workers)
+        self.ledger.append({"job": number, "status": "running", "pid": os.getpid()})
+        ended = settle(folder, *_in_a_process_of_its_own(self.main, cfg, quiet=self.workers > 1))
+        self.ledger.append({"job": number} | ended)
+        self._tell(number, ended, folder)
+        if ended["status"] == "interrupted" or (ended["status"] == "failed" and self.stop_on_failure):
+            self.stop.touch()
+        return ended.get("value")
+
+    def _tell(self, number: int, ended: dict[str, Any], folder: Path) -> None:
+        """A line on the console: how far the sweep is, how long it will take, and what the job came to."""
+        with open(self.ledger.path, "rb") as file:
+            file.seek(self.said)
+            lines = file.read().splitlines()
+        over = sum(b'"status": "running"' not in line for line in lines)
+        bar = tqdm.format_meter(over, self.total, time.time() - self.begun, bar_format=BAR)
+        told = f"failed: {ended['error']}" if "error" in ended else ended["status"]
+        if ended["status"] == "completed":
+            facts = _summary(folder)
+            val, test = facts["best_val_accuracy"], facts["test_accuracy"]
+            told = f"val {val:.2%}, test {test:.2%}, {facts['seconds']:.1f} s"
+        own = [word for word in HydraConfig.get().overrides.task if word not in self.shared]
+        log.info(f"{bar}  #{number} {' '.join(own)}: {told}")
+
+
+def settle(folder: Path, code: int | None, error: str | None = None) -> dict[str, Any]:
+    """How a job ended, by what it left and its exit code; None where that is not known, for the sweep was killed."""
+    facts = _summary(folder)
+    if facts.get("status") == "completed":
+        return {"status": "completed", "value": facts["best_val_loss"], "data": (facts["data"] or {}).get("sha256")}
+    if code in (None, INTERRUPTED):
+        return {"status": "interrupted"}
+    if facts.get("status") == "failed":
+        return {"status": "failed", "error": facts["error"]}
+    if code is not None and code < 0:
+        name = signal.Signals(-code).name
+        error = f"killed by {name}" + ": out of memory, or by somebody" * (name == "SIGKILL")
+    return {"status": "failed", "error": error or f"exit code {code}: see {folder / LOG}"}
+
+
+def clear(folder: Path) -> None:
+    """Take away what a job that did not complete has left, for it starts again; its log goes on."""
+    for path in folder.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOG:
+            path.unlink()
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((folder / "summary.json").read_bytes())
+        return facts
+    except (OSError, ValueError):
+        return {}
+
+
+def _make_ready(cfg: DictConfig) -> None:
+    """What takes long and is the same for every job, done once a process: forked jobs have it at hand."""
+    import torch
+    import torch._dynamo  # an optimizer's first step would import it: a second
+
+    from mnist_exp import build
+
+    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
+    build.keep(cfg)
+    record.versions()
+    record.git()
+
+
+def _share_the_machine(cfg: DictConfig, number: int, workers: int) -> None:
+    """Jobs that run at once get no more threads together than there are cores, and the GPUs in turn."""
+    if workers == 1:
+        return
+    cfg.threads = min(cfg.threads, max(1, cores() // workers))
+    if cfg.device in ("auto", "cuda"):
+        import torch
+
+        gpus = torch.cuda.device_count()
+        cfg.device = f"cuda:{number % gpus}" if gpus > 1 else cfg.device
+
+
+def _in_a_process_of_its_own(main: Main, cfg: DictConfig, quiet: bool) -> tuple[int, str | None]:
+    """Run the job; its exit code and, where it raised something, that in a line.
+
+    A job that is killed takes nothing else with it, and all that it took of memory is given back. Where there is no
+    fork the job runs in this process.
+    """
+    if not CAN_FORK:
+        return _run(main, cfg)
+    here, there = multiprocessing.Pipe(duplex=False)
+    job = multiprocessing.get_context("fork").Process(target=_child, args=(main, cfg, there, quiet))
+    with _passing_ctrl_c_on(job):
+        job.join()
+    return job.exitcode or 0, here.recv() if here.poll() else None
+
+
+@contextmanager
+def _passing_ctrl_c_on(job: Any) -> Iterator[None]:
+    """Start the job; SIGINT goes on to it, and does not interrupt this process, which waits for its end."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until both processes know what to do
+    before = signal.signal(signal.SIGINT, lambda number, _: os.kill(job.pid, number))
+    try:
+        job.start()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _child(main: Main, cfg: DictConfig, parent: Connection, quiet: bool) -> None:
+    signal.signal(signal.SIGINT, _interrupt_once)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)  # when the parent is killed, stop cleanly
+    for handler in logging.getLogger().handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)  # the sweep tells on the console, a line a job
+    if quiet:
+        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # no progress bars over each other
+    code, error = _run(main, cfg)
+    if error:
+        parent.send(error)
+    sys.exit(code)
+
+
+def _run(main: Main, cfg: DictConfig) -> tuple[int, str | None]:
+    try:
+        main(cfg)
+    except KeyboardInterrupt:
+        return INTERRUPTED, None
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1, None
+    except Exception as error:
+        return 1, errors.explain(error)
+    return 0, None
+
+
+def _interrupt_once(*_: Any) -> None:
+    """Ctrl-C comes from the terminal and from the parent, and the second must not disturb what the first began."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt

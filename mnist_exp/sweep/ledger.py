@@ -1,0 +1,101 @@
+"""A sweep's ledger: a line of JSON for everything that happens, appended and synced. What it says is so."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock
+
+from mnist_exp.errors import ConfigError
+
+NAME = "ledger.jsonl"
+VERSION = 1  # of the lines' format
+PROGRAM = "mnist_exp"
+
+
+class Job(NamedTuple):
+    """One job of a sweep, as the ledger knows it."""
+
+    number: int
+    overrides: tuple[str, ...]
+    config_id: str
+    arm: str  # config_id without the seed: jobs that differ in nothing else share it
+    seed: int
+    choices: dict[str, Any]  # every key of its config, and the option of each group
+    status: str = "pending"  # running, completed, failed, interrupted
+    value: float | None = None
+    error: str | None = None
+    data: str | None = None  # SHA-256 of the data that a completed job learned from
+    pid: int | None = None  # of the process that last ran it
+    started: str | None = None
+    ended: str | None = None
+
+    def introduction(self) -> dict[str, Any]:
+        """The ledger's first line about the job, or about another attempt at it."""
+        return {"job": self.number, "status": "pending"} | {field: getattr(self, field) for field in INTRODUCED}
+
+
+INTRODUCED = ("overrides", "config_id", "arm", "seed", "choices")
+
+
+class Ledger:
+    """The file `ledger.jsonl` of a sweep's folder. Any process of the sweep may append."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+
+    def append(self, *entries: dict[str, Any]) -> None:
+        """Add a line for each entry, and return when they are on the disk. Raises OSError."""
+        time = datetime.now().astimezone().isoformat(timespec="milliseconds")
+        lines = "".join(json.dumps({"time": time} | entry) + "\n" for entry in entries)
+        with FileLock(self.path.with_name(f".{NAME}.lock")), open(self.path, "ab") as file:
+            file.write(lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> tuple[list[dict[str, Any]], dict[int, Job]]:
+        """Every session (a command that worked on the sweep) and every job by its number.
+
+        A last line that a crash tore is passed over. Raises ConfigError for damage anywhere else.
+        """
+        sessions, jobs = list[dict[str, Any]](), dict[int, Job]()
+        lines = self.path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or nothing
+            try:
+                entry = json.loads(line)
+                time = entry.pop("time")
+                if "job" in entry:
+                    _tell(jobs, entry, time)
+                else:
+                    sessions.append(entry | {"time": time})
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ConfigError(
+                    f"{self.path}: line {number} is damaged ({type(error).__name__}: {error}); put the file back as it "
+                    "was, or delete that line: what it told is then unknown"
+                ) from error
+        if not sessions or sessions[0].get("program") != PROGRAM:
+            raise ConfigError(f"{self.path}: not the ledger of a sweep by {PROGRAM}")
+        if sessions[0].get("ledger") != VERSION:
+            raise ConfigError(f"{self.path}: of format {sessions[0].get('ledger')}; this version reads {VERSION}")
+        return sessions, jobs
+
+    def mend(self) -> None:
+        """Cut off a last line that a crash tore, so that the next one starts on its own."""
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(self.path, whole)
+
+
+def _tell(jobs: dict[int, Job], entry: dict[str, Any], time: str) -> None:
+    """What one line says of a job: a pending one introduces it, the others change it."""
+    number, status = entry.pop("job"), entry.pop("status")
+    if status == "pending":
+        jobs[number] = Job(number, tuple(entry.pop("overrides")), **entry)
+        return
+    times: dict[str, Any] = {"started" if status == "running" else "ended": time}
+    jobs[number] = jobs[number]._replace(status=status, **times, **entry)

@@ -1,0 +1,204 @@
+"""What a sweep is to run: every job composed and checked once, before the first, and set against the ledger."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import shlex
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mnist_exp import config, errors
+from mnist_exp.errors import ConfigError
+from mnist_exp.sweep.ledger import NAME, Job
+
+
+class Composed(str):
+    """A job's overrides in one word, which carries the config that they make.
+
+    Launchers hand a job's overrides back to the config loader, in this process or another; so the config travels with
+    them, and a YAML file that is edited meanwhile changes nothing.
+    """
+
+    packed: bytes
+
+    @classmethod
+    def of(cls, overrides: Sequence[str], composed: DictConfig) -> Composed:
+        """Pack the config: 10,000 of them as they are would take gigabytes."""
+        word = cls(" ".join(overrides))
+        word.packed = zlib.compress(pickle.dumps(composed), level=1)
+        return word
+
+    def config(self) -> DictConfig:
+        """The whole of it, with its `hydra` section."""
+        composed: DictConfig = pickle.loads(zlib.decompress(self.packed))
+        return composed
+
+
+class ComposedOnce:
+    """Stands for Hydra's config loader before a launcher, and composes nothing."""
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[Composed]) -> DictConfig:
+        """The config that was composed for this job."""
+        return sweep_overrides[0].config()
+
+
+class Point(NamedTuple):
+    """A job as it was asked for, composed and checked."""
+
+    job: Job  # of status pending; its number is -1 until it has one
+    word: Composed
+
+    def numbered(self, number: int, folder: Path) -> Point:
+        """The same with its number, and with its folder in its config."""
+        composed = self.word.config()
+        with open_dict(composed.hydra):
+            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder), str(number)
+        return Point(self.job._replace(number=number), Composed.of(self.job.overrides, composed))
+
+
+def grid(arguments: Sequence[str], loader: ConfigLoader, max_jobs: int) -> list[tuple[str, ...]]:
+    """Every combination of the values that a command names, the last key varying fastest. Raises ConfigError."""
+    axes = dict[str, list[str]]()
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            axes[key] = [str(override.input_line)]
+        elif override.is_discrete_sweep():
+            axes[key] = [f"{key}={value}" for value in islice(override.sweep_string_iterator(), max_jobs + 1)]
+        else:
+            raise ConfigError(f"{override.input_line}: a sweep takes values one by one: a,b,c or range(...) or glob(*)")
+    empty = [key for key, values in axes.items() if not values]
+    if empty:
+        raise ConfigError(f"{', '.join(empty)}: no value to try, so the sweep has no jobs")
+    count = math.prod(map(len, axes.values()))
+    if count > max_jobs:
+        raise ConfigError(f"more than {max_jobs:,} jobs: say hydra.sweeper.max_jobs=N if that is meant")
+    return list(product(*axes.values()))
+
+
+def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], more: Sequence[str] = ()) -> Point:
+    """Compose one job and check it. `more` are choices for this session alone. Raises what can't be composed or run."""
+    with naming(overrides):
+        composed = loader.load_sweep_config(master, [*overrides, *more])
+    if not any(word.startswith("plots=") for word in (*overrides, *more)):
+        composed.plots = False  # a sweep has pictures of its own
+    hydra = HydraConfig.instance()
+    before = hydra.cfg
+    try:
+        hydra.set_config(composed)
+        cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        with naming(overrides):
+            config.check(cfg)
+        ids = config.config_id(cfg), config.config_id(cfg, without=("seed",))
+        job = Job(-1, tuple(overrides), *ids, cfg.seed, config.choices(cfg))
+    finally:
+        hydra.cfg = before
+        OmegaConf.set_readonly(composed.hydra, None)  # set_config has done that, and launchers write there
+    return Point(job, Composed.of(overrides, composed))
+
+
+@contextmanager
+def naming(overrides: Sequence[str]) -> Iterator[None]:
+    """Say of what is wrong with a job which job it is."""
+    try:
+        yield
+    except Exception as error:
+        if not errors.is_mendable(error):
+            raise
+        raise ConfigError(
+            f"{errors.explain(error)} (in the job {' '.join(overrides) or 'without overrides'})"
+        ) from error
+
+
+def unfinished(jobs: Iterable[Job], retry_failed: bool) -> list[tuple[str, ...]]:
+    """The overrides of the jobs of a ledger that are still to be run."""
+    done = {"completed"} if retry_failed else {"completed", "failed"}
+    return [job.overrides for job in jobs if job.status not in done]
+
+
+def todo(
+    points: Sequence[Point], known: dict[int, Job], folder: Path, *, retry_failed: bool, allow_changed: bool
+) -> list[Point]:
+    """Of the points asked for, those to run, numbered: what is new, and what the ledger does not have as done.
+
+    A job is known by its config_id, not by its number; a new one gets a number that was never used.
+    Raises ConfigError when the same overrides now mean something else and `allow_changed` is false.
+    """
+    by_id = {job.config_id: job for job in known.values()}
+    by_words = {tuple(sorted(job.overrides)): job for job in known.values()}
+    taken = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
+    fresh = max([-1, *known, *taken]) + 1
+    chosen = dict[str, Point]()
+    for point in points:
+        job = by_id.get(point.job.config_id)
+        if point.job.config_id in chosen or (job and job.status == "completed"):
+            continue
+        if job and job.status == "failed" and not retry_failed:
+            continue
+        changed = by_words.get(tuple(sorted(point.job.overrides)))
+        if not job and changed and not allow_changed:
+            raise ConfigError(
+                f"{' '.join(point.job.overrides)}: job {changed.number} had these overrides and another config: "
+                f"{_difference(changed.choices, point.job.choices)}; hydra.sweeper.allow_changed=true runs it anew"
+            )
+        number, fresh = (job.number, fresh) if job else (fresh, fresh + 1)
+        chosen[point.job.config_id] = point.numbered(number, folder)
+    return sorted(chosen.values(), key=lambda point: point.job.number)
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in keys)
+
+
+def refuse_other_versions(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ConfigError when a sweep was begun with other versions of the code, Python or the packages."""
+    if before != now:
+        raise ConfigError(
+            f"the sweep was begun with other versions: {_difference(before, now)}; "
+            "hydra.sweeper.allow_changed=true goes on, and the report says that versions are mixed"
+        )
+
+
+def find(asked: str) -> Path:
+    """The sweep folder that `resume=` names; `latest` is the newest under multirun/. Raises ConfigError."""
+    if asked == "latest":
+        ledgers = sorted(Path("multirun").glob(f"*/*/{NAME}"))
+        if not ledgers:
+            raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
+        return ledgers[-1].parent
+    folder = Path(asked)
+    if (folder / NAME).is_file():
+        return folder
+    if not folder.is_dir():
+        reason = "no such folder"
+    elif (folder / "metrics.csv").exists():
+        reason = "a single run; -m resumes sweeps"
+    else:
+        reason = f"no sweep of this program, for it has no {NAME}"
+    raise ConfigError(f"resume={asked}: {reason}")
+
+
+def command(job: Job) -> str:
+    """What to type to run just this job."""
+    return " ".join(["python train.py", *map(shlex.quote, job.overrides)])
+
+
+def announcement(points: Sequence[Point]) -> str:
+    """How many jobs, and which keys vary."""
+    values = dict[str, dict[str, None]]()
+    for word in (word for point in points for word in point.job.overrides):
+        key, _, value = word.partition("=")
+        values.setdefault(key, {})[value] = None
+    varying = [f"{key} ({len(kinds)})" for key, kinds in values.items() if len(kinds) > 1]
+    return f"{len(points)} job{'s' * (len(points) != 1)}" + ": " * bool(varying) + " x ".join(varying)

@@ -1,0 +1,116 @@
+"""Sweep folders that no training made: for the report's tests, and to look at one.
+
+python tests/made_up.py FOLDER [small | large | failed | one_seed]
+"""
+
+import hashlib
+import itertools
+import json
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mnist_exp.record import COLUMNS, SUMMARY
+from mnist_exp.sweep.ledger import PROGRAM, VERSION, Ledger
+
+BASE = {"data": "mnist", "model": "mlp", "activation": "relu", "optimizer": "adam", "optimizer.lr": 0.001, "epochs": 5}
+VERSIONS = {"python": "3.11.7", "mnist_exp": "0.1.0+1a2b3c4d", "torch": "2.14.1"}
+GOOD = {"adam": 0.9800, "sgd": 0.9600, "rmsprop": 0.9780, "nadam": 0.9795}  # of a choice, where it matters
+
+
+def sweep(
+    folder: Path,
+    grid: Mapping[str, Sequence[Any]],
+    seeds: Sequence[int] = range(5),
+    spoiled: Mapping[int, str] | None = None,
+    epochs: int = 5,
+    spread: float = 0.0008,
+    versions: Mapping[str, str] = VERSIONS,
+) -> Path:
+    """Write the folder of a sweep over `grid` and `seeds`; `spoiled` gives the status of jobs that did not complete."""
+    folder.mkdir(parents=True)
+    ledger, chance = [], random.Random(0)
+    choices = [f"{key}={','.join(map(str, values))}" for key, values in grid.items()]
+    command = " ".join(["python train.py -m", *choices, f"seed={','.join(map(str, seeds))}"])
+    ledger.append({"program": PROGRAM, "ledger": VERSION, "command": command, "versions": dict(versions), "git": None})
+    points = list(itertools.product(*grid.values(), seeds))
+    for number, (*values, seed) in enumerate(points):
+        told = dict(zip(grid, values, strict=True))
+        ids = [hashlib.sha256(repr(sorted(it.items())).encode()).hexdigest()[:12] for it in (told | {"s": seed}, told)]
+        overrides = [*(f"{key}={value}" for key, value in told.items()), f"seed={seed}"]
+        more = {"overrides": overrides, "config_id": ids[0], "arm": ids[1], "seed": seed}
+        ledger.append({"job": number, "status": "pending", "choices": BASE | told | {"seed": seed}, **more})
+    for number, (*values, seed) in enumerate(points):
+        status = (spoiled or {}).get(number, "completed")
+        if status == "pending":
+            continue
+        ledger.append({"job": number, "status": "running", "pid": 1})
+        if status == "running":
+            continue
+        job = folder / str(number)
+        job.mkdir()
+        best = sum(GOOD.get(value, 0.98) for value in values) / max(1, len(values)) + chance.gauss(0, spread)
+        rows = [_row(epoch, epochs, best, chance) for epoch in range(1, epochs + 1)]
+        if status != "completed":
+            rows = rows[:2]
+        lines = [",".join(COLUMNS), *(",".join(map(str, row)) for row in rows)]
+        (job / "metrics.csv").write_text("\n".join(lines) + "\n")
+        summary = dict.fromkeys(SUMMARY) | {"status": status, "seed": seed, "versions": dict(versions)}
+        summary |= {
+            "data": {"name": "MNIST", "sha256": "abc"},
+            "parameters": 337674,
+            "seconds": 8.1,
+            "epochs": len(rows),
+        }
+        end: dict[str, Any] = {"job": number, "status": status}
+        if status == "completed":
+            errors = round(10_000 * (1 - best + chance.gauss(0, spread)))
+            summary |= {"best_epoch": epochs, "best_val_loss": rows[-1][3], "best_val_accuracy": rows[-1][4]}
+            summary |= {"test_loss": 0.08, "test_accuracy": 1 - errors / 10_000, "test_errors": errors}
+            end |= {"value": rows[-1][3], "data": "abc"}
+        elif status == "failed":
+            summary["error"] = end["error"] = (
+                "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"
+            )
+        (job / "summary.json").write_text(json.dumps(summary))
+        ledger.append(end)
+    lines = [json.dumps({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **it}) for n, it in enumerate(ledger)]
+    Ledger(folder).path.write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def _row(epoch: int, epochs: int, best: float, chance: random.Random) -> tuple[float, ...]:
+    val = best - 0.04 * 0.5**epoch if epoch < epochs else best
+    return (
+        epoch,
+        0.2 * 0.7**epoch,
+        val - 0.005,
+        4 * (1 - val) + chance.random() / 100,
+        round(val * 5000) / 5000,
+        0.001,
+        1.5,
+    )
+
+
+KINDS: dict[str, dict[str, Any]] = {
+    "small": {"grid": {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh", "gelu"]}},
+    "large": {
+        "grid": {
+            "optimizer": ["adam", "sgd", "rmsprop", "nadam"],
+            "activation": ["relu", "tanh", "gelu", "silu", "elu"],
+            "optimizer.lr": [0.01, 0.003, 0.001, 0.0003, 0.0001],
+        },
+        "epochs": 20,
+    },
+    "failed": {
+        "grid": {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh"]},
+        "spoiled": {0: "failed", 7: "failed", 12: "interrupted", 13: "running", 14: "pending"}
+        | {n: "failed" for n in (15, 16)},
+    },
+    "one_seed": {"grid": {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh"]}, "seeds": [0]},
+}
+
+if __name__ == "__main__":
+    sweep(Path(sys.argv[1]), **KINDS[sys.argv[2]])

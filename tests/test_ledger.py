@@ -1,0 +1,81 @@
+"""The ledger: what it keeps, and what it makes of a crash."""
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from mnist_exp.errors import ConfigError
+from mnist_exp.sweep.ledger import NAME, PROGRAM, VERSION, Job, Ledger
+
+SESSION = {"program": PROGRAM, "ledger": VERSION, "command": "python train.py -m"}
+FIRST = Job(0, ("seed=0",), "a" * 12, "b" * 12, 0, {"optimizer": "adam", "seed": 0})
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path)
+    ledger.append(SESSION, FIRST.introduction())
+    return ledger
+
+
+def test_a_job_is_what_its_last_line_says(ledger: Ledger) -> None:
+    assert ledger.read()[1] == {0: FIRST}
+    ledger.append({"job": 0, "status": "running", "pid": 7})
+    ledger.append({"job": 0, "status": "failed", "error": "no"})
+    sessions, jobs = ledger.read()
+    assert sessions[0].items() >= SESSION.items()
+    assert jobs[0] == FIRST._replace(status="failed", pid=7, error="no", started=jobs[0].started, ended=jobs[0].ended)
+    assert jobs[0].started <= jobs[0].ended
+
+    ledger.append(FIRST.introduction())
+    assert ledger.read()[1] == {0: FIRST}  # another attempt knows nothing of the last one
+
+
+@pytest.mark.parametrize("kept", [1, 30, -1])
+def test_a_torn_last_line_is_passed_over_and_mended(ledger: Ledger, kept: int) -> None:
+    before = ledger.path.read_bytes()
+    ledger.append({"job": 0, "status": "completed", "value": 0.1})
+    whole = ledger.path.read_bytes()
+    ledger.path.write_bytes(whole[: len(before) + kept] if kept > 0 else whole[:kept])
+    assert ledger.read()[1][0].status == "pending"
+
+    ledger.mend()
+    assert ledger.path.read_bytes() == before
+    ledger.append({"job": 0, "status": "completed", "value": 0.1})
+    assert ledger.read()[1][0].value == 0.1
+
+
+@pytest.mark.parametrize("line", ["", "{", "[]", '{"job": 0}', '{"time": "", "job": 5, "status": "failed"}', "\0\0"])
+def test_damage_in_the_middle_is_told_by_its_line(ledger: Ledger, line: str) -> None:
+    with open(ledger.path, "a") as file:
+        file.write(f"{line}\n")
+    ledger.append({"job": 0, "status": "completed", "value": 0.1})
+    with pytest.raises(ConfigError, match=rf"{NAME}: line 3 is damaged"):
+        ledger.read()
+
+
+@pytest.mark.parametrize("line", [{"program": "another"}, SESSION | {"ledger": VERSION + 1}])
+def test_other_ledgers_are_refused(tmp_path: Path, line: dict) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.append(line)
+    with pytest.raises(ConfigError, match=r"not the ledger|of format 2"):
+        ledger.read()
+
+
+def _append(folder: Path) -> None:
+    for _ in range(50):
+        Ledger(folder).append({"job": 0, "status": "running", "pid": 1})
+
+
+def test_processes_that_write_at_once_tear_no_line(ledger: Ledger, tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=_append, args=(tmp_path,)) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    lines = ledger.path.read_text().splitlines()
+    assert len(lines) == 2 + 150
+    assert all(json.loads(line) for line in lines)

@@ -1,0 +1,270 @@
+"""The statistics of a sweep against SciPy, the literature and simulated sweeps in which the truth is known."""
+
+import math
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import binom, t, ttest_ind, ttest_rel
+
+from mnist_exp.sweep import stats
+
+# Student 1908, section VIII: hours of sleep that ten patients gained by two drugs, as in R's data set `sleep`.
+FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+SECOND = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+
+
+def arm(values: Sequence[float] | NDArray[np.float64], first_seed: int = 0) -> dict[int, float]:
+    return dict(enumerate(map(float, values), first_seed))
+
+
+def spread(mean: float, sd: float) -> list[float]:
+    """Two values of this mean and sample standard deviation."""
+    return [mean - sd / math.sqrt(2), mean + sd / math.sqrt(2)]
+
+
+@pytest.fixture
+def no_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave `needed` out, which takes most of a simulation's time."""
+    monkeypatch.setattr(stats, "_needed", lambda *_: None)
+
+
+def test_summary_against_scipy() -> None:
+    got = stats.summary(FIRST)
+    mean, sd = np.mean(FIRST), np.std(FIRST, ddof=1)
+    low, high = t.interval(0.95, 9, mean, sd / math.sqrt(10))
+    assert got == pytest.approx((10, mean, sd, low, high, 3.7, -1.6))
+
+
+def test_one_value_has_no_spread_and_equal_values_no_interval() -> None:
+    assert stats.summary([0.97]) == pytest.approx((1, 0.97, *[math.nan] * 3, 0.97, 0.97), nan_ok=True)
+    assert stats.summary([0.1] * 3) == pytest.approx((3, 0.1, 0, math.nan, math.nan, 0.1, 0.1), nan_ok=True)
+
+
+def test_pairs_on_students_data() -> None:
+    """As ?t.test in R has it: t = -4.0621, df = 9, p = 0.002833, 95 % interval -2.4598858 to -0.7001142."""
+    got = stats.compare(arm(FIRST), arm(SECOND))
+    assert got[:6] == pytest.approx((-1.58, -2.4598858, -0.7001142, 0.002833, 10, True), rel=2e-4)
+
+
+def test_welch_on_students_data() -> None:
+    """As ?t.test in R has it: t = -1.8608, df = 17.776, p = 0.07939, 95 % interval -3.3654832 to 0.2054832."""
+    got = stats.compare(arm(FIRST), arm(SECOND, first_seed=10))
+    assert got[:6] == pytest.approx((-1.58, -3.3654832, 0.2054832, 0.07939, 10, False), rel=2e-4)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 40])
+def test_comparisons_against_scipy(n: int) -> None:
+    a, b = np.random.default_rng(n).normal([[0.97], [0.96]], [[0.003], [0.008]], (2, n))
+    for second, theirs in ((arm(b), ttest_rel(a, b)), (arm(b, n), ttest_ind(a, b, equal_var=False))):
+        got = stats.compare(arm(a), second)
+        interval = theirs.confidence_interval()
+        expected = (np.mean(a - b), interval.low, interval.high, theirs.pvalue)
+        assert got[:4] == pytest.approx(expected, rel=1e-9)
+
+
+def test_pairs_are_the_shared_seeds() -> None:
+    a, b = {0: 0.97, 1: 0.96, 2: 0.98, 3: 0.5}, {7: 0.1, 2: 0.95, 1: 0.95, 0: 0.95}
+    shared = stats.compare({seed: a[seed] for seed in (0, 1, 2)}, {seed: b[seed] for seed in (0, 1, 2)})
+    assert stats.compare(a, b) == shared
+    assert (shared.n, shared.paired) == (3, True)
+
+
+def test_one_shared_seed_makes_no_pair() -> None:
+    got = stats.compare(arm(FIRST), arm(SECOND, first_seed=9))
+    assert got == stats.compare(arm(FIRST), arm(SECOND, first_seed=10))
+
+
+def test_unequal_arms_get_the_degrees_of_freedom_of_the_smaller() -> None:
+    a, b = FIRST[:3], SECOND
+    got = stats.compare(arm(a), arm(b, first_seed=10))
+    error = math.hypot(np.std(a, ddof=1) / math.sqrt(3), np.std(b, ddof=1) / math.sqrt(10))
+    low, high = t.interval(0.95, 2, np.mean(a) - np.mean(b), error)
+    p = 2 * t.sf(abs(np.mean(a) - np.mean(b)) / error, 2)
+    assert got[:6] == pytest.approx((np.mean(a) - np.mean(b), low, high, p, 3, False))
+
+
+@pytest.mark.parametrize("first_seed", [0, 5, 10], ids=["pairs", "some pairs", "Welch"])
+def test_order_of_seeds_and_arms(first_seed: int) -> None:
+    a, b = arm(FIRST), arm(SECOND, first_seed)
+    got, back = stats.compare(a, b), stats.compare(b, a)
+    assert stats.compare(dict(reversed(a.items())), dict(reversed(b.items()))) == got
+    assert back == got._replace(difference=-got.difference, low=-got.high, high=-got.low)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "difference"),
+    [
+        ({0: 0.97}, {0: 0.96}, 0.01),
+        ({0: 0.97}, {1: 0.95, 2: 0.97}, 0.01),
+        ({0: 0.97, 1: 0.96}, {0: 0.97, 1: 0.96}, 0.0),
+        ({0: 0.97, 1: 0.97}, {2: 0.96, 3: 0.96}, 0.01),
+        ({0: 0.96, 1: 0.9604, 2: 0.9602}, {0: 0.9598, 1: 0.9602, 2: 0.96}, 0.0002),  # SciPy: p = 3e-26
+    ],
+    ids=["one seed", "one seed in one arm", "no difference", "no spread", "equal differences but for rounding"],
+)
+def test_no_claim(a: Mapping[int, float], b: Mapping[int, float], difference: float) -> None:
+    got = stats.compare(a, b)
+    assert got.difference == pytest.approx(difference)
+    assert got[1:4] == pytest.approx([math.nan] * 3, nan_ok=True)
+    assert got.needed is None
+
+
+def test_a_spread_of_one_image_is_a_spread() -> None:
+    got = stats.compare({0: 0.9766, 1: 0.9768}, {0: 0.9754, 1: 0.9754})
+    assert got.p == pytest.approx(ttest_rel([6, 7], [0, 0]).pvalue)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_are_finite(value: float) -> None:
+    for call in (
+        lambda: stats.summary([0.9, value]),
+        lambda: stats.compare({0: 0.9, 1: 0.8}, {0: 0.9, 1: 0.8, 2: value}),
+        lambda: stats.leader_against_others([{0: value}, {0: 0.9}]),
+    ):
+        with pytest.raises(ValueError, match="finite"):
+            call()
+
+
+def test_no_values() -> None:
+    for call in (lambda: stats.summary([]), lambda: stats.compare({}, {0: 0.9}), lambda: stats.compare({0: 0.9}, {})):
+        with pytest.raises(ValueError, match="one or more"):
+            call()
+
+
+def test_holm_by_hand() -> None:
+    """The example of Wikipedia's "Holm-Bonferroni method": at 0.05 the fourth and the first are rejected."""
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.6, 0.7]) == [1, 1]
+    assert stats.holm([]) == []
+
+
+def test_holm_does_not_count_what_was_not_tested() -> None:
+    assert stats.holm([math.nan, 0.01, 0.03, math.nan]) == pytest.approx([math.nan, 0.02, 0.03, math.nan], nan_ok=True)
+
+
+def test_the_leader_is_corrected_for_all_pairs() -> None:
+    values = np.random.default_rng(0).normal([[0.975], [0.974], [0.96], [0.94]], 0.002, (4, 5))
+    arms = [arm(row) for row in values]
+    p = stats.holm([ttest_rel(values[i], values[j]).pvalue for i in range(4) for j in range(i + 1, 4)])
+    got = stats.leader_against_others(arms)
+    assert [comparison.p for comparison in got] == pytest.approx(p[:3])
+    assert [comparison._replace(p=0) for comparison in got] == [
+        stats.compare(arms[0], other, pairs=6)._replace(p=0) for other in arms[1:]
+    ]
+
+
+def test_few_arms() -> None:
+    assert stats.leader_against_others([]) == []
+    assert stats.leader_against_others([arm(FIRST)]) == []
+    assert stats.leader_against_others([arm(FIRST), arm(SECOND)]) == [stats.compare(arm(FIRST), arm(SECOND))]
+
+
+@pytest.mark.parametrize(("d", "power", "n"), [(0.5, 0.8, 64), (0.8, 0.8, 26), (1 / 3, 0.9, 191)])
+def test_seeds_needed_by_two_arms(d: float, power: float, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cohen 1988, table 2.4.1; and 190.0991 by R, in https://uvastatlab.github.io/pass_in_R/t_tests.html."""
+    monkeypatch.setattr(stats, "POWER", power)
+    assert stats.compare(arm(spread(d, 1)), arm(spread(0, 1), first_seed=2)).needed == n
+
+
+@pytest.mark.parametrize(("d", "power", "n"), [(0.5, 0.8, 34), (math.sqrt(0.5), 0.85, 20)])
+def test_seeds_needed_by_pairs(d: float, power: float, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R's power.t.test says 33.37; and 19.96892 in Dalgaard 2002, Introductory Statistics with R, section 8.3."""
+    monkeypatch.setattr(stats, "POWER", power)
+    assert stats.compare(arm(spread(d, 1)), arm([0, 0])).needed == n
+
+
+@pytest.mark.parametrize("pairs", [1, 66])
+@pytest.mark.parametrize("sds", [[1.0], [1.0, 1.0], [0.5, 2.0]], ids=["pairs", "Welch", "Welch, unequal"])
+def test_the_seeds_needed_have_the_power(sds: Sequence[float], pairs: int) -> None:
+    """By SciPy's tests of 20,000 simulated sweeps; 0.0085 is three standard errors of a share of 0.8."""
+    second = arm([0, 0]) if len(sds) == 1 else arm(spread(0, sds[1]), first_seed=2)
+    n = stats.compare(arm(spread(1.5, sds[0])), second, pairs).needed
+    assert n is not None
+
+    def power(n: int) -> float:
+        a, b = np.random.default_rng(1).normal(0, 1, (2, 20_000, n))
+        a = a * sds[0] + 1.5
+        test = ttest_rel(a, 0 * b, axis=1) if len(sds) == 1 else ttest_ind(a, b * sds[1], axis=1, equal_var=False)
+        return float(np.mean(test.pvalue < 0.05 / pairs))
+
+    assert power(n) > 0.8 - 0.0085
+    assert power(n - 1) < 0.8 + 0.0085
+
+
+@pytest.mark.parametrize("pairs", [1, 66, 4_950, 124_750])
+def test_seeds_needed_at_the_extremes(pairs: int) -> None:
+    for size in (1e3, 1e6, 1e9):
+        assert stats.compare(arm(spread(size, 1)), arm([0, 0]), pairs).needed in (3, 4)
+        assert stats.compare(arm(spread(size, 1)), arm([0, 0], 2), pairs).needed in (3, 4)
+    assert stats.compare(arm(spread(0.01, 1)), arm([0, 0]), pairs).needed is None
+    assert stats.compare(arm([1.0, -1.0]), arm([0, 0]), pairs).needed is None
+
+
+@pytest.mark.parametrize("n", [2, 5, 10])
+@pytest.mark.usefixtures("no_plans")
+def test_coverage(n: int) -> None:
+    """95 % intervals hold the truth in 94 to 96 % of 5,000 simulations: within 3.2 standard errors.
+
+    Welch's are known to be wide where both arms are small.
+    """
+    a, b = np.random.default_rng(n).normal([[[0.5]], [[0.2]]], 1, (2, 5_000, n))
+    arms = [stats.summary(row.tolist()) for row in a]
+    pairs = [stats.compare(arm(x), arm(y)) for x, y in zip(a, b, strict=True)]
+    welch = [stats.compare(arm(x), arm(y, n)) for x, y in zip(a, b, strict=True)]
+    assert 0.94 < np.mean([got.low < 0.5 < got.high for got in arms]) < 0.96
+    assert 0.94 < np.mean([got.low < 0.3 < got.high for got in pairs]) < 0.96
+    assert 0.94 < np.mean([got.low < 0.3 < got.high for got in welch]) < {2: 0.985, 5: 0.965, 10: 0.96}[n]
+
+
+@pytest.mark.parametrize(
+    ("arms", "sweeps", "seeds"),
+    [(k, sweeps, [n] * k) for k, sweeps in ((2, 2_000), (3, 2_500), (6, 1_000), (12, 300)) for n in (2, 5, 10)]
+    + [(2, 2_000, [2, 10]), (3, 1_000, [2, 10, 10])],
+)
+@pytest.mark.usefixtures("no_plans")
+def test_chance_makes_no_leader(arms: int, sweeps: int, seeds: list[int]) -> None:
+    """Where no arm is better, at most 5 % of simulated sweeps claim any difference of their leader.
+
+    More claims than allowed have a probability under 0.001 where the truth is 5 %. Arms of one size share their seeds
+    and what these do to an accuracy; the others share none.
+    """
+    rng, claims, together = np.random.default_rng([arms, *seeds]), 0, len(set(seeds)) == 1
+    for _ in range(sweeps):
+        values = rng.normal(0, 1, (arms, max(seeds))) + together * rng.normal(0, 1, max(seeds))
+        runs = [arm(row[:n], 0 if together else 100 * k) for k, (row, n) in enumerate(zip(values, seeds, strict=True))]
+        runs.sort(key=lambda arm: -sum(arm.values()) / len(arm))
+        claims += any(comparison.p < 0.05 for comparison in stats.leader_against_others(runs))
+    assert claims <= binom.ppf(0.999, sweeps, 0.05)
+
+
+def test_sampling_spread() -> None:
+    """97.64 % of 10,000 images: the standard deviation of as many throws of a coin of that bias."""
+    throws = np.random.default_rng(0).binomial(10_000, 0.9764, 100_000) / 10_000
+    assert stats.sampling_spread(0.9764, 10_000) == pytest.approx(np.std(throws), rel=0.01)
+    assert stats.sampling_spread(1, 10) == 0
+
+
+@pytest.mark.parametrize(("accuracy", "images"), [(97.64, 10_000), (-0.1, 10), (math.nan, 10), (0.5, 0)])
+def test_no_sampling_spread(accuracy: float, images: int) -> None:
+    with pytest.raises(ValueError, match="no accuracy"):
+        stats.sampling_spread(accuracy, images)
+
+
+def test_the_import_is_cheap() -> None:
+    code = "import sys, mnist_exp.sweep.stats; assert not {'numpy', 'scipy'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_many_arms() -> None:
+    """A sweep of 100 arms and 500 runs has 4,950 pairs, and takes a seventh of a second."""
+    rng = random.Random(0)
+    arms = [arm([rng.gauss(0.97, 0.003) for _ in range(5)]) for _ in range(100)]
+    start = time.process_time()
+    assert len(stats.leader_against_others(arms)) == 99
+    assert time.process_time() - start < 1

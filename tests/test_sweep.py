@@ -1,0 +1,444 @@
+"""Sweeps as a user meets them: what they leave, what stops them, and how they go on."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY, Outcome
+from filelock import FileLock
+from test_train import bits, summary
+
+from mnist_exp import record
+from mnist_exp.sweep import plots
+from mnist_exp.sweep.ledger import Ledger
+
+Run = Callable[..., Outcome]
+QUICK = [word for word in TINY if not word.startswith("plots")]
+SEEDS = [*QUICK, "seed=0,1,2"]
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's pictures take seconds, and have tests of their own."""
+    if "leaves" not in request.node.name:
+        monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+
+
+def sweep_folder(tmp_path: Path) -> Path:
+    (path,) = tmp_path.glob("multirun/*/*/ledger.jsonl")
+    return path.parent
+
+
+def statuses(folder: Path) -> dict[int, str]:
+    return {number: job.status for number, job in Ledger(folder).read()[1].items()}
+
+
+def started(folder: Path) -> list[int]:
+    """The jobs in the order in which they were started, each time that they were."""
+    lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    return [line["job"] for line in lines if line.get("status") == "running"]
+
+
+def test_what_a_sweep_leaves(run: Run, tmp_path: Path) -> None:
+    outcome = run("-m", *QUICK, "optimizer=adam,sgd", "seed=0,1")
+    assert outcome.code == 0, outcome.err
+    assert "4 jobs: optimizer (2) x seed (2)" in outcome.out
+    assert "4/4" in outcome.out
+    folder = sweep_folder(tmp_path)
+    assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == {
+        "0", "1", "2", "3", "ledger.jsonl", "multirun.yaml", "plots", "report.html", "report.md", "results.csv"
+    }  # fmt: skip
+    assert {path.name for path in (folder / "0").iterdir()} == {
+        ".hydra", "train.log", "metrics.csv", "summary.json", "checkpoints"
+    }  # fmt: skip
+    session, jobs = Ledger(folder).read()[0][0], Ledger(folder).read()[1]
+    assert {"command", "versions", "git", "machine"} <= session.keys()
+    assert [job.overrides[-2:] for job in jobs.values()] == [
+        (f"optimizer={optimizer}", f"seed={seed}") for optimizer in ("adam", "sgd") for seed in (0, 1)
+    ]
+    for number, job in jobs.items():
+        facts = summary(folder / str(number))
+        assert (job.status, job.value, job.config_id) == ("completed", facts["best_val_loss"], facts["config_id"])
+    assert jobs[0].arm == jobs[1].arm != jobs[2].arm == jobs[3].arm
+
+
+def test_pictures_of_jobs_are_made_when_asked_for(run: Run, tmp_path: Path) -> None:
+    assert run("-m", *QUICK, "plots=true").code == 0
+    assert (sweep_folder(tmp_path) / "0" / "plots" / "curves.png").exists()
+
+
+def test_a_dry_run_lists_the_jobs_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    outcome = run("-m", *QUICK, "optimizer.lr=0.1,0.01", "hydra.sweeper.dry_run=true")
+    assert outcome.code == 0
+    assert [line.split()[-1] for line in outcome.out.splitlines()[1:]] == ["optimizer.lr=0.1", "optimizer.lr=0.01"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_sweep_syntax_of_hydra(run: Run) -> None:
+    def jobs(*words: str) -> list[list[str]]:
+        outcome = run("-m", *words, "hydra.sweeper.dry_run=true")
+        assert outcome.code == 0, outcome.err
+        return [line.split() for line in outcome.out.splitlines()[1:]]
+
+    assert jobs("seed=range(0,3)") == [["seed=0"], ["seed=1"], ["seed=2"]]
+    assert jobs("seed=choice(4,2)", "epochs=3") == [["seed=4", "epochs=3"], ["seed=2", "epochs=3"]]
+    assert jobs("data=glob(*mnist,exclude=[e*,f*])") == [["data=kmnist"], ["data=mnist"], ["data=qmnist"]]
+    assert sorted(jobs("seed=shuffle(range(0,4))")) == [[f"seed={seed}"] for seed in range(4)]
+    assert jobs("model.hidden_layers=[8],[8,8]") == [["model.hidden_layers=[8]"], ["model.hidden_layers=[8,8]"]]
+    kept = jobs("experiment=activations", "epochs=3")
+    assert (len(kept), kept[1]) == (45, ["activation=relu", "seed=1", "experiment=activations", "epochs=3"])
+    assert jobs() == [[]]
+
+
+def test_equal_choices_run_once(run: Run, tmp_path: Path) -> None:
+    assert run("-m", *QUICK, "optimizer.lr=0.1,1e-1,0.10").code == 0
+    assert statuses(sweep_folder(tmp_path)) == {0: "completed"}
+
+
+def test_nothing_is_left_to_do_for_a_finished_sweep(run: Run, tmp_path: Path) -> None:
+    run("-m", *SEEDS)
+    folder = sweep_folder(tmp_path)
+    before = (folder / "ledger.jsonl").read_bytes()
+    for again in (["resume=latest"], [f"resume={folder}"], [*SEEDS, f"hydra.sweep.dir={folder}"]):
+        outcome = run("-m", *again)
+        assert outcome.code == 0, outcome.err
+        assert "3 of 3 jobs are completed, 0 to run" in outcome.out
+    assert (folder / "ledger.jsonl").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["multirun"]
+
+
+def test_an_extended_grid_runs_the_new_points_under_new_numbers(run: Run, tmp_path: Path) -> None:
+    run("-m", *QUICK, "optimizer=adam,sgd", "seed=0,1")
+    folder = sweep_folder(tmp_path)
+    before = {number: (folder / str(number) / "metrics.csv").read_bytes() for number in range(4)}
+    assert run("-m", *QUICK, "seed=1,2", "optimizer=sgd,adam,rmsprop", f"hydra.sweep.dir={folder}").code == 0
+    assert started(folder) == list(range(8))
+    assert {number: (folder / str(number) / "metrics.csv").read_bytes() for number in range(4)} == before
+    new = [Ledger(folder).read()[1][number].choices for number in range(4, 8)]
+    assert [(it["seed"], it["optimizer"]) for it in new] == [(1, "rmsprop"), (2, "sgd"), (2, "adam"), (2, "rmsprop")]
+
+
+def fail_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every way in which a job is known to fail, by its seed; seed 0 completes."""
+
+    def kill() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def run_away() -> None:
+        raise FloatingPointError("the loss became nan")
+
+    def bug() -> None:
+        raise KeyError("a bug")
+
+    def no_memory() -> None:
+        raise MemoryError("too large")
+
+    def leave() -> None:
+        os._exit(3)
+
+    ways = [lambda: None, kill, run_away, bug, no_memory, leave]
+    begin = record.Run.begin
+
+    def spoiled(self: record.Run, epochs: int, images: int) -> None:
+        ways[self.summary["seed"]]()
+        begin(self, epochs, images)
+
+    monkeypatch.setattr(record.Run, "begin", spoiled)
+
+
+def test_failures_are_told_and_the_rest_runs_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_by_seed(monkeypatch)
+    outcome = run("-m", *QUICK, "seed=1,2,3,4,5,0")
+    assert outcome.code == 1
+    folder = sweep_folder(tmp_path)
+    assert statuses(folder) == dict.fromkeys(range(5), "failed") | {5: "completed"}
+    jobs = Ledger(folder).read()[1]
+    errors = ["killed by SIGKILL: out of memory", "the loss became nan", "'a bug'", "too large", "exit code 3"]
+    for number, error in enumerate(errors):
+        assert error in jobs[number].error
+    assert "5 of 6 jobs failed" in outcome.out
+    for seed in range(1, 6):
+        assert f"      python train.py {' '.join(QUICK[:3])} 'model.hidden_layers=[16]' epochs=2 seed={seed}\n" in (
+            outcome.out
+        )
+    assert "Traceback" not in outcome.out + outcome.err
+    assert "Traceback" in (folder / "2" / "train.log").read_text()
+
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    again = run("-m", "resume=latest")
+    assert (again.code, len(started(folder))) == (1, 6)  # a failed job is tried again only when asked
+    assert run("-m", "resume=latest", "hydra.sweeper.retry_failed=true").code == 0
+    assert set(statuses(folder).values()) == {"completed"}
+    assert started(folder)[6:] == [0, 1, 2, 3, 4]
+    assert "Traceback" in (folder / "2" / "train.log").read_text()  # what the first attempt said stays
+
+
+def test_a_sweep_may_stop_at_the_first_failure(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_by_seed(monkeypatch)
+    outcome = run("-m", *QUICK, "seed=0,2,6,7", "hydra.sweeper.stop_on_failure=true")
+    folder = sweep_folder(tmp_path)
+    assert outcome.code == 1
+    assert list(statuses(folder).values()) == ["completed", "failed", "pending", "pending"]
+    assert not (folder / "2").exists()
+    assert f"to go on: python train.py -m resume={folder.relative_to(tmp_path)}" in outcome.out
+
+
+def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Run, tmp_path: Path) -> None:
+    for bad, told in (
+        ("optimizer=adam,nosuch", "optimizer=nosuch: no such option"),
+        ("optimizer.nosuch=1,2", "optimizer.nosuch: no such key"),
+        ("nosuch=1,2", "nosuch"),
+        ("optimizer.lr=0.1,-1", "optimizer.lr=-1: must be more than 0"),
+        ("epochs=1,many", "epochs"),
+        ("data.batch_size=32,1301", "data.batch_size=1301: must be 1 to 1,300, the training images (in the job data="),
+        ("activation=relu,prelu activation.num_parameters=7", "activation.num_parameters"),
+        ("data.root=. data=digits,mnist data.validation=60000", "data.validation=60000"),
+    ):
+        outcome = run("-m", *QUICK, *bad.split())
+        assert outcome.code == 1
+        assert told in outcome.err
+        assert len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["seed=range(0,0)"], "seed: no value to try, so the sweep has no jobs"),
+        (["seed=range(0,200)", "epochs=range(1,101)"], "more than 10,000 jobs: say hydra.sweeper.max_jobs=N"),
+        (["seed=range(0,1000000000)"], "more than 10,000 jobs"),
+        (["optimizer.lr=interval(0,1)"], "takes values one by one"),
+        (["resume=nowhere"], "resume=nowhere: no such folder"),
+        (["resume=latest"], "resume=latest: no sweep under"),
+        (["resume=."], "no sweep of this program, for it has no ledger.jsonl"),
+        (["hydra.sweeper.nosuch=1"], "nosuch"),
+    ],
+)
+def test_bad_input_gets_one_line(words: list[str], told: str, run: Run) -> None:
+    outcome = run("-m", *words)
+    assert outcome.code == 1
+    assert told in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_resume_takes_sweeps_of_this_program_alone(run: Run, tmp_path: Path) -> None:
+    (single,) = run(*TINY).folders
+    assert "a single run; -m resumes sweeps" in run("-m", f"resume={single}").err
+    (single / "ledger.jsonl").write_text('{"time": "", "program": "another"}\n')
+    assert "not the ledger of a sweep by mnist_exp" in run("-m", f"resume={single}").err
+    assert "only with -m" in run(f"resume={single}").err
+
+
+def test_resume_keeps_to_what_the_sweep_was_begun_with(run: Run, tmp_path: Path) -> None:
+    run("-m", *SEEDS)
+    path = sweep_folder(tmp_path) / "ledger.jsonl"
+    assert "optimizer=sgd: a sweep goes on with its own choices" in run("-m", "resume=latest", "optimizer=sgd").err
+
+    whole = path.read_text()
+    without_the_last_job = "".join(line for line in whole.splitlines(True) if '"job": 2' not in line)
+    path.write_text(without_the_last_job)
+    again = [*SEEDS, f"hydra.sweep.dir={path.parent}"]
+
+    path.write_text(without_the_last_job.replace('"torch": "', '"torch": "1.'))
+    outcome = run("-m", *again)
+    assert outcome.code == 1
+    assert "begun with other versions: torch was 1." in outcome.err
+
+    path.write_text(
+        whole.replace('"completed"', '"interrupted"').replace('"optimizer.lr": 0.001', '"optimizer.lr": 7.0')
+    )
+    ids = {job.config_id for job in Ledger(path.parent).read()[1].values()}
+    for known in ids:
+        path.write_text(path.read_text().replace(known, known[::-1]))
+    outcome = run("-m", *again)
+    assert outcome.code == 1
+    assert "another config: optimizer.lr was 7.0 and is 0.001" in outcome.err
+
+    path.write_text(re.sub('"data": "(?=[0-9a-f]{64})', '"data": "0', without_the_last_job))
+    outcome = run("-m", *again)
+    assert outcome.code == 1
+    assert "learned from other data" in outcome.err
+
+    path.write_text(without_the_last_job.replace('"torch": "', '"torch": "1.'))
+    assert run("-m", *again, "hydra.sweeper.allow_changed=true").code == 0
+    assert set(statuses(path.parent).values()) == {"completed"}
+
+
+def test_a_sweep_that_runs_is_left_alone(run: Run, tmp_path: Path) -> None:
+    run("-m", *SEEDS)
+    folder = sweep_folder(tmp_path)
+    with FileLock(folder / ".lock"):
+        outcome = run("-m", "resume=latest")
+    assert outcome.code == 1
+    assert "another process is at work on this sweep" in outcome.err
+
+
+def test_a_damaged_ledger_is_told_by_its_line(run: Run, tmp_path: Path) -> None:
+    run("-m", *SEEDS)
+    path = sweep_folder(tmp_path) / "ledger.jsonl"
+    lines = path.read_text().splitlines(True)
+    path.write_text("".join([*lines[:2], "rubbish\n", *lines[2:]]))
+    outcome = run("-m", "resume=latest")
+    assert outcome.code == 1
+    assert "ledger.jsonl: line 3 is damaged" in outcome.err
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), "-m", *words]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.01)
+
+
+def undisturbed(run: Run, *words: str) -> dict[int, tuple]:
+    """What each job of the sweep comes to when nothing disturbs it."""
+    run("-m", *words, "hydra.sweep.dir=undisturbed")
+    return {number: bits(Path("undisturbed", str(number))) for number in statuses(Path("undisturbed"))}
+
+
+LAUNCHERS = [
+    [],
+    pytest.param(
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(
+                importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="the extra `parallel`"
+            ),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["plain", "joblib"])
+@pytest.mark.parametrize("to_the_group", [True, False], ids=["terminal", "kill"])
+def test_ctrl_c_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, run: Run, tmp_path: Path) -> None:
+    words = [*QUICK, "epochs=300", "seed=range(0,6)"]
+    sweep = subprocess.Popen(
+        command(*words, *launcher, "hydra.sweep.dir=it"), cwd=tmp_path, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    folder = tmp_path / "it"
+    wait_for(lambda: any(len(path.read_text().splitlines()) > 3 for path in folder.glob("*/metrics.csv")))
+    (os.killpg if to_the_group else os.kill)(sweep.pid, signal.SIGINT)
+    out, err = sweep.communicate(timeout=60)
+    assert (sweep.returncode, err) == (130, ""), err
+    assert "to go on: python train.py -m resume=it" in out
+    assert (folder / "report.md").exists()
+    found = statuses(folder)
+    assert set(found.values()) == {"interrupted", "pending"}, out
+    for number, status in found.items():
+        if status == "interrupted":
+            assert summary(folder / str(number))["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["plain", "joblib"])
+def test_a_job_that_is_killed_from_outside_is_one_failed_job(launcher: list[str], tmp_path: Path) -> None:
+    sweep = subprocess.Popen(
+        command(*QUICK, "epochs=40", "seed=range(0,5)", *launcher, "hydra.sweep.dir=it"), cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    folder = tmp_path / "it"
+    wait_for((folder / "1" / "metrics.csv").exists)
+    worker = next(job.pid for job in Ledger(folder).read()[1].values() if job.number == 1)
+    (child,) = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    out, err = sweep.communicate(timeout=60)
+    assert (sweep.returncode, err) == (1, ""), err
+    assert statuses(folder) == dict.fromkeys(range(5), "completed") | {1: "failed"}
+    assert "seed=1: killed by SIGKILL: out of memory, or by somebody" in out
+
+
+def kill_and_resume(words: list[str], moments: list[float], folder: Path) -> None:
+    """Kill the sweep, with all its processes, so many seconds after it goes on with its jobs; in the end let it be."""
+    resume = ["hydra.sweep.dir=it", *words]
+    for moment in moments:
+        lines = folder.exists() and len(started(folder))
+        sweep = subprocess.Popen(
+            command(*resume), cwd=folder.parent, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        wait_for(partial(another_job_began, folder, lines))
+        time.sleep(moment)
+        os.killpg(sweep.pid, signal.SIGKILL)
+        sweep.communicate()
+        resume = ["resume=it"]
+    last = subprocess.run(command("resume=it"), cwd=folder.parent, capture_output=True, text=True)
+    assert last.returncode == 0, last.stdout + last.stderr
+
+
+def another_job_began(folder: Path, before: int) -> bool:
+    try:
+        return len(started(folder)) > before
+    except (OSError, ValueError):  # the ledger is being written
+        return False
+
+
+def completed_once(folder: Path, count: int) -> bool:
+    lines = [json.loads(line) for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    return sorted(line["job"] for line in lines if line.get("status") == "completed") == list(range(count))
+
+
+def test_a_sweep_that_was_killed_goes_on(run: Run, tmp_path: Path) -> None:
+    words = [*QUICK, "optimizer=adam,sgd", "seed=range(0,3)"]
+    kill_and_resume(words, [0.1, 0.3], tmp_path / "it")
+    assert completed_once(tmp_path / "it", 6)
+    assert {n: bits(tmp_path / "it" / str(n)) for n in range(6)} == undisturbed(run, *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS, ids=["plain", "joblib"])
+def test_a_sweep_survives_ten_kills(launcher: list[str], run: Run, tmp_path: Path) -> None:
+    words = [*QUICK, "epochs=10", "optimizer=adam,sgd", "activation=relu,tanh", "seed=range(0,3)", *launcher]
+    moments = [((7 * number) % 10) / 10 for number in range(10)]
+    kill_and_resume(words, moments, tmp_path / "it")
+    assert completed_once(tmp_path / "it", 12)
+    assert {n: bits(tmp_path / "it" / str(n)) for n in range(12)} == undisturbed(run, *words)
+
+
+def test_the_data_are_loaded_once_for_all_jobs(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mnist_exp.data import sources
+
+    digits, calls = sources.digits, tmp_path / "calls"
+
+    def counted(root: str) -> sources.Images:
+        with open(calls, "a") as file:
+            file.write("once ")
+        return digits(root)
+
+    counted.__module__, counted.__qualname__ = "mnist_exp.data.sources", "digits"
+    monkeypatch.setattr(sources, "digits", counted)
+    run("-m", *SEEDS)
+    assert calls.read_text() == "once "
+
+
+def test_jobs_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    from omegaconf import OmegaConf
+
+    from mnist_exp.sweep import jobs
+
+    monkeypatch.setattr(jobs, "cores", lambda: 8)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    for workers, asked, threads, device in (
+        (1, 8, 8, "auto"),
+        (2, 8, 4, "cuda:1"),
+        (3, 1, 1, "cuda:1"),
+        (20, 2, 1, "cuda:1"),
+    ):
+        cfg = OmegaConf.create({"threads": asked, "device": "auto"})
+        jobs._share_the_machine(cfg, 4, workers)
+        assert (cfg.threads, cfg.device) == (threads, device)
