@@ -107,7 +107,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "failed": {
         "grid": {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh"]},
         "spoiled": {0: "failed", 7: "failed", 12: "interrupted", 13: "running", 14: "pending"}
-        | {n: "failed" for n in (15, 16)},
+        | dict.fromkeys((15, 16), "failed"),
     },
     "one_seed": {"grid": {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh"]}, "seeds": [0]},
 }

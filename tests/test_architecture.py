@@ -32,7 +32,7 @@ ARROWS = {
     "sweep.plots": {"sweep.results", "sweep.stats"},
     "sweep.report": BASE | {"sweep.plots", "sweep.results", "sweep.stats", "sweep.words"},
 }
-KNOW_CONFIGS = {"config", "build", "errors", "record", "sweep.plan", "sweep.jobs", "sweep.run"}  # of Hydra and OmegaConf
+KNOW_CONFIGS = {"config", "build", "errors", "record", "sweep.plan", "sweep.jobs", "sweep.run"}  # Hydra's
 
 
 def modules() -> dict[str, Path]:

@@ -385,11 +385,6 @@ def test_resumed_sweeps_and_allowed_changes_are_said(tmp_path: Path) -> None:
         assert "Command 2 of 2" in text
 
 
-@pytest.mark.xfail(
-    raises=(KeyError, AttributeError),
-    strict=False,
-    reason="results.py takes the summary of a completed job for granted",
-)
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("content", [None, '{"status": "comp', "[]"])
 def test_a_completed_job_whose_summary_is_lost_is_left_out_and_warned_of(tmp_path: Path, content: str | None) -> None:
@@ -402,7 +397,6 @@ def test_a_completed_job_whose_summary_is_lost_is_left_out_and_warned_of(tmp_pat
     assert sum(len(arm.runs) for arm in read([folder]).arms) == 29
 
 
-@pytest.mark.xfail(raises=ValueError, strict=False, reason="results.py takes an empty field for a number")
 @pytest.mark.usefixtures("undrawn")
 def test_curves_that_a_crash_tore_end_before_the_tear(tmp_path: Path) -> None:
     folder = made(tmp_path, "failed")

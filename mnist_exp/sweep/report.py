@@ -256,7 +256,7 @@ def _on_the_page(run: Run, out: Path) -> dict[str, Any]:
         "number": run.job.number,
         "folder": _link(run, out),
         "overrides": " ".join(run.job.overrides),
-        "figures": figures,
+        "figures": figures.replace(" %", "\u00a0%"),
         "error": run.job.error,
         "best": summary.get("best_epoch"),
         "epochs": run.curves.get("epoch", []),

@@ -57,13 +57,18 @@ def read(folders: Sequence[Path]) -> Results:
     for folder in folders:
         if not (folder / NAME).is_file():
             raise ConfigError(f"{folder}: {_what_it_is(folder)}")
-        told, jobs = Ledger(folder).read()
-        sessions += told
+        commands, jobs = Ledger(folder).read()
+        sessions += commands
         runs += [_run(folder, jobs[number]) for number in sorted(jobs)]
     if not runs:
         raise ConfigError(f"{', '.join(map(str, folders))}: no jobs in its ledger")
-    completed = {run.job.config_id: run for run in reversed(runs) if run.job.status == "completed"}
-    repeated = sum(run.job.status == "completed" for run in runs) - len(completed)
+    told = [run for run in runs if run.job.status == "completed"]
+    kept = [run for run in told if run.summary.get("status") == "completed"]
+    if len(kept) < len(told):
+        lost = ", ".join(str(run.folder / "summary.json") for run in told if run.summary.get("status") != "completed")
+        warnings.append(f"completed, but left out, for what it found is lost or damaged: {lost}")
+    completed = {run.job.config_id: run for run in reversed(kept)}
+    repeated = len(kept) - len(completed)
     if repeated:
         warnings.append(f"{repeated} completed runs repeat others (the same config_id); each choice counts once")
     warnings += _mixes(list(completed.values()))
@@ -86,8 +91,8 @@ def _run(sweep: Path, job: Job) -> Run:
     try:
         summary = json.loads((folder / "summary.json").read_bytes())
     except (OSError, ValueError):
-        summary = {}
-    return Run(sweep, folder, job, summary, _curves(folder / "metrics.csv"))
+        summary = None
+    return Run(sweep, folder, job, summary if isinstance(summary, dict) else {}, _curves(folder / "metrics.csv"))
 
 
 def _curves(path: Path) -> dict[str, list[float]]:
@@ -97,7 +102,7 @@ def _curves(path: Path) -> dict[str, list[float]]:
             rows = list(csv.DictReader(file))
     except OSError:
         return {}
-    whole = [row for row in rows if None not in row.values()]
+    whole = [row for row in rows if all(row.values())]
     return {key: [float(row[key]) for row in whole] for key in (whole[0] if whole else {})}
 
 

@@ -268,7 +268,7 @@ def _end(folder: Path, interrupted: bool) -> None:
         for job in failed:
             log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {plan.command(job)}")
     if any(job.status in ("pending", "interrupted") for job in told):
-        log.info(f"to go on: python train.py -m resume={folder}")
+        log.info(f"to go on: python train.py -m resume={shlex.quote(str(folder))}")
     if interrupted:
         sys.exit(130)
     if failed:

@@ -46,12 +46,15 @@ def progress(runs: Sequence[Run]) -> str:
 def notes(results: Results) -> list[str]:
     """What a reader should know of the sweep before its figures."""
     told = []
-    if any(run.job.status in ("running", "interrupted", "pending") for run in results.runs):
-        told.append(f"Not finished: {progress(results.runs)}. What follows is what has completed so far.")
-        told += [
-            f"If it was stopped, `python train.py -m resume={quote(str(it))}` goes on with it."
-            for it in results.folders
-        ]
+    unfinished = [run.sweep for run in results.runs if run.job.status in ("running", "interrupted", "pending")]
+    if unfinished:
+        commands = " and ".join(
+            f"`python train.py -m resume={quote(str(sweep))}`" for sweep in dict.fromkeys(unfinished)
+        )
+        told.append(
+            f"Not finished: {progress(results.runs)}. What follows is what has completed so far. "
+            f"What was stopped goes on with {commands}."
+        )
     if len(results.sessions) > len(results.folders):
         sweeps = "the sweep" if len(results.folders) == 1 else f"{len(results.folders)} sweeps"
         told.append(f"Resumed: {len(results.sessions)} commands worked on {sweeps}.")
