@@ -38,7 +38,8 @@ def beyond(count: int) -> float:
         command = [*TRAIN, "-m", *SMALL, f"seed=range(0,{count})", "hydra.sweep.dir=it"]
         subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
         wall = time.perf_counter() - start
-        return wall - sum(json.loads(path.read_text())["seconds"] for path in Path(folder).glob("it/*/summary.json"))
+        summaries = (json.loads(path.read_text()) for path in Path(folder).glob("it/*/summary.json"))
+        return wall - sum(float(summary["seconds"]) for summary in summaries)
 
 
 def show(name: str, values: list[float], unit: str = "s") -> None:

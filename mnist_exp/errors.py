@@ -31,7 +31,8 @@ def explain(error: BaseException) -> str:
     """One line: the key, the value, and what is allowed, or the file and what is wrong with it."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={option}: no such option, choose from {', '.join(sorted(error.options))}"
+        hint = "; pip install -e '.[parallel]' brings joblib" if option == "joblib" else ""
+        return f"{group}={option}: no such option, choose from {', '.join(sorted(error.options))}{hint}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error

@@ -177,3 +177,23 @@ def test_one_ahead_raises_what_the_thread_raised_and_leaves_no_thread() -> None:
     next(stopped_early)
     stopped_early.close()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize(("threads", "between", "used"), [(1, 2, True), (1, 1, False), (2, 2, False)])
+def test_a_second_thread_is_used_where_a_core_is_spare(
+    threads: int, between: int, used: bool, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch, "get_num_interop_threads", lambda: between)
+    makers = set[int]()
+    batches = training(images, labels)
+    chunks = batches.chunks
+
+    def watched():
+        for chunk in chunks():
+            makers.add(threading.get_ident())
+            yield chunk
+
+    monkeypatch.setattr(batches, "chunks", watched)
+    assert len(whole(batches)[1]) == 103
+    assert (threading.get_ident() not in makers) == used

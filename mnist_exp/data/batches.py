@@ -71,7 +71,8 @@ class TrainingBatches(Batches):
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         chunks = self.chunks()
         # Beside two threads of a step, a third one that makes batches would keep both waiting: README, Speed.
-        spare_core = self.images.device.type == "cpu" and torch.get_num_threads() == 1
+        # Threads "between operations" are as many as cores, until a job that shares the machine says otherwise.
+        spare_core = self.images.device.type == "cpu" and torch.get_num_threads() == 1 < torch.get_num_interop_threads()
         for images, labels in one_ahead(chunks) if spare_core else chunks:
             yield from zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 

@@ -57,7 +57,7 @@ class Task:
             _make_ready(cfg)
         _share_the_machine(cfg, number, self.workers)
         self.ledger.append({"job": number, "status": "running", "pid": os.getpid()})
-        ended = settle(folder, *_in_a_process_of_its_own(self.main, cfg, quiet=self.workers > 1))
+        ended = settle(folder, *_in_a_process_of_its_own(self.main, cfg, self.workers))
         self.ledger.append({"job": number} | ended)
         self._tell(number, ended, folder)
         if ended["status"] == "interrupted" or (ended["status"] == "failed" and self.stop_on_failure):
@@ -142,7 +142,7 @@ def _share_the_machine(cfg: DictConfig, number: int, workers: int) -> None:
         cfg.device = f"cuda:{number % gpus}" if gpus > 1 else cfg.device
 
 
-def _in_a_process_of_its_own(main: Main, cfg: DictConfig, quiet: bool) -> tuple[int, str | None]:
+def _in_a_process_of_its_own(main: Main, cfg: DictConfig, workers: int) -> tuple[int, str | None]:
     """Run the job; its exit code and, where it raised something, that in a line.
 
     A job that is killed takes nothing else with it, and all that it took of memory is given back. Where there is no
@@ -151,7 +151,7 @@ def _in_a_process_of_its_own(main: Main, cfg: DictConfig, quiet: bool) -> tuple[
     if not CAN_FORK:
         return _run(main, cfg)
     here, there = multiprocessing.Pipe(duplex=False)
-    job = multiprocessing.get_context("fork").Process(target=_child, args=(main, cfg, there, quiet))
+    job = multiprocessing.get_context("fork").Process(target=_child, args=(main, cfg, there, workers))
     with _passing_ctrl_c_on(job):
         job.join()
     return job.exitcode or 0, here.recv() if here.poll() else None
@@ -171,15 +171,19 @@ def _passing_ctrl_c_on(job: Any) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-def _child(main: Main, cfg: DictConfig, parent: Connection, quiet: bool) -> None:
+def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> None:
     signal.signal(signal.SIGINT, _interrupt_once)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)  # when the parent is killed, stop cleanly
     for handler in logging.getLogger().handlers:
         if not isinstance(handler, logging.FileHandler):
             handler.setLevel(logging.CRITICAL)  # the sweep tells on the console, a line a job
-    if quiet:
+    if workers > 1:
         sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # no progress bars over each other
+    if cores() < 2 * workers:
+        import torch
+
+        torch.set_num_interop_threads(1)  # no core is spare to make batches ready: data/batches.py
     code, error = _run(main, cfg)
     if error:
         parent.send(error)
