@@ -42,20 +42,21 @@ def device(cfg: DictConfig) -> torch.device:
     return torch.device(asked)
 
 
+NOT_THE_SOURCE = ("validation", "batch_size", "seed")  # keys of cfg.data that say what to do with the images
 _kept: dict[str, Images] = {}
 
 
 def source(cfg: DictConfig) -> Images:
     """The data set that cfg.data names, fetched and verified if need be; one that is kept is at hand."""
     with _blaming("data"):
-        load = _part(cfg.data, without=("validation", "batch_size", "seed"))
+        load = _part(cfg.data, without=NOT_THE_SOURCE)
         return _kept.get(repr(load)) or cast(Images, load())
 
 
 def keep(cfg: DictConfig) -> Images:
     """As `source`, and hold on to it: the jobs of a sweep, forked off this process, share it."""
     with _blaming("data"):
-        load = _part(cfg.data, without=("validation", "batch_size", "seed"))
+        load = _part(cfg.data, without=NOT_THE_SOURCE)
         return _kept.setdefault(repr(load), source(cfg))
 
 

@@ -40,7 +40,7 @@ def explain(error: BaseException) -> str:
         return f"{cause.full_key}: no such key, choose from {', '.join(map(str, cause.parent_node))}"
     if isinstance(cause, ValidationError):
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
-    return " ".join(str(error).split()) if isinstance(error, HydraException | OmegaConfBaseException) else str(error)
+    return str(error) if isinstance(error, OSError | ConfigError) else " ".join(str(error).split())
 
 
 @contextmanager

@@ -1,7 +1,14 @@
 """Files that are whole or not there at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
 
 
 def write(path: Path, content: bytes | memoryview) -> None:
@@ -23,3 +30,16 @@ def write(path: Path, content: bytes | memoryview) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)  # a full disk does not say what it had no room for
         raise
+
+
+@contextmanager
+def locked(path: Path, shared: bool = False) -> Iterator[None]:
+    """Hold a lock on the file `path`, alone or with other sharers, until the block ends.
+
+    A process that is forked meanwhile holds it as well, until its own end: that is why this is not filelock's, which
+    lets go in a fork. Raises BlockingIOError when somebody else holds it.
+    """
+    with open(path, "ab") as file:
+        if fcntl:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        yield

@@ -162,8 +162,8 @@ def versions() -> dict[str, str]:
     """Of Python and the packages that results depend on; ours with a digest of its code, for commits say too little."""
     found = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
     digest = hashlib.sha256()
-    for path in sorted(_CODE.rglob("*.py")):
-        if path.relative_to(_CODE).parts[0] not in ("sweep", "plots.py"):  # these only look at results
+    for path in sorted([*_CODE.rglob("*.py"), *_CODE.parent.glob("train.py")]):
+        if not path.is_relative_to(_CODE / "sweep") and path.name != "plots.py":  # these only look at results
             digest.update(path.read_bytes())
     return found | {"mnist_exp": f"{found['mnist_exp']}+{digest.hexdigest()[:8]}"}
 

@@ -18,7 +18,7 @@ EXPECTED = {
     "optimizer": "adagrad adam adamw nadam rmsprop sgd",
     "schedule": "constant cosine onecycle step",
     "loss": "cross_entropy mse",
-    "experiment": "digits lecun1998 lenet",
+    "experiment": "activations digits lecun1998 lenet",
 }
 
 

@@ -43,5 +43,5 @@ class ResumableSweeper(Sweeper):
         """Run the sweep that the command line and `params` ask for."""
         from mnist_exp.sweep import run
 
-        arguments = [f"{key}={values}" for key, values in self.params.items()] + arguments
-        run.sweep(self.context, self.task, self.master, arguments, run.Options(**self.options))
+        params = [f"{key}={values}" for key, values in self.params.items()]
+        run.sweep(self.context, self.task, self.master, params, arguments, run.Options(**self.options))

@@ -21,12 +21,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from mnist_exp import errors, record
+from mnist_exp import errors, files, record
 from mnist_exp.sweep.ledger import Job, Ledger
 
 log = logging.getLogger(__name__)
 
-STOP = ".stop"  # a file in the sweep's folder: no further job is to begin
+STOP = ".stop"  # a file in the sweep's folder: no further job is to begin, and why
+CTRL_C = "Ctrl-C"
+RUNNING = ".running"  # a file that every job holds a shared lock on
+LONGEST = 2000  # letters of an error: a pipe takes 64 KB before anybody reads
 LOG = "train.log"
 INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended
 CAN_FORK = sys.platform == "linux"  # macOS has fork, but not its frameworks after one
@@ -41,28 +44,71 @@ class Task:
     def __init__(
         self, main: Main, folder: Path, jobs: Sequence[Job], workers: int = 1, stop_on_failure: bool = False
     ) -> None:
-        self.main, self.total, self.workers = main, len(jobs), workers
+        self.main, self.workers, self.stop_on_failure = main, workers, stop_on_failure
+        self.folder, self.sweeper = Path(os.path.abspath(folder)), os.getpid()  # a job may change the directory
+        self.places = {job.number: place for place, job in enumerate(jobs)}
         self.shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set[str]()
-        self.stop, self.stop_on_failure = folder / STOP, stop_on_failure
-        self.ledger, self.begun = Ledger(folder), time.time()
+        self.ledger, self.begun = Ledger(self.folder), time.time()
         self.said = self.ledger.path.stat().st_size  # what the ledger says from here on is of this session
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Run the job and return its value; None where it has none, or where the sweep is to stop."""
-        if self.stop.exists():
+        if (self.folder / STOP).exists() or self.is_orphaned():
             return None
         folder = Path(HydraConfig.get().runtime.output_dir)
         number = int(folder.name)
         with suppress(Exception):  # the job itself meets the same fault, and tells it
             _make_ready(cfg)
-        _share_the_machine(cfg, number, self.workers)
-        self.ledger.append({"job": number, "status": "running", "pid": os.getpid()})
-        ended = settle(folder, *_in_a_process_of_its_own(self.main, cfg, self.workers))
-        self.ledger.append({"job": number} | ended)
+        _share_the_machine(cfg, self.places[number], self.workers)
+        with files.locked(self.folder / RUNNING, shared=True):
+            self.ledger.append({"job": number, "status": "running", "pid": os.getpid()})
+            ended = settle(folder, *self._run(cfg))
+            self.ledger.append({"job": number} | ended)
         self._tell(number, ended, folder)
-        if ended["status"] == "interrupted" or (ended["status"] == "failed" and self.stop_on_failure):
-            self.stop.touch()
+        if ended["status"] == "failed" and self.stop_on_failure:
+            stop(self.folder, "a job failed")
+        if ended["status"] == "interrupted":
+            stop(self.folder, CTRL_C)
         return ended.get("value")
+
+    def is_orphaned(self) -> bool:
+        """Whether this is a worker whose sweep was killed: what it would do now, a resumed sweep does as well."""
+        return self.sweeper not in (os.getpid(), os.getppid())
+
+    def _run(self, cfg: DictConfig) -> tuple[int, str | None]:
+        """Run the job; its exit code and, where it raised something, that in a line.
+
+        It has a process of its own: one that is killed takes nothing else with it, and all that it took of memory is
+        given back. Where there is no fork, it runs in this process.
+        """
+        if not CAN_FORK:
+            return _run_here(self.main, cfg)
+        here, there = multiprocessing.Pipe(duplex=False)
+        job = multiprocessing.get_context("fork").Process(target=_child, args=(self.main, cfg, there, self.workers))
+        with self._passing_ctrl_c_on(job):
+            while job.is_alive():
+                job.join(timeout=1)
+                if self.is_orphaned():
+                    _signal(job)
+        return job.exitcode or 0, here.recv() if here.poll() else None
+
+    @contextmanager
+    def _passing_ctrl_c_on(self, job: Any) -> Iterator[None]:
+        """Start the job; SIGINT goes on to it and stops the sweep, but not this process, which waits for its end."""
+
+        def pass_on(*_: Any) -> None:
+            stop(self.folder, CTRL_C)
+            _signal(job)
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until both processes know what to do
+        before = signal.signal(signal.SIGINT, pass_on)
+        try:
+            job.start()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
     def _tell(self, number: int, ended: dict[str, Any], folder: Path) -> None:
         """A line on the console: how far the sweep is, how long it will take, and what the job came to."""
@@ -70,7 +116,7 @@ class Task:
             file.seek(self.said)
             lines = file.read().splitlines()
         over = sum(b'"status": "running"' not in line for line in lines)
-        bar = tqdm.format_meter(over, self.total, time.time() - self.begun, bar_format=BAR)
+        bar = tqdm.format_meter(over, len(self.places), time.time() - self.begun, bar_format=BAR)
         told = f"failed: {ended['error']}" if "error" in ended else ended["status"]
         if ended["status"] == "completed":
             facts = _summary(folder)
@@ -80,8 +126,13 @@ class Task:
         log.info(f"{bar}  #{number} {' '.join(own)}: {told}")
 
 
-def settle(folder: Path, code: int | None, error: str | None = None) -> dict[str, Any]:
-    """How a job ended, by what it left and its exit code; None where that is not known, for the sweep was killed."""
+def stop(sweep: Path, why: str) -> None:
+    """Have no further job of the sweep begin."""
+    (sweep / STOP).write_text(why)
+
+
+def settle(folder: Path, code: int | None = None, error: str | None = None) -> dict[str, Any]:
+    """How a job ended, by what it left and its exit code; None where that is not known, for its parent is gone."""
     facts = _summary(folder)
     if facts.get("status") == "completed":
         return {"status": "completed", "value": facts["best_val_loss"], "data": (facts["data"] or {}).get("sha256")}
@@ -130,7 +181,7 @@ def _make_ready(cfg: DictConfig) -> None:
     record.git()
 
 
-def _share_the_machine(cfg: DictConfig, number: int, workers: int) -> None:
+def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
     """Jobs that run at once get no more threads together than there are cores, and the GPUs in turn."""
     if workers == 1:
         return
@@ -139,36 +190,7 @@ def _share_the_machine(cfg: DictConfig, number: int, workers: int) -> None:
         import torch
 
         gpus = torch.cuda.device_count()
-        cfg.device = f"cuda:{number % gpus}" if gpus > 1 else cfg.device
-
-
-def _in_a_process_of_its_own(main: Main, cfg: DictConfig, workers: int) -> tuple[int, str | None]:
-    """Run the job; its exit code and, where it raised something, that in a line.
-
-    A job that is killed takes nothing else with it, and all that it took of memory is given back. Where there is no
-    fork the job runs in this process.
-    """
-    if not CAN_FORK:
-        return _run(main, cfg)
-    here, there = multiprocessing.Pipe(duplex=False)
-    job = multiprocessing.get_context("fork").Process(target=_child, args=(main, cfg, there, workers))
-    with _passing_ctrl_c_on(job):
-        job.join()
-    return job.exitcode or 0, here.recv() if here.poll() else None
-
-
-@contextmanager
-def _passing_ctrl_c_on(job: Any) -> Iterator[None]:
-    """Start the job; SIGINT goes on to it, and does not interrupt this process, which waits for its end."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until both processes know what to do
-    before = signal.signal(signal.SIGINT, lambda number, _: os.kill(job.pid, number))
-    try:
-        job.start()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        cfg.device = f"cuda:{place % gpus}" if gpus > 1 else cfg.device
 
 
 def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> None:
@@ -184,22 +206,32 @@ def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> Non
         import torch
 
         torch.set_num_interop_threads(1)  # no core is spare to make batches ready: data/batches.py
-    code, error = _run(main, cfg)
+    code, error = _run_here(main, cfg)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if error:
-        parent.send(error)
+        parent.send(error[:LONGEST])
     sys.exit(code)
 
 
-def _run(main: Main, cfg: DictConfig) -> tuple[int, str | None]:
+def _run_here(main: Main, cfg: DictConfig) -> tuple[int, str | None]:
+    """Run the job in this process; its exit code, and what it raised in a line."""
+    before = signal.signal(signal.SIGINT, _interrupt_once)
     try:
         main(cfg)
     except KeyboardInterrupt:
         return INTERRUPTED, None
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1, None
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1, None
     except Exception as error:
         return 1, errors.explain(error)
+    finally:
+        signal.signal(signal.SIGINT, before)
     return 0, None
+
+
+def _signal(job: Any) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(job.pid, signal.SIGINT)
 
 
 def _interrupt_once(*_: Any) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from filelock import FileLock
 
@@ -26,7 +26,7 @@ class Job(NamedTuple):
     arm: str  # config_id without the seed: jobs that differ in nothing else share it
     seed: int
     choices: dict[str, Any]  # every key of its config, and the option of each group
-    status: str = "pending"  # running, completed, failed, interrupted
+    status: str = "pending"  # running, completed, failed, interrupted; replaced: its config is no longer asked for
     value: float | None = None
     error: str | None = None
     data: str | None = None  # SHA-256 of the data that a completed job learned from
@@ -49,10 +49,16 @@ class Ledger:
         self.path = folder / NAME
 
     def append(self, *entries: dict[str, Any]) -> None:
-        """Add a line for each entry, and return when they are on the disk. Raises OSError."""
+        """Add a line for each entry, and return when they are on the disk. Raises OSError.
+
+        A last line that a crash or a full disk tore is cut off first.
+        """
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
         lines = "".join(json.dumps({"time": time} | entry) + "\n" for entry in entries)
-        with FileLock(self.path.with_name(f".{NAME}.lock")), open(self.path, "ab") as file:
+        with FileLock(self.path.with_name(f".{NAME}.lock")), open(self.path, "a+b") as file:
+            if file.tell() and not _ends_with_a_newline(file):
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
             file.write(lines.encode())
             file.flush()
             os.fsync(file.fileno())
@@ -72,23 +78,26 @@ class Ledger:
                     _tell(jobs, entry, time)
                 else:
                     sessions.append(entry | {"time": time})
+                    self._require_ours(sessions[0])
             except (ValueError, TypeError, KeyError, AttributeError) as error:
+                if isinstance(error, ConfigError):
+                    raise
                 raise ConfigError(
                     f"{self.path}: line {number} is damaged ({type(error).__name__}: {error}); put the file back as it "
                     "was, or delete that line: what it told is then unknown"
                 ) from error
-        if not sessions or sessions[0].get("program") != PROGRAM:
-            raise ConfigError(f"{self.path}: not the ledger of a sweep by {PROGRAM}")
-        if sessions[0].get("ledger") != VERSION:
-            raise ConfigError(f"{self.path}: of format {sessions[0].get('ledger')}; this version reads {VERSION}")
         return sessions, jobs
 
-    def mend(self) -> None:
-        """Cut off a last line that a crash tore, so that the next one starts on its own."""
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self.path, whole)
+    def _require_ours(self, first: dict[str, Any]) -> None:
+        if first.get("program") != PROGRAM:
+            raise ConfigError(f"{self.path}: not the ledger of a sweep by {PROGRAM}")
+        if first.get("ledger") != VERSION:
+            raise ConfigError(f"{self.path}: of format {first.get('ledger')}; this version reads {VERSION}")
+
+
+def _ends_with_a_newline(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _tell(jobs: dict[int, Job], entry: dict[str, Any], time: str) -> None:

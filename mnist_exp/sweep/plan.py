@@ -6,7 +6,7 @@ import math
 import pickle
 import shlex
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, product
 from pathlib import Path
@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_exp import config, errors
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.ledger import NAME, Job
+from mnist_exp.sweep.ledger import NAME, Job, Ledger
 
 
 class Composed(str):
@@ -77,6 +77,8 @@ def grid(arguments: Sequence[str], loader: ConfigLoader, max_jobs: int) -> list[
             axes[key] = [f"{key}={value}" for value in islice(override.sweep_string_iterator(), max_jobs + 1)]
         else:
             raise ConfigError(f"{override.input_line}: a sweep takes values one by one: a,b,c or range(...) or glob(*)")
+    if max_jobs < 1:
+        raise ConfigError(f"hydra.sweeper.max_jobs={max_jobs}: must be 1 or more")
     empty = [key for key, values in axes.items() if not values]
     if empty:
         raise ConfigError(f"{', '.join(empty)}: no value to try, so the sweep has no jobs")
@@ -90,7 +92,7 @@ def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], 
     """Compose one job and check it. `more` are choices for this session alone. Raises what can't be composed or run."""
     with naming(overrides):
         composed = loader.load_sweep_config(master, [*overrides, *more])
-    if not any(word.startswith("plots=") for word in (*overrides, *more)):
+    if "plots" not in map(key_of, (*overrides, *more)):
         composed.plots = False  # a sweep has pictures of its own
     hydra = HydraConfig.instance()
     before = hydra.cfg
@@ -120,10 +122,21 @@ def naming(overrides: Sequence[str]) -> Iterator[None]:
         ) from error
 
 
-def unfinished(jobs: Iterable[Job], retry_failed: bool) -> list[tuple[str, ...]]:
-    """The overrides of the jobs of a ledger that are still to be run."""
-    done = {"completed"} if retry_failed else {"completed", "failed"}
-    return [job.overrides for job in jobs if job.status not in done]
+def key_of(word: str) -> str:
+    """The key that an override is for."""
+    return word.lstrip("+~").partition("=")[0]
+
+
+def unfinished(ledger: Ledger, retry_failed: bool) -> list[tuple[str, ...]]:
+    """The overrides of the jobs of a ledger that are still to be run. Raises ConfigError where its list is torn."""
+    sessions, jobs = ledger.read()
+    if len(jobs) < sum(session.get("new", 0) for session in sessions):
+        raise ConfigError(
+            f"{ledger.path}: a crash tore its list of jobs; type the whole command again, with "
+            f"hydra.sweep.dir={ledger.path.parent}"
+        )
+    done = {"completed", "replaced"} if retry_failed else {"completed", "replaced", "failed"}
+    return [job.overrides for job in jobs.values() if job.status not in done]
 
 
 def todo(
@@ -135,15 +148,13 @@ def todo(
     Raises ConfigError when the same overrides now mean something else and `allow_changed` is false.
     """
     by_id = {job.config_id: job for job in known.values()}
-    by_words = {tuple(sorted(job.overrides)): job for job in known.values()}
+    by_words = {tuple(sorted(job.overrides)): job for job in known.values() if job.status != "replaced"}
     taken = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
     fresh = max([-1, *known, *taken]) + 1
-    chosen = dict[str, Point]()
+    chosen = list[Point]()
     for point in points:
         job = by_id.get(point.job.config_id)
-        if point.job.config_id in chosen or (job and job.status == "completed"):
-            continue
-        if job and job.status == "failed" and not retry_failed:
+        if job and (job.status == "completed" or (job.status == "failed" and not retry_failed)):
             continue
         changed = by_words.get(tuple(sorted(point.job.overrides)))
         if not job and changed and not allow_changed:
@@ -152,8 +163,19 @@ def todo(
                 f"{_difference(changed.choices, point.job.choices)}; hydra.sweeper.allow_changed=true runs it anew"
             )
         number, fresh = (job.number, fresh) if job else (fresh, fresh + 1)
-        chosen[point.job.config_id] = point.numbered(number, folder)
-    return sorted(chosen.values(), key=lambda point: point.job.number)
+        chosen.append(point.numbered(number, folder))
+    return sorted(chosen, key=lambda point: point.job.number)
+
+
+def replaced(points: Sequence[Point], known: dict[int, Job]) -> list[Job]:
+    """Unfinished jobs of the ledger whose overrides now make another config, one of `points`."""
+    now = {tuple(sorted(point.job.overrides)): point.job.config_id for point in points}
+    return [
+        job
+        for job in known.values()
+        if job.status not in ("completed", "replaced")
+        and now.get(tuple(sorted(job.overrides)), job.config_id) != job.config_id
+    ]
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -171,16 +193,19 @@ def refuse_other_versions(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def find(asked: str) -> Path:
-    """The sweep folder that `resume=` names; `latest` is the newest under multirun/. Raises ConfigError."""
+    """The sweep folder that `resume=` names; `latest` is that under multirun/ at which work went on last.
+
+    Raises ConfigError for what is no sweep of this program.
+    """
     if asked == "latest":
-        ledgers = sorted(Path("multirun").glob(f"*/*/{NAME}"))
+        ledgers = list(Path("multirun").rglob(NAME))
         if not ledgers:
             raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
-        return ledgers[-1].parent
+        return max(ledgers, key=lambda path: path.stat().st_mtime).parent
     folder = Path(asked)
-    if (folder / NAME).is_file():
+    if asked and (folder / NAME).is_file():
         return folder
-    if not folder.is_dir():
+    if not asked or not folder.is_dir():
         reason = "no such folder"
     elif (folder / "metrics.csv").exists():
         reason = "a single run; -m resumes sweeps"
@@ -189,9 +214,18 @@ def find(asked: str) -> Path:
     raise ConfigError(f"resume={asked}: {reason}")
 
 
-def command(job: Job) -> str:
-    """What to type to run just this job."""
-    return " ".join(["python train.py", *map(shlex.quote, job.overrides)])
+def command(*words: str) -> str:
+    """What to type to give train.py these words."""
+    return shlex.join(["python", "train.py", *words])
+
+
+def kept_flags(arguments: Sequence[str]) -> list[str]:
+    """Of a command's words, those without which another one would find other configs: --config-dir and its like."""
+    flags = list[str]()
+    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if word.startswith(("--config-", "-cd", "-cn", "-cp")):
+            flags += [word] if "=" in word else [word, following]
+    return flags
 
 
 def announcement(points: Sequence[Point]) -> str:

@@ -59,7 +59,7 @@ def read(folders: Sequence[Path]) -> Results:
             raise ConfigError(f"{folder}: {_what_it_is(folder)}")
         commands, jobs = Ledger(folder).read()
         sessions += commands
-        runs += [_run(folder, jobs[number]) for number in sorted(jobs)]
+        runs += [_run(folder, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
     if not runs:
         raise ConfigError(f"{', '.join(map(str, folders))}: no jobs in its ledger")
     told = [run for run in runs if run.job.status == "completed"]

@@ -9,19 +9,22 @@ import shlex
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from filelock import FileLock, Timeout
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
-from mnist_exp import config, errors, record
+from mnist_exp import config, errors, files, record
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import jobs, plan
 from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger
@@ -59,88 +62,115 @@ class Loader(plan.ComposedOnce):
 
 
 def sweep(
-    context: HydraContext, main: TaskFunction, master: DictConfig, words: Sequence[str], options: Options
+    context: HydraContext,
+    main: TaskFunction,
+    master: DictConfig,
+    params: Sequence[str],
+    arguments: Sequence[str],
+    options: Options,
 ) -> None:
-    """Run, or go on with, the sweep that the command's `words` ask for, and report on it.
+    """Run, or go on with, the sweep that `params` and the command's `arguments` ask for, and report on it.
 
     Ends the process with exit code 1 when jobs failed and 130 after Ctrl-C. Raises ConfigError for what can't work.
     """
-    arguments = [word for word in words if not word.startswith("resume=")]
-    if master.resume:
-        folder, more = plan.find(master.resume), _for_this_session(arguments)
-        wanted = plan.unfinished(Ledger(folder).read()[1].values(), options.retry_failed)
-    else:
-        folder, more = Path(master.hydra.sweep.dir), []
-        wanted = plan.grid(arguments, context.config_loader, options.max_jobs)
-    bar = tqdm(wanted, desc="checking", unit="job", leave=False, disable=None)
-    points = [plan.compose(context.config_loader, master, overrides, more) for overrides in bar]
-    if not master.resume:
-        log.info(plan.announcement(points))
+    folder, points = _asked_for(context.config_loader, master, params, arguments, options)
     if options.dry_run:
         log.info("\n".join(" ".join(point.job.overrides) for point in points))
         return
-    _rehearse(points)
+    _check(_todo(points, folder, options), folder, options)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        todo = _prepare(points, folder, options)
+        todo = _begin(points, folder, options)
         with read_write(master.hydra), open_dict(master.hydra):
             master.hydra.sweep.dir = str(folder)
         if not (folder / "multirun.yaml").exists():
             OmegaConf.save(master, folder / "multirun.yaml")
-        interrupted = _launch(todo, folder, context, main, master, options)
-        _end(folder, interrupted)
+        _launch(todo, folder, context, main, master, options)
+        _end(folder, [point.job.number for point in todo])
 
 
-def _rehearse(points: Sequence[plan.Point]) -> None:
-    """Raise ConfigError for a job whose parts can't be built; seeds make no difference to that."""
-    from mnist_exp import build  # imports torch, and nobody should wait for that to hear of a mistyped key
+def _asked_for(
+    loader: ConfigLoader, master: DictConfig, params: Sequence[str], arguments: Sequence[str], options: Options
+) -> tuple[Path, list[plan.Point]]:
+    """The sweep's folder and its jobs, composed and checked, each choice once. Raises ConfigError."""
+    if OmegaConf.to_container(master.hydra.sweep, resolve=False)["subdir"] != "${hydra.job.num}":  # type: ignore
+        raise ConfigError("hydra.sweep.subdir: can't be changed, for a sweep finds its jobs by their numbers")
+    resume = [word for word in arguments if plan.key_of(word) == "resume" and word != "resume=null"]
+    if resume and master.resume is None:
+        raise ConfigError(f"{resume[0]}: takes the folder of one sweep, or latest")
+    if resume:
+        folder = plan.find(master.resume)
+        more = _for_this_session([word for word in arguments if word not in resume], loader)
+        wanted = plan.unfinished(Ledger(folder), options.retry_failed)
+    else:
+        folder, more = Path(master.hydra.sweep.dir), []
+        wanted = plan.grid([*params, *arguments], loader, options.max_jobs)
+    bar = tqdm(wanted, desc="checking", unit="job", leave=False, disable=None)
+    points = list(
+        {point.job.config_id: point for point in (plan.compose(loader, master, it, more) for it in bar)}.values()
+    )
+    if not resume:
+        log.info(plan.announcement(points))
+    return folder, points
 
-    arms, split = {point.job.arm: point for point in points}, dict[str, Any]()
-    for point in tqdm(arms.values(), desc="building", unit="arm", leave=False, disable=None):
-        with plan.naming(point.job.overrides):
-            build.rehearse(point.word.config(), split)
 
-
-def _for_this_session(arguments: list[str]) -> list[str]:
+def _for_this_session(arguments: list[str], loader: ConfigLoader) -> list[str]:
     """Choices that may be added when a sweep goes on; raises ConfigError for those that would change its results."""
-    for word in arguments:
-        if word.lstrip("+~").partition("=")[0] not in config.NOT_IDENTITY:
+    for override in OverridesParser.create(config_loader=loader).parse_overrides(arguments):
+        if plan.key_of(str(override.input_line)) not in config.NOT_IDENTITY or override.is_sweep_override():
             raise ConfigError(
-                f"{word}: a sweep goes on with its own choices; only {', '.join(config.NOT_IDENTITY)} may change. "
-                "For new points type the whole grid again, with hydra.sweep.dir=<the sweep's folder>"
+                f"{override.input_line}: a sweep goes on with its own choices; only {', '.join(config.NOT_IDENTITY)} "
+                "may change, to one value. For new points type the whole grid again, with hydra.sweep.dir=FOLDER"
             )
     return arguments
+
+
+def _todo(points: Sequence[plan.Point], folder: Path, options: Options) -> list[plan.Point]:
+    known = _known(folder)[1]
+    return plan.todo(points, known, folder, retry_failed=options.retry_failed, allow_changed=options.allow_changed)
+
+
+def _known(folder: Path) -> tuple[list[dict[str, Any]], dict[int, Job]]:
+    ledger = Ledger(folder)
+    return ledger.read() if ledger.path.exists() else ([], {})
+
+
+def _check(todo: Sequence[plan.Point], folder: Path, options: Options) -> None:
+    """Raise ConfigError for a job that can't be built, or that would mix results. Nothing has been written so far."""
+    sessions, known = _known(folder)
+    if todo and sessions and not options.allow_changed:
+        plan.refuse_other_versions(sessions[-1]["versions"], record.versions())
+        _refuse_other_data(todo, known.values())
+    if todo:
+        from mnist_exp import build  # imports torch, and nobody should wait for that to hear of a mistyped key
+
+        arms, split = {point.job.arm: point for point in todo}, dict[str, Any]()  # seeds make no difference
+        for point in tqdm(arms.values(), desc="building", unit="arm", leave=False, disable=None):
+            with plan.naming(point.job.overrides):
+                build.rehearse(point.word.config(), split)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Be the only one to work on this sweep: a job that outlives its sweep counts as well. Raises ConfigError."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(f"{folder}: another process is at work on this sweep") from None
-    try:
+    with ExitStack() as locks:
+        try:
+            with files.locked(folder / jobs.RUNNING):
+                locks.enter_context(files.locked(folder / ".lock"))
+        except BlockingIOError:
+            raise ConfigError(f"{folder}: another process is at work on this sweep") from None
         yield
-    finally:
-        lock.release()
 
 
-def _prepare(points: Sequence[plan.Point], folder: Path, options: Options) -> list[plan.Point]:
-    """Write down what is to be done, and make room for it. Raises ConfigError where that would mix results."""
-    ledger, known = Ledger(folder), dict[int, Job]()
-    if ledger.path.exists():
-        ledger.mend()
+def _begin(points: Sequence[plan.Point], folder: Path, options: Options) -> list[plan.Point]:
+    """Write down what is to be done, and make room for it."""
+    if Ledger(folder).path.exists():
         _settle(folder)
-        sessions, known = ledger.read()
-        if not options.allow_changed:
-            plan.refuse_other_versions(sessions[-1]["versions"], record.versions())
-    todo = plan.todo(points, known, folder, retry_failed=options.retry_failed, allow_changed=options.allow_changed)
-    if not options.allow_changed:
-        _refuse_other_data(todo, known.values())
+    known, todo = _known(folder)[1], _todo(points, folder, options)
     if known:
         done = sum(job.status == "completed" for job in known.values())
         log.info(f"{folder}: {done} of {len(known)} jobs are completed, {len(todo)} to run")
+    (folder / jobs.STOP).unlink(missing_ok=True)
     if not todo:
         return []
     session = {
@@ -151,39 +181,41 @@ def _prepare(points: Sequence[plan.Point], folder: Path, options: Options) -> li
         "git": record.git(),
         "machine": {"system": platform.platform(), "processor": _processor(), "cores": jobs.cores()},
         "allow_changed": options.allow_changed,
+        "new": sum(point.job.number not in known for point in todo),  # without all of these, the list is torn
     }
     for point in todo:
         jobs.clear(folder / str(point.job.number))
-    ledger.append(session, *(point.job.introduction() for point in todo))
-    (folder / jobs.STOP).unlink(missing_ok=True)
+    replaced = [{"job": job.number, "status": "replaced"} for job in plan.replaced(todo, known)]
+    Ledger(folder).append(session, *replaced, *(point.job.introduction() for point in todo))
     return todo
 
 
-def _settle(folder: Path, code: int | None = None, error: str | None = None) -> None:
+def _settle(folder: Path) -> None:
     """Close the ledger's account of jobs whose process is gone without a word."""
     ledger = Ledger(folder)
     for job in ledger.read()[1].values():
         if job.status == "running":
-            ledger.append({"job": job.number} | jobs.settle(folder / str(job.number), code, error))
+            ledger.append({"job": job.number} | jobs.settle(folder / str(job.number)))
 
 
 def _refuse_other_data(todo: Sequence[plan.Point], known: Iterable[Job]) -> None:
     """Raise ConfigError when completed jobs have learned from other data than those to come would."""
-    learned = {_data(job): job for job in known if job.status == "completed" and job.data}
-    for key, point in {_data(point.job): point for point in todo if _data(point.job) in learned}.items():
-        from mnist_exp import build
+    from mnist_exp import build
 
+    no_matter = {f"data.{key}" for key in (*build.NOT_THE_SOURCE, "root")}
+
+    def source(job: Job) -> str:
+        keys = {key for key in job.choices if key.partition(".")[0] == "data"} - no_matter
+        return repr([(key, job.choices[key]) for key in sorted(keys)])
+
+    learned = {source(job): job for job in known if job.status == "completed" and job.data}
+    for wanted, point in {source(point.job): point for point in todo if source(point.job) in learned}.items():
         now = build.keep(point.word.config()).sha256
-        if now != learned[key].data:
+        if now != learned[wanted].data:
             raise ConfigError(
-                f"data={point.job.choices['data']}: job {learned[key].number} learned from other data (SHA-256 "
-                f"{learned[key].data}, now {now}); hydra.sweeper.allow_changed=true goes on all the same"
+                f"data={point.job.choices['data']}: job {learned[wanted].number} learned from other data (SHA-256 "
+                f"{learned[wanted].data}, now {now}); hydra.sweeper.allow_changed=true goes on all the same"
             )
-
-
-def _data(job: Job) -> str:
-    """What decides which data a job learns from."""
-    return repr([(key, value) for key, value in sorted(job.choices.items()) if key.partition(".")[0] == "data"])
 
 
 def _launch(
@@ -193,42 +225,53 @@ def _launch(
     main: TaskFunction,
     master: DictConfig,
     options: Options,
-) -> bool:
-    """Have the chosen launcher run the jobs; whether Ctrl-C ended that."""
-    ledger, stop = Ledger(folder), folder / jobs.STOP
+) -> None:
+    """Have the chosen launcher run the jobs, all of them, unless the sweep is told to stop."""
+    if not todo:
+        return
     task = jobs.Task(main, folder, [point.job for point in todo], _workers(master), options.stop_on_failure)
-    hydra_context = HydraContext(cast(ConfigLoader, Loader(stop)), context.callbacks)
+    hydra_context = HydraContext(cast(ConfigLoader, Loader(folder / jobs.STOP)), context.callbacks)
     launcher = Plugins.instance().instantiate_launcher(hydra_context, task, master)
-    numbers = [point.job.number for point in todo]
-    with _ctrl_c_stops(folder) as pressed, suppress(Stop):
-        while todo and not stop.exists():
-            first, error = todo[0].job.number, None
-            try:
-                launcher.launch([[point.word] for point in todo], initial_job_idx=first)
-            except Exception as broken:  # a worker was killed and took the others with it, or a folder can't be made
-                error = errors.explain(broken) or type(broken).__name__
-            _settle(folder, 1, error)
-            if error and ledger.read()[1][first].status == "pending":  # it would break there again
-                ledger.append({"job": first, "status": "failed", "error": error})
-            told = ledger.read()[1]
-            todo = [point for point in todo if error and told[point.job.number].status == "pending"]
+    tried = Counter[int]()
+    with _ctrl_c_stops(folder), suppress(Stop):
+        while todo and (error := _broke(launcher, todo, Ledger(folder))):
+            _settle(folder)
+            told = Ledger(folder).read()[1]
+            todo = [point for point in todo if told[point.job.number].status in ("pending", "interrupted")]
+            # A worker was killed and took the others with it, or a job could not even begin: once more, not for ever.
+            suspects = [point for point in todo if told[point.job.number].status == "interrupted"] or todo[:1]
+            tried.update(point.job.number for point in suspects)
+            given_up = {number for number, times in tried.items() if times > 1}
+            Ledger(folder).append(*({"job": number, "status": "failed", "error": error} for number in given_up))
+            todo = [point for point in todo if point.job.number not in given_up]
+            for point in todo:
+                jobs.clear(folder / str(point.job.number))
     _settle(folder)
-    told = ledger.read()[1]
-    return bool(pressed) or any(told[number].status == "interrupted" for number in numbers)
+
+
+def _broke(launcher: Launcher, todo: Sequence[plan.Point], ledger: Ledger) -> str | None:
+    """Launch the jobs. What broke the launcher, in a line; None where it came to its end."""
+    try:
+        returns = launcher.launch([[point.word] for point in todo], initial_job_idx=todo[0].job.number)
+    except Exception as broken:
+        return errors.explain(broken) or type(broken).__name__
+    for point, result in zip(todo, returns, strict=True):
+        if result.status == JobStatus.FAILED:  # not the job, which has told its own failure, but what is around it
+            error = errors.explain(result._return_value) or type(result._return_value).__name__
+            ledger.append({"job": point.job.number, "status": "failed", "error": error})
+    return None
 
 
 @contextmanager
-def _ctrl_c_stops(folder: Path) -> Iterator[list[int]]:
+def _ctrl_c_stops(folder: Path) -> Iterator[None]:
     """On Ctrl-C let no further job begin, give those that run the time to close their folders, and raise Stop.
 
-    (While a job runs in this process its Task is in charge of Ctrl-C.) Yields a list that then is not empty.
+    (While this process waits for a job, its Task is in charge of Ctrl-C.)
     """
-    pressed = list[int]()
 
-    def stop(number: int, _: Any) -> None:
+    def stop(*_: Any) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        pressed.append(number)
-        (folder / jobs.STOP).touch()
+        jobs.stop(folder, jobs.CTRL_C)
         deadline, signalled = time.monotonic() + PATIENCE, set[int]()
         while (running := _pids(folder)) and time.monotonic() < deadline:
             for pid in running - signalled:  # in a terminal they have it already, and a second does no harm
@@ -240,7 +283,7 @@ def _ctrl_c_stops(folder: Path) -> Iterator[list[int]]:
 
     before = signal.signal(signal.SIGINT, stop)
     try:
-        yield pressed
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -256,22 +299,34 @@ def _workers(master: DictConfig) -> int:
     return asked if asked > 0 else max(1, jobs.cores() + 1 + asked)
 
 
-def _end(folder: Path, interrupted: bool) -> None:
-    """Write the report, say what failed and how to go on, and end the process accordingly."""
+def _end(folder: Path, numbers: Sequence[int]) -> None:
+    """Say what failed and how to go on, write the report, and end the process accordingly."""
     from mnist_exp.sweep import report
 
-    told = Ledger(folder).read()[1].values()
-    log.info(report.write([folder]))
+    stop = folder / jobs.STOP
+    interrupted = stop.exists() and stop.read_text() == jobs.CTRL_C
+    if interrupted:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cost the report
+    told = [job for job in Ledger(folder).read()[1].values() if job.status != "replaced"]
     failed = [job for job in told if job.status == "failed"]
+    flags = plan.kept_flags(sys.argv[1:])
     if failed:
         log.error(f"{len(failed)} of {len(told)} jobs failed:")
         for job in failed:
-            log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {plan.command(job)}")
+            again = plan.command(*flags, *job.overrides)
+            log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {again}")
     if any(job.status in ("pending", "interrupted") for job in told):
-        log.info(f"to go on: python train.py -m resume={shlex.quote(str(folder))}")
+        launcher = [word for word in sys.argv[1:] if word.startswith(("hydra/launcher", "hydra.launcher"))]
+        log.info(f"to go on: {plan.command('-m', *flags, f'resume={folder}', *launcher)}")
+    try:
+        log.info(report.write([folder]))
+    except OSError as error:
+        log.error(f"no report: {errors.explain(error)}")
+        failed = failed or told
     if interrupted:
         sys.exit(130)
-    if failed:
+    completed = {job.number for job in told if job.status == "completed"}
+    if failed or not completed.issuperset(numbers):
         sys.exit(1)
 
 

@@ -144,7 +144,7 @@ def test_images(arms: Sequence[Arm]) -> int | None:
 
 def again(run: Run) -> str:
     """What to type to run one job again, alone."""
-    return plan.command(run.job)
+    return plan.command(*run.job.overrides)
 
 
 def name(arm: Arm) -> str:
