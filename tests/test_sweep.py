@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY, Outcome
+from omegaconf import OmegaConf
 from test_train import bits, summary
 
 from mnist_exp import files, record
-from mnist_exp.sweep import plots, report
+from mnist_exp.sweep import jobs, plan, plots, report
 from mnist_exp.sweep.ledger import Ledger
 
 Run = Callable[..., Outcome]
@@ -98,6 +99,20 @@ def test_every_sweep_syntax_of_hydra(run: Run) -> None:
     kept = jobs("experiment=activations", "seed=7")  # of the keys in the file, the command may change some
     assert (len(kept), kept[1]) == (9, ["activation=sigmoid", "seed=7", "experiment=activations"])
     assert jobs() == [[]]
+
+
+def test_jobs_that_share_the_work_of_composing_are_composed_as_any_other(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def configs(folder: str) -> list[str]:
+        run("-m", *QUICK, "epochs=1", "data.seed=1", "seed=1,12,3", f"hydra.sweep.dir={tmp_path / folder}")
+        written = [path.read_text() for path in sorted(tmp_path.glob(f"{folder}/*/.hydra/*.yaml"))]
+        return [text.replace(folder, "") for text in written]
+
+    shared = configs("shared")
+    monkeypatch.setattr(plan, "SEED", re.compile("never"))
+    assert len(shared) == 9
+    assert shared == configs("single")
 
 
 def test_equal_choices_run_once(run: Run, tmp_path: Path) -> None:
@@ -318,6 +333,15 @@ def test_what_goes_wrong_around_a_job_is_told(run: Run, tmp_path: Path, monkeypa
     assert "seed=1: [Errno 12] Cannot allocate memory" in outcome.out
 
 
+def test_where_there_is_no_fork_jobs_run_in_the_sweeps_process(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked = undisturbed(run, *SEEDS)
+    monkeypatch.setattr(jobs, "CAN_FORK", False)
+    run("-m", *SEEDS, "hydra.sweep.dir=it")
+    assert {number: bits(Path("it", str(number))) for number in range(3)} == forked
+
+
 def test_a_long_error_does_not_hang_the_sweep(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("x" * 200_000)
@@ -511,9 +535,9 @@ def test_a_sweep_that_was_killed_goes_on(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=["plain", "joblib"])
-def test_a_sweep_survives_ten_kills(launcher: list[str], run: Run, tmp_path: Path) -> None:
+def test_a_sweep_survives_many_kills(launcher: list[str], run: Run, tmp_path: Path) -> None:
     words = [*QUICK, "epochs=10", "optimizer=adam,sgd", "activation=relu,tanh", "seed=range(0,3)", *launcher]
-    moments = [((7 * number) % 10) / 10 for number in range(10)]
+    moments = [((7 * number) % 10) / 10 for number in range(4 if launcher else 10)]
     kill_and_resume(words, moments, tmp_path / "it")
     assert completed_once(tmp_path / "it", 12)
     assert {n: bits(tmp_path / "it" / str(n)) for n in range(12)} == undisturbed(run, *words)
@@ -536,10 +560,6 @@ def test_the_data_are_loaded_once_for_all_jobs(run: Run, monkeypatch: pytest.Mon
 
 
 def test_jobs_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    from omegaconf import OmegaConf
-
-    from mnist_exp.sweep import jobs
-
     monkeypatch.setattr(jobs, "cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     for workers, asked, threads, device in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import shlex
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mnist_exp import config, errors
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep.ledger import NAME, Job, Ledger
+
+SEED = re.compile(r"seed=(0|[1-9]\d*)")
 
 
 class Composed(str):
@@ -88,10 +91,36 @@ def grid(arguments: Sequence[str], loader: ConfigLoader, max_jobs: int) -> list[
     return list(product(*axes.values()))
 
 
-def compose(loader: ConfigLoader, master: DictConfig, overrides: Sequence[str], more: Sequence[str] = ()) -> Point:
+class Composer:
+    """Hydra's config loader, for many jobs: those that differ in `seed=N` alone share its work, 55 ms each."""
+
+    def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
+        self.loader, self.master = loader, master
+        self.seedless = dict[tuple[str, ...], Composed]()
+
+    def __call__(self, overrides: Sequence[str]) -> DictConfig:
+        """The config that the overrides make, with its `hydra` section. Raises what Hydra raises."""
+        seeds = [word for word in overrides if SEED.fullmatch(word)]
+        if len(seeds) != 1:
+            return self.loader.load_sweep_config(self.master, list(overrides))
+        seedless = tuple("" if word in seeds else word for word in overrides)
+        if seedless not in self.seedless:
+            composed = self.loader.load_sweep_config(self.master, list(overrides))
+            self.seedless[seedless] = Composed.of(seeds, composed)
+            return composed
+        composed, before = self.seedless[seedless].config(), str(self.seedless[seedless])
+        dirname = re.sub(rf"(?<![\w.]){before}(?!\d)", seeds[0], composed.hydra.job.override_dirname)
+        with open_dict(composed):
+            composed.seed = int(seeds[0].removeprefix("seed="))
+            composed.hydra.overrides.task = list(overrides)
+            composed.hydra.job.override_dirname = dirname
+        return composed
+
+
+def compose(composer: Composer, overrides: Sequence[str], more: Sequence[str] = ()) -> Point:
     """Compose one job and check it. `more` are choices for this session alone. Raises what can't be composed or run."""
     with naming(overrides):
-        composed = loader.load_sweep_config(master, [*overrides, *more])
+        composed = composer([*overrides, *more])
     if "plots" not in map(key_of, (*overrides, *more)):
         composed.plots = False  # a sweep has pictures of its own
     hydra = HydraConfig.instance()

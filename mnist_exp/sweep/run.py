@@ -106,9 +106,9 @@ def _asked_for(
         folder, more = Path(master.hydra.sweep.dir), []
         wanted = plan.grid([*params, *arguments], loader, options.max_jobs)
     bar = tqdm(wanted, desc="checking", unit="job", leave=False, disable=None)
-    points = list(
-        {point.job.config_id: point for point in (plan.compose(loader, master, it, more) for it in bar)}.values()
-    )
+    composer = plan.Composer(loader, master)
+    composed = [plan.compose(composer, overrides, more) for overrides in bar]
+    points = list({point.job.config_id: point for point in reversed(composed)}.values())[::-1]  # the first of equals
     if not resume:
         log.info(plan.announcement(points))
     return folder, points
@@ -137,17 +137,20 @@ def _known(folder: Path) -> tuple[list[dict[str, Any]], dict[int, Job]]:
 
 def _check(todo: Sequence[plan.Point], folder: Path, options: Options) -> None:
     """Raise ConfigError for a job that can't be built, or that would mix results. Nothing has been written so far."""
+    if not todo:
+        return
     sessions, known = _known(folder)
-    if todo and sessions and not options.allow_changed:
+    if sessions and not options.allow_changed:
         plan.refuse_other_versions(sessions[-1]["versions"], record.versions())
-        _refuse_other_data(todo, known.values())
-    if todo:
-        from mnist_exp import build  # imports torch, and nobody should wait for that to hear of a mistyped key
 
-        arms, split = {point.job.arm: point for point in todo}, dict[str, Any]()  # seeds make no difference
-        for point in tqdm(arms.values(), desc="building", unit="arm", leave=False, disable=None):
-            with plan.naming(point.job.overrides):
-                build.rehearse(point.word.config(), split)
+    from mnist_exp import build  # imports torch, and nobody should wait for that to hear of a mistyped key
+
+    arms, split = {point.job.arm: point for point in todo}, dict[str, Any]()  # seeds make no difference
+    for point in tqdm(arms.values(), desc="building", unit="arm", leave=False, disable=None):
+        with plan.naming(point.job.overrides):
+            build.rehearse(point.word.config(), split)
+    if not options.allow_changed:
+        _refuse_other_data(todo, known.values())
 
 
 @contextmanager
@@ -318,15 +321,16 @@ def _end(folder: Path, numbers: Sequence[int]) -> None:
     if any(job.status in ("pending", "interrupted") for job in told):
         launcher = [word for word in sys.argv[1:] if word.startswith(("hydra/launcher", "hydra.launcher"))]
         log.info(f"to go on: {plan.command('-m', *flags, f'resume={folder}', *launcher)}")
+    completed = {job.number for job in told if job.status == "completed"}
+    succeeded = not failed and completed.issuperset(numbers)
     try:
         log.info(report.write([folder]))
     except OSError as error:
         log.error(f"no report: {errors.explain(error)}")
-        failed = failed or told
+        succeeded = False
     if interrupted:
         sys.exit(130)
-    completed = {job.number for job in told if job.status == "completed"}
-    if failed or not completed.issuperset(numbers):
+    if not succeeded:
         sys.exit(1)
 
 
