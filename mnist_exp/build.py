@@ -55,9 +55,8 @@ def source(cfg: DictConfig) -> Images:
 
 def keep(cfg: DictConfig) -> Images:
     """As `source`, and hold on to it: the jobs of a sweep, forked off this process, share it."""
-    with _blaming("data"):
-        load = _part(cfg.data, without=NOT_THE_SOURCE)
-        return _kept.setdefault(repr(load), source(cfg))
+    images = source(cfg)
+    return _kept.setdefault(repr(_part(cfg.data, without=NOT_THE_SOURCE)), images)
 
 
 def split(cfg: DictConfig, source: Images, device: torch.device) -> Split:

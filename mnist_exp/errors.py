@@ -66,6 +66,7 @@ class NoTraceback(logging.Filter):
     """Keeps records that carry a traceback off the console; conf/hydra/job_logging uses it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the console shows the record."""
         return record.exc_info is None
 
 

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import logging
+import os
 import platform
 import signal
 import subprocess
@@ -44,6 +45,7 @@ class KeepRuns(Callback):
     """Stops Hydra before it writes into a folder that holds a run already; conf/config.yaml names it."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Exit with one line if the folder is taken."""
         if (Path(config.hydra.run.dir) / "metrics.csv").exists():
             sys.exit(f"error: {_taken(config.hydra.run.dir)}")
 
@@ -166,6 +168,21 @@ def versions() -> dict[str, str]:
         if not path.is_relative_to(_CODE / "sweep") and path.name != "plots.py":  # these only look at results
             digest.update(path.read_bytes())
     return found | {"mnist_exp": f"{found['mnist_exp']}+{digest.hexdigest()[:8]}"}
+
+
+def machine() -> dict[str, Any]:
+    """What the code runs on; `cores` are those that this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return {"system": platform.platform(), "processor": (names or [platform.processor()])[0], "cores": cores()}
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

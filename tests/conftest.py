@@ -12,6 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
+import mnist_exp.config  # noqa: F401  # it registers the schema that every config is composed with
+
 ROOT = Path(__file__).parents[1]
 TINY = [
     "data=digits",

@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from mnist_exp import errors, files, record
+from mnist_exp.record import cores
 from mnist_exp.sweep.ledger import Job, Ledger
 
 log = logging.getLogger(__name__)
@@ -153,11 +154,6 @@ def clear(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.name != LOG:
             path.unlink()
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _summary(folder: Path) -> dict[str, Any]:

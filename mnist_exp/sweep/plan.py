@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import re
 import shlex
@@ -47,11 +48,20 @@ class Composed(str):
         return composed
 
 
+class Stop(BaseException):
+    """No further job is to begin. Not an Exception: that would be a failed job's."""
+
+
 class ComposedOnce:
-    """Stands for Hydra's config loader before a launcher, and composes nothing."""
+    """Stands for Hydra's config loader before a launcher: composes nothing, and hands out nothing after a stop."""
+
+    def __init__(self, stop: Path) -> None:
+        self.stop, self.sweeper = stop, os.getpid()
 
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[Composed]) -> DictConfig:
-        """The config that was composed for this job."""
+        """The config of a job. Raises Stop, but not in a worker, where it would kill the others' jobs."""
+        if os.getpid() == self.sweeper and self.stop.exists():
+            raise Stop
         return sweep_overrides[0].config()
 
 

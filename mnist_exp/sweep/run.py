@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import shlex
 import signal
 import sys
@@ -42,23 +41,6 @@ class Options(NamedTuple):
     retry_failed: bool
     allow_changed: bool
     max_jobs: int
-
-
-class Stop(BaseException):
-    """No further job is to begin. Not an Exception: that would be a failed job's."""
-
-
-class Loader(plan.ComposedOnce):
-    """Gives launchers the composed configs, and no more of them after a stop."""
-
-    def __init__(self, stop: Path) -> None:
-        self.stop, self.sweeper = stop, os.getpid()
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[plan.Composed]) -> DictConfig:
-        """The config of a job. Raises Stop, but not in a worker, where it would kill the others' jobs."""
-        if os.getpid() == self.sweeper and self.stop.exists():
-            raise Stop
-        return super().load_sweep_config(master_config, sweep_overrides)
 
 
 def sweep(
@@ -182,7 +164,7 @@ def _begin(points: Sequence[plan.Point], folder: Path, options: Options) -> list
         "command": shlex.join(["python", *sys.argv]),
         "versions": record.versions(),
         "git": record.git(),
-        "machine": {"system": platform.platform(), "processor": _processor(), "cores": jobs.cores()},
+        "machine": record.machine(),
         "allow_changed": options.allow_changed,
         "new": sum(point.job.number not in known for point in todo),  # without all of these, the list is torn
     }
@@ -233,10 +215,10 @@ def _launch(
     if not todo:
         return
     task = jobs.Task(main, folder, [point.job for point in todo], _workers(master), options.stop_on_failure)
-    hydra_context = HydraContext(cast(ConfigLoader, Loader(folder / jobs.STOP)), context.callbacks)
+    hydra_context = HydraContext(cast(ConfigLoader, plan.ComposedOnce(folder / jobs.STOP)), context.callbacks)
     launcher = Plugins.instance().instantiate_launcher(hydra_context, task, master)
     tried = Counter[int]()
-    with _ctrl_c_stops(folder), suppress(Stop):
+    with _ctrl_c_stops(folder), suppress(plan.Stop):
         while todo and (error := _broke(launcher, todo, Ledger(folder))):
             _settle(folder)
             told = Ledger(folder).read()[1]
@@ -282,7 +264,7 @@ def _ctrl_c_stops(folder: Path) -> Iterator[None]:
                     os.kill(pid, signal.SIGINT)
             signalled |= running
             time.sleep(0.05)
-        raise Stop
+        raise plan.Stop
 
     before = signal.signal(signal.SIGINT, stop)
     try:
@@ -299,7 +281,7 @@ def _pids(folder: Path) -> set[int]:
 def _workers(master: DictConfig) -> int:
     """How many jobs the launcher runs at once; joblib's negative numbers count from that of the cores, -1 being all."""
     asked: int = master.hydra.launcher.get("n_jobs") or 1
-    return asked if asked > 0 else max(1, jobs.cores() + 1 + asked)
+    return asked if asked > 0 else max(1, record.cores() + 1 + asked)
 
 
 def _end(folder: Path, numbers: Sequence[int]) -> None:
@@ -332,12 +314,3 @@ def _end(folder: Path, numbers: Sequence[int]) -> None:
         sys.exit(130)
     if not succeeded:
         sys.exit(1)
-
-
-def _processor() -> str:
-    """The processor's name, as Linux knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
