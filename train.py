@@ -8,7 +8,7 @@ import logging
 import hydra
 from omegaconf import DictConfig
 
-from mnist_exp import config, errors, record
+from mnist_exp import config, errors, record, resume
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> float:
     """Do the run that `cfg` describes and return its best validation loss, for a sweeper to minimise."""
-    with record.recording() as run:
+    with record.recording(resumed=cfg.resume is not None) as run:
         config.check(cfg)
         run.note(config_id=config.config_id(cfg), seed=cfg.seed, threads=cfg.threads)
         # Not at the top of the file: --help, --cfg and a wrong config do not wait for torch.
@@ -35,22 +35,24 @@ def main(cfg: DictConfig) -> float:
         log.info(f"{parameters:,} trainable parameters, on {device}")
         sizes = ", ".join(f"{len(getattr(data, part).images):,} {part}" for part in ("train", "val", "test"))
         log.info(f"{data.name}: {sizes} images")
+
+        checkpoints = checkpoint.Checkpoints(run.folder / "checkpoints", model, optimizer, schedule, data.train)
+        if cfg.resume:
+            resume.go_on(cfg, run, checkpoints)
+        run.begin(config.identity(cfg), len(data.train.images))
+        checkpoints.save(run.state())
         if cfg.plots:
             from mnist_exp import plots
 
             plots.of_data(run.folder / "plots", data.train, data.classes, build.generator(cfg.seed, "pictures"))
 
-        run.begin(cfg.epochs, len(data.train.images))
-        best, last = (run.folder / "checkpoints" / name for name in ("best.pt", "last.pt"))
-        for row in loop.fit(model, loss, optimizer, schedule, data.train, data.val, range(1, cfg.epochs + 1)):
+        epochs = range(run.done + 1, cfg.epochs + 1)
+        for row in loop.fit(model, loss, optimizer, schedule, data.train, data.val, epochs):
             with record.uninterrupted():
-                if run.improves(row):
-                    checkpoint.save(best, {"epoch": row.epoch, "model": model.state_dict()})
-                state = checkpoint.everything(model, optimizer, schedule, data.train)
-                checkpoint.save(last, {"epoch": row.epoch, **state})
+                checkpoints.save(run.state(row))
                 run.epoch(row)
 
-        model.load_state_dict(checkpoint.load(best, device)["model"])
+        checkpoints.load_best()
         result = loop.evaluate(model, loss, data.test)
         run.test(result)
         if cfg.plots:

@@ -113,6 +113,18 @@ def schedule(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRS
         return schedule
 
 
+def rates(cfg: DictConfig, epochs: int, steps_per_epoch: int) -> list[float]:
+    """The learning rate of each step of a run of so many `epochs`."""
+    stand_in = optimizer(cfg, nn.Linear(1, 1))
+    schedule = _part(cfg.schedule)(stand_in, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    stand_in.step()  # or torch would warn that the schedule is ahead of it
+    rates = list[float]()
+    for _ in range(epochs * steps_per_epoch):
+        rates.append(stand_in.param_groups[0]["lr"])
+        schedule.step()
+    return rates
+
+
 def rehearse(cfg: DictConfig, last: dict[str, Split]) -> None:
     """Build every part of a run and let it go, so that what can't be built is told now. Raises ConfigError.
 

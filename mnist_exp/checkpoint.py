@@ -1,6 +1,8 @@
-"""What a run has learned, on disk: written whole or not at all, read without running anybody's code."""
+"""What a run has learned, on disk: written whole or not at all, checked before it is read, running nobody's code."""
 
+import hashlib
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +13,120 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_exp import files
 from mnist_exp.data.batches import TrainingBatches
+from mnist_exp.errors import ConfigError
+
+FORMAT = 1  # of what a checkpoint holds
+MARK = b"mnist_exp sha256 "  # the comment that the ZIP file ends with: this, and the digest of all before it
+HEX = 64  # digits of a SHA-256
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers and strings in (nested) dicts and lists. Raises OSError; the old file then stays."""
+class Checkpoints:
+    """The checkpoints of a run: last.pt, its state at the last epoch's end, and best.pt, that of its best epoch.
+
+    From either one training goes on with the same bits.
+    """
+
+    def __init__(
+        self, folder: Path, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, train: TrainingBatches
+    ) -> None:
+        self.last, self.best = folder / "last.pt", folder / "best.pt"
+        self.model, self.optimizer, self.schedule, self.train = model, optimizer, schedule, train
+
+    def save(self, run: dict[str, Any]) -> None:
+        """Write last.pt, with what `run` (record.Run.state) says, and best.pt where that has its best epoch last.
+
+        Raises OSError; the old files then stay.
+        """
+        parts = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": self._random(),
+        }
+        content = pack({"format": FORMAT} | run | parts)
+        self.last.parent.mkdir(exist_ok=True)  # not its parents: a run folder that is deleted stays deleted
+        files.write(self.last, content)  # first: from it, best.pt can be had again
+        if run["epoch"] == run["best_epoch"]:
+            files.write(self.best, content)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put what `load` has read into the parts.
+
+        Raises ConfigError when it is another model's, or when best.pt is not the run's best epoch.
+        """
+        ours, theirs = _shapes(self.model.state_dict()), _shapes(state["model"])
+        if ours != theirs:
+            raise ConfigError(f"{self.last.parent}: of a model with weights {theirs}, and this one has {ours}")
+        if state["best_epoch"] not in (None, state["epoch"]) and load(self.best)["epoch"] != state["best_epoch"]:
+            raise ConfigError(
+                f"{self.best}: not of epoch {state['best_epoch']}, which was the best; put it back as it was"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        random = state["random"]
+        self.train.order.set_state(random["order"])
+        self.train.chance.set_state(random["augmentation"])
+        torch.set_rng_state(random["dropout"])
+        device = self.train.labels.device
+        if device.type in random:
+            torch.get_device_module(device).set_rng_state(random[device.type], *_which(device))
+
+    def load_best(self) -> None:
+        """Give the model the weights of its best epoch."""
+        self.model.load_state_dict(load(self.best)["model"])
+
+    def _random(self) -> dict[str, torch.Tensor]:
+        """Where every stream of random numbers has come to."""
+        streams = {
+            "order": self.train.order.get_state(),
+            "augmentation": self.train.chance.get_state(),
+            "dropout": torch.get_rng_state(),
+        }
+        device = self.train.labels.device
+        if device.type != "cpu":
+            streams[device.type] = torch.get_device_module(device).get_rng_state(*_which(device))
+        return streams
+
+
+def _shapes(weights: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
+
+
+def _which(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []  # there is one MPS device at most, and its functions take none
+
+
+def pack(state: dict[str, Any]) -> bytearray:
+    """The file of a checkpoint: as torch.save makes it, with its checksum in the ZIP file's comment."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    files.write(path, buffer.getbuffer())
+    content = bytearray(buffer.getbuffer())
+    content[-2:] = struct.pack("<H", len(MARK) + HEX)  # the last two bytes of a ZIP file are the size of its comment
+    return content + MARK + hashlib.sha256(content).hexdigest().encode()
 
 
-def load(path: Path, device: torch.device) -> dict[str, Any]:
-    """Read what `save` wrote, its tensors put on `device`."""
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".partition("\n")[0]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, its tensors on the CPU: once its checksum is found right, and then numbers and text alone.
+
+    Raises OSError, and ConfigError for a file that is no checkpoint, or was altered.
+    """
+    content = path.read_bytes()
+    body, mark, digest = content[: -len(MARK) - HEX], content[-len(MARK) - HEX : -HEX], content[-HEX:]
+    if mark != MARK:
+        raise ConfigError(f"{path}: no checkpoint of this program, or cut short")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise ConfigError(f"{path}: altered or damaged, for its checksum does not agree")
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # its checksum is right, so somebody made it so
+        raise ConfigError(
+            f"{path}: holds more than numbers and text, so it is not read: {_first_line(error)}"
+        ) from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ConfigError(f"{path}: of another format; this version reads {FORMAT}")
     return state
-
-
-def everything(model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, train: TrainingBatches) -> dict[str, Any]:
-    """The whole state at an epoch's end: from it, training goes on with the same bits."""
-    random = {
-        "order": train.order.get_state(),
-        "augmentation": train.chance.get_state(),
-        "dropout": torch.get_rng_state(),
-    }
-    if torch.cuda.is_initialized():
-        random["dropout_cuda"] = torch.cuda.get_rng_state(train.labels.device)
-    return {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "random": random,
-    }

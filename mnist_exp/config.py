@@ -14,7 +14,6 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from mnist_exp.errors import ConfigError
@@ -24,6 +23,7 @@ GROUPS = ("data", "augmentation", "model", "activation", "optimizer", "schedule"
 # Choices that decide where and how fast a run goes, not what it is; config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
 NOT_IDENTITY = ("device", "threads", "plots", "deterministic", "data.root", "resume")
+KEYS_OF_A_RESUME = ("epochs", *(key for key in NOT_IDENTITY if key != "resume"))  # what they say is yet to come
 
 
 @dataclass
@@ -118,9 +118,7 @@ def check(cfg: DictConfig) -> None:
     """Refuse values and combinations that can't work, before anything is loaded. Raises ConfigError."""
     if unknown := cfg.keys() - Config.__dataclass_fields__.keys():
         raise ConfigError(f"{', '.join(sorted(map(str, unknown)))}: no such key")
-    if cfg.resume and HydraConfig.get().mode == RunMode.RUN:
-        raise ConfigError(f"resume={cfg.resume}: only with -m, to go on with a sweep; a single run starts anew")
-    for group in GROUPS:
+    for group in GROUPS if cfg.resume is None else ():  # a run that goes on was held against the options when it began
         if not isinstance(HydraConfig.get().runtime.choices.get(group), str):
             raise ConfigError(f"{group}: needs one option; python train.py --help lists them")
         for file in _option_files(group):
@@ -135,15 +133,30 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
 
 
+def identity(cfg: DictConfig) -> dict[str, Any]:
+    """The choices that make a run what it is, by their dotted keys; equal ones are spelled alike."""
+    choices = OmegaConf.to_container(cfg, resolve=True)
+    return {key: _same_number(value) for key, value in _leaves("", choices) if key not in NOT_IDENTITY}
+
+
 def config_id(cfg: DictConfig, without: tuple[str, ...] = ()) -> str:
     """Twelve hexadecimal digits that are the same for equal choices, wherever, whenever and however they were made.
 
     Keys in `without` have no say, beside those that never have one.
     """
-    choices = OmegaConf.to_container(cfg, resolve=True)
-    left_out = (*NOT_IDENTITY, *without)
-    kept = {key: _same_number(value) for key, value in _leaves("", choices) if key not in left_out}
+    kept = {key: value for key, value in identity(cfg).items() if key not in without}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Which keys have another value than before, in words."""
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    return ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in keys if "[" not in key)
+
+
+def key_of(word: str) -> str:
+    """The key that an override is for."""
+    return word.lstrip("+~").partition("=")[0]
 
 
 def choices(cfg: DictConfig) -> dict[str, Any]:

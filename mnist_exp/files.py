@@ -1,9 +1,12 @@
-"""Files that are whole or not there at all."""
+"""Files that are whole or not there at all, and that tell when they were altered."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
@@ -11,14 +14,13 @@ except ImportError:  # Windows: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
 
-def write(path: Path, content: bytes | memoryview) -> None:
+def write(path: Path, content: bytes | bytearray | memoryview) -> None:
     """Put `content` at `path` in one step: a reader sees the old file or the new one, never a part.
 
-    The bytes go to a temporary name in the same folder (made if need be), are synced to the disk, and are renamed.
-    Raises OSError (disk full, read-only folder...), which leaves the file that was there as it was.
+    The bytes go to a temporary name in the same folder, are synced to the disk, and are renamed.
+    Raises OSError (disk full, read-only folder, no folder...), which leaves the file that was there as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with open(temporary, "wb") as file:
             file.write(content)
@@ -30,6 +32,23 @@ def write(path: Path, content: bytes | memoryview) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)  # a full disk does not say what it had no room for
         raise
+
+
+def seal(facts: dict[str, Any], indent: int | None = None) -> str:
+    """JSON of `facts` with a checksum of them as its last key."""
+    return json.dumps(facts | {"checksum": _checksum(facts)}, indent=indent)
+
+
+def unseal(text: str | bytes) -> dict[str, Any]:
+    """The facts that `seal` made `text` of. Raises ValueError when it is not as it was written."""
+    facts = json.loads(text)
+    if not isinstance(facts, dict) or facts.pop("checksum", None) != _checksum(facts):
+        raise ValueError("its checksum does not agree with what it says")
+    return facts
+
+
+def _checksum(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager

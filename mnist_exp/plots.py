@@ -159,9 +159,10 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, classes: Sequence[str]) 
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `figure` to `path` as a PNG that is whole or not there at all."""
+    """Write `figure` to `path`, in a folder that is made if need be, as a PNG that is whole or not there at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
+    path.parent.mkdir(exist_ok=True)
     files.write(path, buffer.getbuffer())
 
 

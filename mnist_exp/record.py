@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import io
 import logging
 import os
 import platform
@@ -12,92 +12,107 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
 
 from mnist_exp import errors, files
+from mnist_exp.errors import ConfigError
 
 if TYPE_CHECKING:  # their module imports torch, and a wrong config should be told before that
     from mnist_exp.loop import Evaluation, Row
 
 log = logging.getLogger(__name__)
 
+METRICS, LOG, LEDGER = "metrics.csv", "train.log", "ledger.jsonl"  # the last makes a folder a sweep
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
 SUMMARY = (
     "status", "error", "config_id", "seed", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy",
     "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
-    "data",
+    "data", "resumed",
 )  # fmt: skip
+SAME_BITS = ("device", "threads", "versions")  # equal choices give equal bits where these are equal too
+STOPS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what Slurm and Kubernetes send before they kill
 _CODE = Path(__file__).parent
 PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "scikit-learn")
 
 
-class KeepRuns(Callback):
-    """Stops Hydra before it writes into a folder that holds a run already; conf/config.yaml names it."""
-
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Exit with one line if the folder is taken."""
-        if (Path(config.hydra.run.dir) / "metrics.csv").exists():
-            sys.exit(f"error: {_taken(config.hydra.run.dir)}")
-
-
 class Run:
-    """One run folder, claimed by creating its metrics.csv. Raises FileExistsError when it holds a run already."""
+    """One run folder: what a run says of itself, epoch by epoch and at its end.
 
-    def __init__(self, folder: Path, **facts: Any) -> None:
-        self.folder, self.start = folder, time.perf_counter()
+    A run that is resumed leaves everything there as it is until it begins: what is refused changes nothing.
+    """
+
+    def __init__(self, folder: Path, resumed: bool, **facts: Any) -> None:
+        self.folder, self.may_write, self.start = folder, not resumed, time.perf_counter()
         self.rows: list[Row] = []
-        self.summary: dict[str, Any] = dict.fromkeys(SUMMARY) | facts
-        try:
-            with open(folder / "metrics.csv", "x", newline="") as file:
-                csv.writer(file).writerow(COLUMNS)
-        except FileExistsError:
-            raise FileExistsError(_taken(folder)) from None
+        self.summary: dict[str, Any] = dict.fromkeys(SUMMARY) | {"resumed": []} | facts
 
     @property
     def best(self) -> Row:
         """The epoch with the lowest validation loss, the first of equals."""
-        return min(self.rows, key=lambda row: row.val_loss)
+        return _best(self.rows)
+
+    @property
+    def done(self) -> int:
+        """How many epochs are behind it."""
+        return len(self.rows)
 
     def note(self, **facts: Any) -> None:
         """Put facts into the summary."""
         self.summary |= facts
 
-    def begin(self, epochs: int, images: int) -> None:
-        """Say how many epochs are to come, over so many training images."""
-        self.planned, self.images = epochs, images
+    def state(self, *new: Row) -> dict[str, Any]:
+        """What a later session must know of the run, after its epochs so far and the `new` ones."""
+        rows = [*self.rows, *new]
+        return {
+            "identity": self.identity,
+            "epoch": len(rows),
+            "best_epoch": _best(rows).epoch if rows else None,
+            "rows": [list(row) for row in rows],
+            "seconds": time.perf_counter() - self.start,
+        } | {fact: self.summary[fact] for fact in ("config_id", "data", "resumed", *SAME_BITS)}
 
-    def improves(self, row: Row) -> bool:
-        """Whether an epoch is better than all that were recorded."""
-        return not self.rows or row.val_loss < self.best.val_loss
+    def go_on(self, state: dict[str, Any], rows: list[Row]) -> None:
+        """Take up a run where another session left it with `state` and `rows`.
+
+        Raises ConfigError when the data are not those that it has learned from.
+        """
+        if state["data"]["sha256"] != self.summary["data"]["sha256"]:
+            raise ConfigError(
+                f"data: the run learned from {state['data']['name']} with SHA-256 {state['data']['sha256']}, "
+                f"and now it is {self.summary['data']['sha256']}; put the files under data.root back as they were"
+            )
+        changed = {fact: [state[fact], self.summary[fact]] for fact in SAME_BITS if state[fact] != self.summary[fact]}
+        self.rows, self.start = rows, self.start - state["seconds"]
+        self.note(resumed=[*state["resumed"], {"after_epoch": self.done, "changed": changed}])
+        log.info(f"resumed after epoch {self.done}")
+        for fact, (before, now) in changed.items():
+            log.warning(f"{fact} was {before} and is {now}: from here on the same bits can't be promised")
+
+    def begin(self, identity: dict[str, Any], images: int) -> None:
+        """Make the folder ready for the epochs that `identity` (config.identity) asks for, over so many images."""
+        self.identity, self.images, self.may_write = identity, images, True
+        (self.folder / "summary.json").unlink(missing_ok=True)  # of a session before this one
+        files.write(self.folder / METRICS, "".join(map(_line, [COLUMNS, *self.rows])).encode())
 
     def epoch(self, row: Row) -> None:
         """Record an epoch."""
-        with open(self.folder / "metrics.csv", "a", newline="") as file:
-            csv.writer(file).writerow(row)
+        with open(self.folder / METRICS, "r+", newline="") as file:  # not "a", which would make a deleted one anew
+            file.seek(0, os.SEEK_END)
+            file.write(_line(row))
         self.rows.append(row)
-        best = self.best
-        seconds = sum(row.seconds for row in self.rows)
-        number = f"{row.epoch:{len(str(self.planned))}}/{self.planned}"
-        self.note(
-            epochs=row.epoch,
-            best_epoch=best.epoch,
-            best_val_loss=best.val_loss,
-            best_val_accuracy=best.val_accuracy,
-            images_per_second=round(self.images * len(self.rows) / seconds),
-        )
+        planned = self.identity["epochs"]
+        number = f"{row.epoch:{len(str(planned))}}/{planned}"
         log.info(
             f"epoch {number}  train loss {row.train_loss:.4f}  {row.train_accuracy:6.2%}   "
-            f"val loss {row.val_loss:.4f}  {row.val_accuracy:6.2%}   {row.seconds:.1f} s{'  best' * (row is best)}"
+            f"val loss {row.val_loss:.4f}  {row.val_accuracy:6.2%}   {row.seconds:.1f} s{'  best' * (row is self.best)}"
         )
 
     def test(self, result: Evaluation) -> None:
@@ -105,58 +120,147 @@ class Run:
         self.note(test_loss=result.loss, test_accuracy=result.accuracy, test_errors=result.errors)
         log.info(
             f"test loss {result.loss:.4f}  {result.accuracy:.2%}: {result.errors:,} of {len(result.logits):,} wrong, "
-            f"with the weights of epoch {self.summary['best_epoch']}"
+            f"with the weights of epoch {self.best.epoch}"
         )
 
     def close(self, status: str, error: str | None = None) -> None:
         """Write summary.json."""
+        if not self.may_write:
+            return
+        if self.rows:
+            best, seconds = self.best, sum(row.seconds for row in self.rows)
+            self.note(
+                epochs=self.done,
+                best_epoch=best.epoch,
+                best_val_loss=best.val_loss,
+                best_val_accuracy=best.val_accuracy,
+                images_per_second=round(self.images * self.done / seconds),
+            )
         self.note(status=status, error=error, seconds=round(time.perf_counter() - self.start, 3))
-        files.write(self.folder / "summary.json", (json.dumps(self.summary, indent=2) + "\n").encode())
+        files.write(self.folder / "summary.json", (files.seal(self.summary, indent=2) + "\n").encode())
+
+
+def _best(rows: Sequence[Row]) -> Row:
+    return min(rows, key=lambda row: row.val_loss)
+
+
+def _line(values: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(values)
+    return text.getvalue()
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """What a run's summary.json says; empty where there is none. Raises ConfigError when it was altered."""
+    path = folder / "summary.json"
+    try:
+        return files.unseal(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+
+
+def claim(folder: Path) -> None:
+    """Make `folder` a new run's: of those that want it, one gets it. Raises FileExistsError when it is taken."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(folder / METRICS, "x", newline="") as file:
+            file.write(_line(COLUMNS))
+    except FileExistsError:
+        raise FileExistsError(f"{folder} holds a run already: choose another hydra.run.dir") from None
 
 
 @contextmanager
-def recording() -> Iterator[Run]:
-    """Claim Hydra's run folder, and leave its summary there however the run ends.
+def recording(resumed: bool) -> Iterator[Run]:
+    """Record a run in Hydra's run folder, alone, and leave its summary there however the run ends.
 
-    Ctrl-C ends the process with exit code 130. In a single run, what a user can mend ends it with one line and exit
-    code 1; in a sweep it is raised, for the sweeper to deal with.
+    Ctrl-C and SIGTERM end the process with exit code 130 and 143. In a single run, what a user can mend ends it with
+    one line and exit code 1; in a sweep it is raised, for the sweeper to deal with.
     """
     logging.raiseExceptions = False  # a full disk is told once, by the run, and not by every line of the log
     hydra = HydraConfig.get()
-    run = Run(Path(hydra.runtime.output_dir), versions=versions(), git=git())
+    folder = Path(hydra.runtime.output_dir)
+    with _alone(folder), stoppable():
+        run = Run(folder, resumed, versions=versions(), git=git())
+        try:
+            yield run
+            run.close("completed")
+        except KeyboardInterrupt as stop:
+            with suppress(OSError):
+                run.close("interrupted")
+            log.warning("interrupted" + f"; to go on: python train.py resume={folder}" * (hydra.mode == RunMode.RUN))
+            sys.exit(exit_code(stop))
+        except Exception as error:
+            line = errors.explain(error)
+            log.error(f"failed: {line}", exc_info=True)  # to train.log alone
+            with suppress(OSError):  # the disk may be what failed
+                run.close("failed", line)
+            if hydra.mode == RunMode.RUN and errors.is_mendable(error):
+                sys.exit(f"error: {line}")
+            raise
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a lock on the run while it is at work. Raises ConfigError when another process does."""
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(files.locked(folder / LOG))
+        except BlockingIOError:
+            raise ConfigError(f"{folder}: another process is at work on this run") from None
+        yield
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks this process to stop; its argument is the signal's number."""
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """What a shell shows for a process that a signal ended."""
+    return 128 + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT)
+
+
+def ignore_stops() -> None:
+    """Let no further signal disturb this process, which is about to end."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def stop_once(number: int, _: Any) -> None:
+    """Raise Stopped; a second signal, of an impatient user or from a parent, does not disturb what that begins."""
+    ignore_stops()
+    raise Stopped(number)
+
+
+@contextmanager
+def handling(handler: Any) -> Iterator[None]:
+    """Have `handler` deal with the signals that ask this process to stop, but for those that it is to ignore."""
+    before = {number: signal.getsignal(number) for number in STOPS}
+    heard = [number for number, old in before.items() if old != signal.SIG_IGN]  # as under nohup
+    for number in heard:
+        signal.signal(number, handler)
     try:
-        yield run
-        run.close("completed")
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the second Ctrl-C of an impatient user
-        run.close("interrupted")
-        log.warning(f"interrupted; what was learned is in {run.folder}")
-        sys.exit(130)
-    except Exception as error:
-        line = errors.explain(error)
-        log.error(f"failed: {line}", exc_info=True)  # to train.log alone
-        with suppress(OSError):  # the disk may be what failed
-            run.close("failed", line)
-        if hydra.mode == RunMode.RUN and errors.is_mendable(error):
-            sys.exit(f"error: {line}")
-        raise
+        yield
+    finally:
+        for number in heard:
+            if signal.getsignal(number) == handler:  # else it has decided otherwise
+                signal.signal(number, before[number])
+
+
+def stoppable() -> AbstractContextManager[None]:
+    """Raise Stopped in the block when a signal asks this process to stop."""
+    return handling(stop_once)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done: what belongs together is written together."""
+    """Hold such signals back until the block is done: what belongs together is written together."""
     held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
+    with handling(lambda number, _: held.append(number)):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if held:
-        signal.raise_signal(signal.SIGINT)
-
-
-def _taken(folder: Path | str) -> str:
-    return f"{folder} holds a run already: choose another hydra.run.dir"
+    for number in held[:1]:
+        signal.raise_signal(number)
 
 
 @cache  # the code in memory does not change while a sweep runs

@@ -5,13 +5,13 @@ python tests/made_up.py FOLDER [small | large | failed | one_seed]
 
 import hashlib
 import itertools
-import json
 import random
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_exp import files
 from mnist_exp.record import COLUMNS, SUMMARY
 from mnist_exp.sweep.ledger import PROGRAM, VERSION, Ledger
 
@@ -74,9 +74,9 @@ def sweep(
             summary["error"] = end["error"] = (
                 "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"
             )
-        (job / "summary.json").write_text(json.dumps(summary))
+        (job / "summary.json").write_text(files.seal(summary))
         ledger.append(end)
-    lines = [json.dumps({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **it}) for n, it in enumerate(ledger)]
+    lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **it}) for n, it in enumerate(ledger)]
     Ledger(folder).path.write_text("\n".join(lines) + "\n")
     return folder
 

@@ -12,6 +12,7 @@ ARROWS = {
     "files": set(),
     "config": BASE,
     "record": BASE | {"loop"},
+    "resume": BASE | {"build", "checkpoint", "config", "loop", "record"},
     "build": BASE | {"data.batches", "data.sources"},
     "loop": {"data.batches"},
     "checkpoint": BASE | {"data.batches"},
@@ -22,17 +23,18 @@ ARROWS = {
     "models": set(),
     "losses": set(),
     "schedules": set(),
-    "sweep.ledger": BASE,
-    "sweep.plan": BASE | {"config", "sweep.ledger"},
+    "sweep.ledger": BASE | {"record"},
+    "sweep.plan": BASE | {"config", "record", "sweep.ledger"},
     "sweep.jobs": BASE | {"build", "record", "sweep.ledger"},
-    "sweep.run": BASE | {"build", "config", "record", "sweep.jobs", "sweep.ledger", "sweep.plan", "sweep.report"},
+    "sweep.run": BASE
+    | {"build", "config", "record", "resume", "sweep.jobs", "sweep.ledger", "sweep.plan", "sweep.report"},
     "sweep.stats": set(),
-    "sweep.results": BASE | {"sweep.ledger", "sweep.stats"},
+    "sweep.results": BASE | {"record", "sweep.ledger", "sweep.stats"},
     "sweep.words": {"sweep.plan", "sweep.results", "sweep.stats"},
     "sweep.plots": {"sweep.results", "sweep.stats"},
     "sweep.report": BASE | {"sweep.plots", "sweep.results", "sweep.stats", "sweep.words"},
 }
-KNOW_CONFIGS = {"config", "build", "errors", "record", "sweep.plan", "sweep.jobs", "sweep.run"}  # Hydra's
+KNOW_CONFIGS = {"config", "build", "errors", "record", "resume", "sweep.plan", "sweep.jobs", "sweep.run"}  # Hydra's
 
 
 def modules() -> dict[str, Path]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mnist_exp import files
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.ledger import NAME, PROGRAM, VERSION, Job, Ledger
+from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger
 
 SESSION = {"program": PROGRAM, "ledger": VERSION, "command": "python train.py -m"}
 FIRST = Job(0, ("seed=0",), "a" * 12, "b" * 12, 0, {"optimizer": "adam", "seed": 0})
@@ -47,20 +48,38 @@ def test_a_torn_last_line_is_passed_over_and_cut_off(ledger: Ledger, kept: int) 
     assert ledger.read()[1][0].value == 0.2
 
 
-@pytest.mark.parametrize("line", ["", "{", "[]", '{"job": 0}', '{"time": "", "job": 5, "status": "failed"}', "\0\0"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "", "{", "[]", "\0\0", '{"time": "", "job": 0, "status": "completed"}',  # without a checksum
+        files.seal({"job": 0}), files.seal({"time": "", "job": 5, "status": "failed"}),
+    ],
+)  # fmt: skip
 def test_damage_in_the_middle_is_told_by_its_line(ledger: Ledger, line: str) -> None:
     with open(ledger.path, "a") as file:
         file.write(f"{line}\n")
     ledger.append({"job": 0, "status": "completed", "value": 0.1})
-    with pytest.raises(ConfigError, match=rf"{NAME}: line 3 is damaged"):
+    with pytest.raises(ConfigError, match=r"ledger.jsonl: line 3 is damaged"):
         ledger.read()
 
 
-@pytest.mark.parametrize("line", [{"program": "another"}, SESSION | {"ledger": VERSION + 1}])
+def test_any_flipped_bit_is_noticed(ledger: Ledger) -> None:
+    ledger.append({"job": 0, "status": "completed", "value": 0.125, "error": "nö"}, {"job": 0, "status": "running"})
+    content = ledger.path.read_bytes()
+    end = content.rfind(b"\n", 0, -1)
+    for place in range(end):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << place % 8
+        ledger.path.write_bytes(flipped)
+        with pytest.raises(ConfigError, match=r"line \d is damaged|not the ledger|of format"):
+            ledger.read()
+
+
+@pytest.mark.parametrize("line", [{"program": "another"}, SESSION | {"ledger": VERSION - 1}])
 def test_other_ledgers_are_refused(tmp_path: Path, line: dict) -> None:
     ledger = Ledger(tmp_path)
     ledger.append(line)
-    with pytest.raises(ConfigError, match=r"not the ledger|of format 2"):
+    with pytest.raises(ConfigError, match=r"not the ledger|of format 1"):
         ledger.read()
 
 

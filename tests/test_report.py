@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from made_up import KINDS, VERSIONS, sweep
 
-from mnist_exp import errors
+from mnist_exp import errors, files
 from mnist_exp.sweep import plots, report, words
 from mnist_exp.sweep.results import Arm, Results, Run, read
 from mnist_exp.sweep.stats import Comparison, Summary
@@ -70,10 +70,10 @@ def data_of(page: str) -> list[dict[str, Any]]:
 def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     """Change every line of a ledger."""
     path = folder / "ledger.jsonl"
-    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    entries = [files.unseal(line) for line in path.read_text().splitlines()]
     for entry in entries:
         change(entry)
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    path.write_text("".join(files.seal(entry) + "\n" for entry in entries))
 
 
 def arm(label: str, mean: float = 0.98, n: int = 5, errors: int = 200) -> Arm:
@@ -371,10 +371,10 @@ def test_runs_of_other_versions_are_warned_of_and_marked(tmp_path: Path) -> None
 def test_resumed_sweeps_and_allowed_changes_are_said(tmp_path: Path) -> None:
     folder = made(tmp_path, "one_seed")
     ledger = folder / "ledger.jsonl"
-    session = json.loads(ledger.read_text().splitlines()[0])
+    session = files.unseal(ledger.read_text().splitlines()[0])
     session |= {"allow_changed": True, "git": {"commit": "f00", "dirty": True}, "machine": {"cores": 2}}
     with open(ledger, "a") as file:
-        file.write(json.dumps(session) + "\n")
+        file.write(files.seal(session) + "\n")
     report.write([folder])
     for name in ("report.html", "report.md"):
         text = (folder / name).read_text()

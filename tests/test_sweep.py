@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, TINY, Outcome
@@ -165,9 +166,9 @@ def fail_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     ways = [lambda: None, kill, run_away, bug, no_memory, leave]
     begin = record.Run.begin
 
-    def spoiled(self: record.Run, epochs: int, images: int) -> None:
+    def spoiled(self: record.Run, identity: dict[str, Any], images: int) -> None:
         ways[self.summary["seed"]]()
-        begin(self, epochs, images)
+        begin(self, identity, images)
 
     monkeypatch.setattr(record.Run, "begin", spoiled)
 
@@ -254,10 +255,18 @@ def test_bad_input_gets_one_line(words: list[str], told: str, run: Run) -> None:
 
 def test_resume_takes_sweeps_of_this_program_alone(run: Run, tmp_path: Path) -> None:
     (single,) = run(*TINY).folders
-    assert "a single run; -m resumes sweeps" in run("-m", f"resume={single}").err
-    (single / "ledger.jsonl").write_text('{"time": "", "program": "another"}\n')
+    assert "a single run; without -m, python train.py resume=" in run("-m", f"resume={single}").err
+    (single / "ledger.jsonl").write_text(files.seal({"time": "", "program": "another"}) + "\n")
     assert "not the ledger of a sweep by mnist_exp" in run("-m", f"resume={single}").err
-    assert "only with -m" in run(f"resume={single}").err
+    assert "a sweep; python train.py -m resume=" in run(f"resume={single}").err
+
+
+def altered(whole: str, *changes: tuple[str, str], without: str = "never") -> str:
+    """A ledger with other words in its lines, as if they had been written so."""
+    lines = [json.dumps(files.unseal(line)) for line in whole.splitlines()]
+    for before, after in changes:
+        lines = [re.sub(before, after, line) for line in lines]
+    return "".join(files.seal(json.loads(line)) + "\n" for line in lines if without not in line)
 
 
 def test_resume_keeps_to_what_the_sweep_was_begun_with(run: Run, tmp_path: Path) -> None:
@@ -266,35 +275,31 @@ def test_resume_keeps_to_what_the_sweep_was_begun_with(run: Run, tmp_path: Path)
     for word in ("optimizer=sgd", "device=cpu,cuda"):
         assert f"{word}: a sweep goes on with its own choices" in run("-m", "resume=latest", word).err
 
-    whole = path.read_text()
-    without_the_last_job = "".join(line for line in whole.splitlines(True) if '"job": 2' not in line)
-    path.write_text(without_the_last_job)
+    whole, last_job = path.read_text(), '"job": 2'
+    other_torch = ('"torch": "', '"torch": "1.')
     again = [*SEEDS, f"hydra.sweep.dir={path.parent}"]
 
-    path.write_text(without_the_last_job.replace('"torch": "', '"torch": "1.'))
+    path.write_text(altered(whole, other_torch, without=last_job))
     outcome = run("-m", *again)
     assert outcome.code == 1
     assert "begun with other versions: torch was 1." in outcome.err
 
-    path.write_text(
-        whole.replace('"completed"', '"interrupted"').replace('"optimizer.lr": 0.001', '"optimizer.lr": 7.0')
-    )
-    ids = {job.config_id for job in Ledger(path.parent).read()[1].values()}
-    for known in ids:
-        path.write_text(path.read_text().replace(known, known[::-1]))
+    ids = {job.config_id: job.config_id[::-1] for job in Ledger(path.parent).read()[1].values()}
+    other_lr = [('"completed"', '"interrupted"'), ('"optimizer.lr": 0.001', '"optimizer.lr": 7.0'), *ids.items()]
+    path.write_text(altered(whole, *other_lr))
     outcome = run("-m", *again)
     assert outcome.code == 1
     assert "another config: optimizer.lr was 7.0 and is 0.001" in outcome.err
 
-    path.write_text(re.sub('"new": 3', '"new": 4', without_the_last_job))
+    path.write_text(altered(whole, ('"new": 3', '"new": 4'), without=last_job))
     assert "a crash tore its list of jobs" in run("-m", "resume=latest").err
 
-    path.write_text(re.sub('"data": "(?=[0-9a-f]{64})', '"data": "0', without_the_last_job))
+    path.write_text(altered(whole, ('"data": "(?=[0-9a-f]{64})', '"data": "0'), without=last_job))
     outcome = run("-m", *again)
     assert outcome.code == 1
     assert "learned from other data" in outcome.err
 
-    path.write_text(without_the_last_job.replace('"torch": "', '"torch": "1.'))
+    path.write_text(altered(whole, other_torch, without=last_job))
     assert run("-m", *again, "hydra.sweeper.allow_changed=true").code == 0
     assert set(statuses(path.parent).values()) == {"completed"}
 

@@ -1,5 +1,4 @@
 import csv
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
@@ -16,6 +15,7 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from mnist_exp import files
 from mnist_exp.sweep import plots, results
 from mnist_exp.sweep.results import Results
 
@@ -63,7 +63,7 @@ def bands(figure: Figure) -> int:
 def score(folder: Path, job: int, accuracy: float) -> None:
     """Change what a job reached."""
     path = folder / str(job) / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"best_val_accuracy": accuracy}))
+    path.write_text(files.seal(files.unseal(path.read_text()) | {"best_val_accuracy": accuracy}))
 
 
 def rewrite(folder: Path, job: int, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import multiprocessing
 import os
@@ -22,17 +21,16 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from mnist_exp import errors, files, record
+from mnist_exp.errors import ConfigError
 from mnist_exp.record import cores
 from mnist_exp.sweep.ledger import Job, Ledger
 
 log = logging.getLogger(__name__)
 
-STOP = ".stop"  # a file in the sweep's folder: no further job is to begin, and why
-CTRL_C = "Ctrl-C"
+STOP = ".stop"  # a file in the sweep's folder: no further job is to begin; the exit code of the sweep, or nothing
 RUNNING = ".running"  # a file that every job holds a shared lock on
 LONGEST = 2000  # letters of an error: a pipe takes 64 KB before anybody reads
-LOG = "train.log"
-INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended
+INTERRUPTED = {128 + number for number in record.STOPS}  # the exit codes of a run that was asked to stop
 CAN_FORK = sys.platform == "linux"  # macOS has fork, but not its frameworks after one
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BAR = "{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
@@ -49,7 +47,7 @@ class Task:
         self.folder, self.sweeper = Path(os.path.abspath(folder)), os.getpid()  # a job may change the directory
         self.places = {job.number: place for place, job in enumerate(jobs)}
         self.shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set[str]()
-        self.ledger, self.begun = Ledger(self.folder), time.time()
+        self.ledger, self.begun = Ledger(self.folder), time.monotonic()
         self.said = self.ledger.path.stat().st_size  # what the ledger says from here on is of this session
 
     def __call__(self, cfg: DictConfig) -> float | None:
@@ -63,13 +61,14 @@ class Task:
         _share_the_machine(cfg, self.places[number], self.workers)
         with files.locked(self.folder / RUNNING, shared=True):
             self.ledger.append({"job": number, "status": "running", "pid": os.getpid()})
-            ended = settle(folder, *self._run(cfg))
+            code, error = self._run(cfg)
+            ended = settle(folder, code, error)
             self.ledger.append({"job": number} | ended)
         self._tell(number, ended, folder)
         if ended["status"] == "failed" and self.stop_on_failure:
-            stop(self.folder, "a job failed")
+            stop(self.folder)
         if ended["status"] == "interrupted":
-            stop(self.folder, CTRL_C)
+            stop(self.folder, code)
         return ended.get("value")
 
     def is_orphaned(self) -> bool:
@@ -86,30 +85,29 @@ class Task:
             return _run_here(self.main, cfg)
         here, there = multiprocessing.Pipe(duplex=False)
         job = multiprocessing.get_context("fork").Process(target=_child, args=(self.main, cfg, there, self.workers))
-        with self._passing_ctrl_c_on(job):
+        with self._passing_stops_on(job):
             while job.is_alive():
                 job.join(timeout=1)
                 if self.is_orphaned():
-                    _signal(job)
+                    _signal(job, signal.SIGINT)
         return job.exitcode or 0, here.recv() if here.poll() else None
 
     @contextmanager
-    def _passing_ctrl_c_on(self, job: Any) -> Iterator[None]:
-        """Start the job; SIGINT goes on to it and stops the sweep, but not this process, which waits for its end."""
+    def _passing_stops_on(self, job: Any) -> Iterator[None]:
+        """Start the job; SIGINT and SIGTERM go on to it and stop the sweep, but not this process, which waits."""
 
-        def pass_on(*_: Any) -> None:
-            stop(self.folder, CTRL_C)
-            _signal(job)
+        def pass_on(number: int, _: Any) -> None:
+            stop(self.folder, 128 + number)
+            _signal(job, number)
 
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until both processes know what to do
-        before = signal.signal(signal.SIGINT, pass_on)
+        signal.pthread_sigmask(signal.SIG_BLOCK, record.STOPS)  # until both processes know what to do
         try:
-            job.start()
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            yield
+            with record.handling(pass_on):
+                job.start()
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, record.STOPS)
+                yield
         finally:
-            signal.signal(signal.SIGINT, before)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, record.STOPS)
 
     def _tell(self, number: int, ended: dict[str, Any], folder: Path) -> None:
         """A line on the console: how far the sweep is, how long it will take, and what the job came to."""
@@ -117,34 +115,37 @@ class Task:
             file.seek(self.said)
             lines = file.read().splitlines()
         over = sum(b'"status": "running"' not in line for line in lines)
-        bar = tqdm.format_meter(over, len(self.places), time.time() - self.begun, bar_format=BAR)
+        bar = tqdm.format_meter(over, len(self.places), time.monotonic() - self.begun, bar_format=BAR)
         told = f"failed: {ended['error']}" if "error" in ended else ended["status"]
         if ended["status"] == "completed":
-            facts = _summary(folder)
+            facts = record.read_summary(folder)
             val, test = facts["best_val_accuracy"], facts["test_accuracy"]
             told = f"val {val:.2%}, test {test:.2%}, {facts['seconds']:.1f} s"
         own = [word for word in HydraConfig.get().overrides.task if word not in self.shared]
         log.info(f"{bar}  #{number} {' '.join(own)}: {told}")
 
 
-def stop(sweep: Path, why: str) -> None:
-    """Have no further job of the sweep begin."""
-    (sweep / STOP).write_text(why)
+def stop(sweep: Path, code: int | None = None) -> None:
+    """Have no further job of the sweep begin, and the sweep end with an exit code, if one is given."""
+    (sweep / STOP).write_text(str(code or ""))
 
 
 def settle(folder: Path, code: int | None = None, error: str | None = None) -> dict[str, Any]:
     """How a job ended, by what it left and its exit code; None where that is not known, for its parent is gone."""
-    facts = _summary(folder)
+    try:
+        facts = record.read_summary(folder)
+    except ConfigError:  # what is damaged tells nothing
+        facts = {}
     if facts.get("status") == "completed":
         return {"status": "completed", "value": facts["best_val_loss"], "data": (facts["data"] or {}).get("sha256")}
-    if code in (None, INTERRUPTED):
+    if code is None or code in INTERRUPTED:
         return {"status": "interrupted"}
     if facts.get("status") == "failed":
         return {"status": "failed", "error": facts["error"]}
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         error = f"killed by {name}" + ": out of memory, or by somebody" * (name == "SIGKILL")
-    return {"status": "failed", "error": error or f"exit code {code}: see {folder / LOG}"}
+    return {"status": "failed", "error": error or f"exit code {code}: see {folder / record.LOG}"}
 
 
 def clear(folder: Path) -> None:
@@ -152,16 +153,8 @@ def clear(folder: Path) -> None:
     for path in folder.glob("*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != LOG:
+        elif path.name != record.LOG:
             path.unlink()
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads((folder / "summary.json").read_bytes())
-        return facts
-    except (OSError, ValueError):
-        return {}
 
 
 def _make_ready(cfg: DictConfig) -> None:
@@ -190,8 +183,9 @@ def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
 
 
 def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> None:
-    signal.signal(signal.SIGINT, _interrupt_once)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for number in record.STOPS:
+        signal.signal(number, record.stop_once)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, record.STOPS)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)  # when the parent is killed, stop cleanly
     for handler in logging.getLogger().handlers:
         if not isinstance(handler, logging.FileHandler):
@@ -203,7 +197,7 @@ def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> Non
 
         torch.set_num_interop_threads(1)  # no core is spare to make batches ready: data/batches.py
     code, error = _run_here(main, cfg)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    record.ignore_stops()
     if error:
         parent.send(error[:LONGEST])
     sys.exit(code)
@@ -211,26 +205,18 @@ def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> Non
 
 def _run_here(main: Main, cfg: DictConfig) -> tuple[int, str | None]:
     """Run the job in this process; its exit code, and what it raised in a line."""
-    before = signal.signal(signal.SIGINT, _interrupt_once)
     try:
-        main(cfg)
-    except KeyboardInterrupt:
-        return INTERRUPTED, None
+        with record.stoppable():
+            main(cfg)
+    except KeyboardInterrupt as stop:
+        return record.exit_code(stop), None
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1, None
     except Exception as error:
         return 1, errors.explain(error)
-    finally:
-        signal.signal(signal.SIGINT, before)
     return 0, None
 
 
-def _signal(job: Any) -> None:
+def _signal(job: Any, number: int) -> None:
     with suppress(ProcessLookupError):  # it has just ended
-        os.kill(job.pid, signal.SIGINT)
-
-
-def _interrupt_once(*_: Any) -> None:
-    """Ctrl-C comes from the terminal and from the parent, and the second must not disturb what the first began."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
+        os.kill(job.pid, number)

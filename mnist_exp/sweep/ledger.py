@@ -10,10 +10,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 from filelock import FileLock
 
+from mnist_exp import files, record
 from mnist_exp.errors import ConfigError
 
-NAME = "ledger.jsonl"
-VERSION = 1  # of the lines' format
+VERSION = 2  # of the lines' format
 PROGRAM = "mnist_exp"
 
 
@@ -46,7 +46,7 @@ class Ledger:
     """The file `ledger.jsonl` of a sweep's folder. Any process of the sweep may append."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / NAME
+        self.path = folder / record.LEDGER
 
     def append(self, *entries: dict[str, Any]) -> None:
         """Add a line for each entry, and return when they are on the disk. Raises OSError.
@@ -54,8 +54,8 @@ class Ledger:
         A last line that a crash or a full disk tore is cut off first.
         """
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        lines = "".join(json.dumps({"time": time} | entry) + "\n" for entry in entries)
-        with FileLock(self.path.with_name(f".{NAME}.lock")), open(self.path, "a+b") as file:
+        lines = "".join(files.seal({"time": time} | entry) + "\n" for entry in entries)
+        with FileLock(self.path.with_name(f".{record.LEDGER}.lock")), open(self.path, "a+b") as file:
             if file.tell() and not _ends_with_a_newline(file):
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
@@ -72,13 +72,14 @@ class Ledger:
         lines = self.path.read_bytes().split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or nothing
             try:
-                entry = json.loads(line)
+                if number == 1:
+                    self._require_ours(json.loads(line))
+                entry = files.unseal(line)
                 time = entry.pop("time")
                 if "job" in entry:
                     _tell(jobs, entry, time)
                 else:
                     sessions.append(entry | {"time": time})
-                    self._require_ours(sessions[0])
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 if isinstance(error, ConfigError):
                     raise

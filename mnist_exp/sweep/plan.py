@@ -19,9 +19,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mnist_exp import config, errors
+from mnist_exp import config, errors, record
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.ledger import NAME, Job, Ledger
+from mnist_exp.sweep.ledger import Job, Ledger
 
 SEED = re.compile(r"seed=(0|[1-9]\d*)")
 
@@ -78,6 +78,12 @@ class Point(NamedTuple):
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder), str(number)
         return Point(self.job._replace(number=number), Composed.of(self.job.overrides, composed))
 
+    def resuming(self, checkpoint: Path) -> Point:
+        """The same, going on from a checkpoint."""
+        composed = self.word.config()
+        composed.resume = str(checkpoint.absolute())
+        return Point(self.job, Composed.of(self.job.overrides, composed))
+
 
 def grid(arguments: Sequence[str], loader: ConfigLoader, max_jobs: int) -> list[tuple[str, ...]]:
     """Every combination of the values that a command names, the last key varying fastest. Raises ConfigError."""
@@ -131,7 +137,7 @@ def compose(composer: Composer, overrides: Sequence[str], more: Sequence[str] = 
     """Compose one job and check it. `more` are choices for this session alone. Raises what can't be composed or run."""
     with naming(overrides):
         composed = composer([*overrides, *more])
-    if "plots" not in map(key_of, (*overrides, *more)):
+    if "plots" not in map(config.key_of, (*overrides, *more)):
         composed.plots = False  # a sweep has pictures of its own
     hydra = HydraConfig.instance()
     before = hydra.cfg
@@ -159,11 +165,6 @@ def naming(overrides: Sequence[str]) -> Iterator[None]:
         raise ConfigError(
             f"{errors.explain(error)} (in the job {' '.join(overrides) or 'without overrides'})"
         ) from error
-
-
-def key_of(word: str) -> str:
-    """The key that an override is for."""
-    return word.lstrip("+~").partition("=")[0]
 
 
 def unfinished(ledger: Ledger, retry_failed: bool) -> list[tuple[str, ...]]:
@@ -199,7 +200,8 @@ def todo(
         if not job and changed and not allow_changed:
             raise ConfigError(
                 f"{' '.join(point.job.overrides)}: job {changed.number} had these overrides and another config: "
-                f"{_difference(changed.choices, point.job.choices)}; hydra.sweeper.allow_changed=true runs it anew"
+                f"{config.difference(changed.choices, point.job.choices)}; "
+                "hydra.sweeper.allow_changed=true runs it anew"
             )
         number, fresh = (job.number, fresh) if job else (fresh, fresh + 1)
         chosen.append(point.numbered(number, folder))
@@ -217,16 +219,11 @@ def replaced(points: Sequence[Point], known: dict[int, Job]) -> list[Job]:
     ]
 
 
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    return ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in keys)
-
-
 def refuse_other_versions(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise ConfigError when a sweep was begun with other versions of the code, Python or the packages."""
     if before != now:
         raise ConfigError(
-            f"the sweep was begun with other versions: {_difference(before, now)}; "
+            f"the sweep was begun with other versions: {config.difference(before, now)}; "
             "hydra.sweeper.allow_changed=true goes on, and the report says that versions are mixed"
         )
 
@@ -237,19 +234,19 @@ def find(asked: str) -> Path:
     Raises ConfigError for what is no sweep of this program.
     """
     if asked == "latest":
-        ledgers = list(Path("multirun").rglob(NAME))
+        ledgers = list(Path("multirun").rglob(record.LEDGER))
         if not ledgers:
             raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
         return max(ledgers, key=lambda path: path.stat().st_mtime).parent
     folder = Path(asked)
-    if asked and (folder / NAME).is_file():
+    if asked and (folder / record.LEDGER).is_file():
         return folder
     if not asked or not folder.is_dir():
         reason = "no such folder"
     elif (folder / "metrics.csv").exists():
-        reason = "a single run; -m resumes sweeps"
+        reason = f"a single run; without -m, python train.py resume={asked} goes on with it"
     else:
-        reason = f"no sweep of this program, for it has no {NAME}"
+        reason = f"no sweep of this program, for it has no {record.LEDGER}"
     raise ConfigError(f"resume={asked}: {reason}")
 
 

@@ -70,6 +70,7 @@ def write(folders: Sequence[Path], out: Path | None = None) -> str:
     out = out or folders[0]
     results = read(folders)
     light, dark = (plots.draw(results, dark) for dark in (False, True))
+    (out / "plots").mkdir(parents=True, exist_ok=True)
     for name, picture in light.items():
         files.write(out / "plots" / name, picture)
     files.write(out / "results.csv", to_csv(results).encode())

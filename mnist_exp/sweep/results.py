@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mnist_exp import record
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import stats
-from mnist_exp.sweep.ledger import NAME, Job, Ledger
+from mnist_exp.sweep.ledger import Job, Ledger
 
 
 class Run(NamedTuple):
@@ -55,7 +56,7 @@ def read(folders: Sequence[Path]) -> Results:
     """Read one or more sweep folders, finished or not. Raises ConfigError for a folder that is no sweep of ours."""
     sessions, runs, warnings = list[dict[str, Any]](), list[Run](), list[str]()
     for folder in folders:
-        if not (folder / NAME).is_file():
+        if not (folder / record.LEDGER).is_file():
             raise ConfigError(f"{folder}: {_what_it_is(folder)}")
         commands, jobs = Ledger(folder).read()
         sessions += commands
@@ -81,29 +82,29 @@ def read(folders: Sequence[Path]) -> Results:
 def _what_it_is(folder: Path) -> str:
     if not folder.is_dir():
         return "no such folder"
-    if (folder / "metrics.csv").exists():
+    if (folder / record.METRICS).exists():
         return "a single run, not a sweep"
-    return f"no sweep of this program: it has no {NAME}"
+    return f"no sweep of this program: it has no {record.LEDGER}"
 
 
 def _run(sweep: Path, job: Job) -> Run:
     folder = sweep / str(job.number)
     try:
-        summary = json.loads((folder / "summary.json").read_bytes())
-    except (OSError, ValueError):
-        summary = None
-    return Run(sweep, folder, job, summary if isinstance(summary, dict) else {}, _curves(folder / "metrics.csv"))
+        summary = record.read_summary(folder)
+    except (OSError, ConfigError):
+        summary = {}
+    return Run(sweep, folder, job, summary, _curves(folder / record.METRICS))
 
 
 def _curves(path: Path) -> dict[str, list[float]]:
-    """The columns of metrics.csv, without a last line that is torn."""
+    """The columns of metrics.csv, without a last line that is torn; none where it is damaged."""
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))
-    except OSError:
+        whole = [row for row in rows if all(row.values())]
+        return {key: [float(row[key]) for row in whole] for key in (record.COLUMNS if whole else ())}
+    except (OSError, ValueError, KeyError, csv.Error):
         return {}
-    whole = [row for row in rows if all(row.values())]
-    return {key: [float(row[key]) for row in whole] for key in (whole[0] if whole else {})}
 
 
 def _swept(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -151,4 +152,8 @@ def _mixes(runs: Sequence[Run]) -> list[str]:
     for name in sorted({run.summary["data"]["name"] for run in runs}):
         if len({run.summary["data"]["sha256"] for run in runs if run.summary["data"]["name"] == name}) > 1:
             warnings.append(f"runs on different contents of {name}")
+    changed = [run.folder for run in runs if any(session["changed"] for session in run.summary.get("resumed") or ())]
+    if changed:
+        told = ", ".join(map(str, changed))
+        warnings.append(f"went on under other versions, threads or devices than they began with: {told}")
     return warnings

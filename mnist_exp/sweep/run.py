@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -23,7 +22,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
-from mnist_exp import config, errors, files, record
+from mnist_exp import config, errors, files, record, resume
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import jobs, plan
 from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger
@@ -77,12 +76,12 @@ def _asked_for(
     """The sweep's folder and its jobs, composed and checked, each choice once. Raises ConfigError."""
     if OmegaConf.to_container(master.hydra.sweep, resolve=False)["subdir"] != "${hydra.job.num}":  # type: ignore
         raise ConfigError("hydra.sweep.subdir: can't be changed, for a sweep finds its jobs by their numbers")
-    resume = [word for word in arguments if plan.key_of(word) == "resume" and word != "resume=null"]
-    if resume and master.resume is None:
-        raise ConfigError(f"{resume[0]}: takes the folder of one sweep, or latest")
-    if resume:
+    asked = [word for word in arguments if config.key_of(word) == "resume" and word != "resume=null"]
+    if asked and master.resume is None:
+        raise ConfigError(f"{asked[0]}: takes the folder of one sweep, or latest")
+    if asked:
         folder = plan.find(master.resume)
-        more = _for_this_session([word for word in arguments if word not in resume], loader)
+        more = _for_this_session([word for word in arguments if word not in asked], loader)
         wanted = plan.unfinished(Ledger(folder), options.retry_failed)
     else:
         folder, more = Path(master.hydra.sweep.dir), []
@@ -91,7 +90,7 @@ def _asked_for(
     composer = plan.Composer(loader, master)
     composed = [plan.compose(composer, overrides, more) for overrides in bar]
     points = list({point.job.config_id: point for point in reversed(composed)}.values())[::-1]  # the first of equals
-    if not resume:
+    if not asked:
         log.info(plan.announcement(points))
     return folder, points
 
@@ -99,7 +98,7 @@ def _asked_for(
 def _for_this_session(arguments: list[str], loader: ConfigLoader) -> list[str]:
     """Choices that may be added when a sweep goes on; raises ConfigError for those that would change its results."""
     for override in OverridesParser.create(config_loader=loader).parse_overrides(arguments):
-        if plan.key_of(str(override.input_line)) not in config.NOT_IDENTITY or override.is_sweep_override():
+        if config.key_of(str(override.input_line)) not in config.NOT_IDENTITY or override.is_sweep_override():
             raise ConfigError(
                 f"{override.input_line}: a sweep goes on with its own choices; only {', '.join(config.NOT_IDENTITY)} "
                 "may change, to one value. For new points type the whole grid again, with hydra.sweep.dir=FOLDER"
@@ -168,11 +167,19 @@ def _begin(points: Sequence[plan.Point], folder: Path, options: Options) -> list
         "allow_changed": options.allow_changed,
         "new": sum(point.job.number not in known for point in todo),  # without all of these, the list is torn
     }
-    for point in todo:
-        jobs.clear(folder / str(point.job.number))
+    todo = [_ready(point, folder, known) for point in todo]
     replaced = [{"job": job.number, "status": "replaced"} for job in plan.replaced(todo, known)]
     Ledger(folder).append(session, *replaced, *(point.job.introduction() for point in todo))
     return todo
+
+
+def _ready(point: plan.Point, folder: Path, known: dict[int, Job]) -> plan.Point:
+    """The job as it is to run: on from its last checkpoint where it was interrupted, else from the start."""
+    job = folder / str(point.job.number)
+    if point.job.number in known and known[point.job.number].status == "interrupted" and (job / resume.LAST).is_file():
+        return point.resuming(job / resume.LAST)
+    jobs.clear(job)
+    return point
 
 
 def _settle(folder: Path) -> None:
@@ -218,7 +225,7 @@ def _launch(
     hydra_context = HydraContext(cast(ConfigLoader, plan.ComposedOnce(folder / jobs.STOP)), context.callbacks)
     launcher = Plugins.instance().instantiate_launcher(hydra_context, task, master)
     tried = Counter[int]()
-    with _ctrl_c_stops(folder), suppress(plan.Stop):
+    with record.handling(_stop(folder)), suppress(plan.Stop):
         while todo and (error := _broke(launcher, todo, Ledger(folder))):
             _settle(folder)
             told = Ledger(folder).read()[1]
@@ -229,8 +236,7 @@ def _launch(
             given_up = {number for number, times in tried.items() if times > 1}
             Ledger(folder).append(*({"job": number, "status": "failed", "error": error} for number in given_up))
             todo = [point for point in todo if point.job.number not in given_up]
-            for point in todo:
-                jobs.clear(folder / str(point.job.number))
+            todo = [_ready(point, folder, told) for point in todo]
     _settle(folder)
 
 
@@ -247,30 +253,24 @@ def _broke(launcher: Launcher, todo: Sequence[plan.Point], ledger: Ledger) -> st
     return None
 
 
-@contextmanager
-def _ctrl_c_stops(folder: Path) -> Iterator[None]:
-    """On Ctrl-C let no further job begin, give those that run the time to close their folders, and raise Stop.
-
-    (While this process waits for a job, its Task is in charge of Ctrl-C.)
+def _stop(folder: Path) -> Callable[[int, Any], None]:
+    """What a signal that asks the sweep to stop does: no further job begins, those that run get the time to close their
+    folders, and Stop is raised. (While this process waits for a job, its Task is in charge.)
     """
 
-    def stop(*_: Any) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        jobs.stop(folder, jobs.CTRL_C)
+    def stop(number: int, _: Any) -> None:
+        record.ignore_stops()
+        jobs.stop(folder, 128 + number)
         deadline, signalled = time.monotonic() + PATIENCE, set[int]()
         while (running := _pids(folder)) and time.monotonic() < deadline:
             for pid in running - signalled:  # in a terminal they have it already, and a second does no harm
                 with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGINT)
+                    os.kill(pid, number)
             signalled |= running
             time.sleep(0.05)
         raise plan.Stop
 
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return stop
 
 
 def _pids(folder: Path) -> set[int]:
@@ -289,9 +289,9 @@ def _end(folder: Path, numbers: Sequence[int]) -> None:
     from mnist_exp.sweep import report
 
     stop = folder / jobs.STOP
-    interrupted = stop.exists() and stop.read_text() == jobs.CTRL_C
-    if interrupted:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cost the report
+    code = int(stop.read_text() or 0) if stop.exists() else 0
+    if code:
+        record.ignore_stops()  # a second Ctrl-C must not cost the report
     told = [job for job in Ledger(folder).read()[1].values() if job.status != "replaced"]
     failed = [job for job in told if job.status == "failed"]
     flags = plan.kept_flags(sys.argv[1:])
@@ -310,7 +310,5 @@ def _end(folder: Path, numbers: Sequence[int]) -> None:
     except OSError as error:
         log.error(f"no report: {errors.explain(error)}")
         succeeded = False
-    if interrupted:
-        sys.exit(130)
-    if not succeeded:
-        sys.exit(1)
+    if code or not succeeded:
+        sys.exit(code or 1)

@@ -1,0 +1,459 @@
+"""Runs that go on: killed at any moment and resumed, they end with the bits of a run that nobody disturbed."""
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import TINY, Outcome
+from test_config import OPTIONS
+from test_train import metrics, summary
+
+from mnist_exp import checkpoint, files, record
+from mnist_exp.data.batches import TrainingBatches
+from mnist_exp.sweep import jobs, plots
+
+Run = Callable[..., Outcome]
+
+
+class Killed(BaseException):
+    """As SIGKILL does: nobody gets to write a last word."""
+
+
+def learned(folder: Path) -> Any:
+    """All of a run that must come out the same again, to the bit."""
+    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in metrics(folder)]
+    told = {"seconds", "images_per_second", "resumed", "checksum"}
+    facts = {key: value for key, value in summary(folder).items() if key not in told}
+    return rows, facts, *(state(folder / "checkpoints" / name) for name in ("last.pt", "best.pt"))
+
+
+def state(path: Path) -> Any:
+    kept = {key: value for key, value in checkpoint.load(path).items() if key not in ("seconds", "resumed")}
+    kept["rows"] = [row[:-1] for row in kept["rows"]]
+    return plain(kept)
+
+
+def plain(value: Any) -> Any:
+    """Tensors as lists, so that == compares them."""
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), value.tolist())
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], list[str]]]:
+    """Kill the process at its n-th event: a batch, or before or after a file's sync, its renaming, a row's record."""
+    plain = {"fsync": os.fsync, "replace": os.replace, "epoch": record.Run.epoch, "batches": TrainingBatches.__iter__}
+    events = list[str]()
+    stop = [None]
+
+    def event(name: str) -> None:
+        events.append(name)
+        if len(events) == stop[0]:
+            raise Killed(name)
+
+    def around(name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            event(f"before {name}")
+            result = plain[name](*arguments)
+            event(f"after {name}")
+            return result
+
+        return call
+
+    def batches(self: TrainingBatches) -> Iterator[Any]:
+        for number, batch in enumerate(plain["batches"](self)):
+            if number in (0, 3):
+                event("batch")
+            yield batch
+
+    monkeypatch.setattr(os, "fsync", around("fsync"))
+    monkeypatch.setattr(os, "replace", around("replace"))
+    monkeypatch.setattr(record.Run, "epoch", around("epoch"))
+    monkeypatch.setattr(TrainingBatches, "__iter__", batches)
+
+    def at(moment: int | None) -> list[str]:
+        events.clear()
+        stop[0] = moment
+        return events
+
+    yield at
+    monkeypatch.undo()
+
+
+SMALL = [*TINY, "epochs=3", "data.batch_size=200", "augmentation=rotate_crop", "model.dropout=0.3"]
+
+
+def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(run: Run, kill_at) -> None:
+    events = kill_at(None)
+    run(*SMALL, "hydra.run.dir=outputs/a/whole")
+    moments, expected = len(events), learned(Path("outputs/a/whole"))
+    assert moments > 30
+    for moment in range(1, moments + 1):
+        kill_at(moment)
+        with pytest.raises(Killed):
+            run(*SMALL, f"hydra.run.dir=outputs/a/{moment}")
+        kill_at(None)
+        outcome = run(f"resume=outputs/a/{moment}")
+        assert outcome.code == 0, (moment, outcome)
+        assert learned(Path(f"outputs/a/{moment}")) == expected, moment
+    assert "resumed after epoch 1" in (Path("outputs/a") / str(moments // 2) / "train.log").read_text()
+
+
+def parts() -> list[str]:
+    kept = [path for path in OPTIONS if path.parent.name in ("optimizer", "schedule", "augmentation", "model", "loss")]
+    return [f"{path.parent.name}={path.stem}" for path in kept] + ["activation=prelu", "model.dropout=0.5"]
+
+
+@pytest.mark.parametrize("part", parts())
+def test_every_part_is_resumed_to_the_bit_after_many_kills(part: str, run: Run, kill_at) -> None:
+    """Lenet needs images that digits are not: it gets them from the crop's frame."""
+    words = [
+        word for word in SMALL if not word.startswith("model.hidden_layers") or "model" not in part.partition("=")[0]
+    ]
+    if part == "model=lenet":
+        words = [*words, "augmentation.crop.size=12"]
+    if part == "model=mlp":
+        part = "model.hidden_layers=[16]"
+    if part == "model=linear":
+        words = [word for word in words if not word.startswith("model.dropout")]
+    if part.startswith("augmentation"):
+        words = [word for word in words if not word.startswith("augmentation")]
+    words = [*words, part]
+    events = kill_at(None)
+    outcome = run(*words, "hydra.run.dir=outputs/a/whole")
+    assert outcome.code == 0, outcome.err
+    first, second = (len(events) * 4 // 9, len(events) // 5)
+    kill_at(first)
+    with pytest.raises(Killed):
+        run(*words, "hydra.run.dir=outputs/a/it")
+    kill_at(second)
+    with pytest.raises(Killed):
+        run("resume=outputs/a/it")
+    kill_at(None)
+    assert run("resume=outputs/a/it").code == 0
+    assert learned(Path("outputs/a/it")) == learned(Path("outputs/a/whole"))
+    assert 1 <= len(summary(Path("outputs/a/it"))["resumed"]) <= 2
+
+
+def test_trained_longer_a_run_equals_one_that_was_as_long_from_the_start(run: Run) -> None:
+    run(*SMALL, "epochs=5", "hydra.run.dir=outputs/a/long")
+    run(*SMALL, "hydra.run.dir=outputs/a/short")
+    outcome = run("resume=outputs/a/short", "epochs=5")
+    assert outcome.code == 0, outcome.err
+    assert "resumed after epoch 3" in outcome.out
+    assert learned(Path("outputs/a/short")) == learned(Path("outputs/a/long"))
+    assert "epochs: 5" in Path("outputs/a/short/.hydra/config.yaml").read_text()
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "onecycle"])
+def test_longer_is_refused_where_the_schedule_would_have_been_another(schedule: str, run: Run) -> None:
+    run(*SMALL, f"schedule={schedule}", "hydra.run.dir=outputs/a/it")
+    before = contents(Path("outputs/a/it"))
+    outcome = run("resume=outputs/a/it", "epochs=5")
+    assert outcome.code == 1
+    assert f"epochs=5: {schedule} spreads its learning rates over all epochs" in outcome.err
+    assert contents(Path("outputs/a/it")) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file but the log, which tells of what was refused as well."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"}
+
+
+@pytest.fixture
+def interrupted(run: Run, kill_at) -> Path:
+    """The folder of a run that was killed in its third epoch."""
+    kill_at(None)
+    events = kill_at(None)
+    run(*SMALL, "hydra.run.dir=outputs/a/whole")
+    kill_at(len(events) - [*reversed(events)].index("batch"))
+    with pytest.raises(Killed):
+        run(*SMALL, "hydra.run.dir=outputs/a/it")
+    kill_at(None)
+    return Path("outputs/a/it")
+
+
+def test_a_finished_run_says_so_and_does_nothing(run: Run) -> None:
+    (folder,) = run(*SMALL).folders
+    before = contents(folder) | {folder / "train.log": (folder / "train.log").read_bytes()}
+    for words in ([f"resume={folder}"], ["resume=latest"], [f"resume={folder}", "threads=2"]):
+        outcome = run(*words)
+        assert (outcome.code, outcome.err) == (0, "")
+        assert re.fullmatch(
+            r".*: completed, with \d\d\.\d\d% on the test set; epochs=N trains it longer\n", outcome.out
+        )
+    assert contents(folder) | {folder / "train.log": (folder / "train.log").read_bytes()} == before
+
+
+def test_the_latest_run_is_the_one_at_work_last(run: Run, interrupted: Path) -> None:
+    run(*TINY)
+    (interrupted / "metrics.csv").touch()
+    assert "resumed after epoch 2" in run("resume=latest").out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["optimizer=sgd"],
+            "optimizer=sgd: a run goes on with its own choices, in its own folder; only epochs, device",
+        ),
+        (["optimizer.lr=0.1"], "optimizer.lr=0.1: a run goes on with its own choices"),
+        (["+optimizer.amsgrad=true"], "+optimizer.amsgrad=true: a run goes on with its own choices"),
+        (["~schedule"], "~schedule: a run goes on with its own choices"),
+        (["seed=1"], "seed=1: a run goes on with its own choices"),
+        (["hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere: a run goes on with its own choices, in its own folder"),
+        (["epochs=1"], "epochs=1: the run has 2 behind it"),
+        (["epochs=0"], "epochs=0: must be 1 or more"),
+        (["device=tpu"], "device=tpu: torch finds"),
+    ],
+)
+def test_what_can_not_change_any_more_is_refused_by_name(
+    words: list[str], told: str, run: Run, interrupted: Path
+) -> None:
+    before = contents(interrupted)
+    outcome = run(f"resume={interrupted}", *words)
+    assert outcome.code == 1
+    assert told in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert contents(interrupted) == before
+    assert not Path("elsewhere").exists()
+
+
+def test_what_does_not_change_the_past_may_change_and_is_told(run: Run, interrupted: Path) -> None:
+    outcome = run(f"resume={interrupted}", "threads=2", "plots=true", "data.root=elsewhere", "device=cpu")
+    assert outcome.code == 0, outcome.err
+    assert "threads was 1 and is 2: from here on the same bits can't be promised" in outcome.out
+    assert summary(interrupted)["resumed"] == [{"after_epoch": 2, "changed": {"threads": [1, 2]}}]
+    assert (interrupted / "plots" / "curves.png").exists()
+
+
+def test_other_versions_are_told(run: Run, interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "versions", lambda: {"torch": "9"})
+    outcome = run(f"resume={interrupted}")
+    assert outcome.code == 0
+    assert "'torch': '9'}: from here on the same bits can't be promised" in outcome.out
+
+
+def test_other_data_are_refused(run: Run, interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mnist_exp.data import sources
+
+    digits = sources.digits
+
+    def altered(root: str) -> sources.Images:
+        return digits(root)._replace(sha256="0" * 64)
+
+    altered.__module__, altered.__qualname__ = "mnist_exp.data.sources", "digits"
+    monkeypatch.setattr(sources, "digits", altered)
+    outcome = run(f"resume={interrupted}")
+    assert outcome.code == 1
+    assert "data: the run learned from digits with SHA-256" in outcome.err
+
+
+def test_a_run_that_is_alive_is_left_alone(run: Run, interrupted: Path) -> None:
+    before = contents(interrupted)
+    with files.locked(interrupted / "train.log"):
+        outcome = run(f"resume={interrupted}")
+    assert outcome.code == 1
+    assert "another process is at work on this run" in outcome.err
+    assert contents(interrupted) == before
+
+
+def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
+    record.claim(tmp_path / "it")
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        record.claim(tmp_path / "it")
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("nowhere", "resume=nowhere: no such file or folder"),
+        ("", "resume=: no such file or folder"),
+        ("latest", "resume=latest: no run under"),
+        (".", "resume=.: no run of this program, for it has no metrics.csv"),
+        ("sweep", "resume=sweep: a sweep; python train.py -m resume=sweep goes on with it"),
+        ("sweep/0", "a job of a sweep; python train.py -m resume="),
+        ("foreign", "damaged, or not of this program: "),
+        ("begun", "not there; the run was killed before it began"),
+    ],
+)
+def test_what_is_no_run_is_told_apart(asked: str, told: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "sweep" / "0").mkdir(parents=True)
+    (tmp_path / "sweep" / "ledger.jsonl").touch()
+    (tmp_path / "foreign" / ".hydra").mkdir(parents=True)
+    (tmp_path / "foreign" / "metrics.csv").touch()
+    (tmp_path / "foreign" / ".hydra" / "config.yaml").write_text("lr: 1\n")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "metrics.csv").touch()
+    outcome = run(f"resume={asked}")
+    assert outcome.code == 1
+    assert told in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_a_torn_or_altered_metrics_csv_is_made_whole(run: Run, interrupted: Path) -> None:
+    path = interrupted / "metrics.csv"
+    whole = path.read_bytes()
+    for damaged in (whole[:-5], whole[:10], b"", whole + b"3,0.1", b"rubbish", whole.replace(b"0.0", b"9.0")):
+        copy = Path("copy") / str(len(damaged))
+        shutil.copytree(interrupted, copy)
+        (copy / "metrics.csv").write_bytes(damaged)
+        assert run(f"resume={copy}").code == 0
+        assert learned(copy) == learned(Path("outputs/a/whole"))
+
+
+def test_an_altered_config_is_refused(run: Run, interrupted: Path) -> None:
+    path = interrupted / ".hydra" / "config.yaml"
+    whole = path.read_text()
+    for before, after, told in (
+        ("lr: 0.001", "lr: 0.003", "of a run with other choices: optimizer.lr was 0.001 and is 0.003"),
+        ("epochs: 3", "epochs: 7", "epochs was 3 and is 7; say epochs=N, whichever is meant"),
+        ("seed: 0", "seed: [", "config.yaml: damaged, "),
+        (
+            "torch.optim.Adam",
+            "os.system",
+            "optimizer._target_ was torch.optim.Adam and is os.system|_target_=os.system",
+        ),
+        ("seed: 0", "seed: !!python/object/apply:os.system ['touch ran']", "config.yaml: damaged, could not determine"),
+        ("seed: 0", "seed: 0\nhydra: {run: {dir: x}}", "config.yaml: damaged, or not of this program: hydra"),
+        ("plots: false", "plots: fals\0", "config.yaml: damaged, "),
+        (whole[400:], "", "config.yaml: damaged, or not of this program: "),
+    ):
+        path.write_text(whole.replace(before, after, 1))
+        outcome = run(f"resume={interrupted}")
+        assert outcome.code == 1
+        assert any(it in outcome.err for it in told.split("|")), outcome.err
+        assert len(outcome.err.splitlines()) == 1
+    assert not Path("ran").exists()
+    path.write_text(whole)
+    assert run(f"resume={interrupted}").code == 0
+    assert learned(interrupted) == learned(Path("outputs/a/whole"))
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch ran",)
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(run: Run, interrupted: Path) -> None:
+    last = interrupted / "checkpoints" / "last.pt"
+    whole = last.read_bytes()
+    run(*SMALL, "seed=1", "hydra.run.dir=outputs/a/other")
+    other = Path("outputs/a/other/checkpoints/last.pt")
+    foreign = Path("foreign.pt")
+    torch.save({"model": Evil()}, foreign)
+    for content, told in (
+        (whole[:-1], "no checkpoint of this program, or cut short"),
+        (whole[:4096], "no checkpoint of this program, or cut short"),
+        (b"", "no checkpoint of this program, or cut short"),
+        (whole[:500] + bytes([whole[500] ^ 1]) + whole[501:], "altered or damaged, for its checksum does not agree"),
+        (foreign.read_bytes(), "no checkpoint of this program, or cut short"),
+        (bytes(checkpoint.pack({"format": 1, "model": Evil()})), "holds more than numbers and text, so it is not read"),
+        (bytes(checkpoint.pack({"format": 2})), "of another format; this version reads 1"),
+        (other.read_bytes(), "of a run with other choices: seed was 1 and is 0"),
+        (os.urandom(5000), "no checkpoint of this program, or cut short"),
+    ):
+        last.write_bytes(content)
+        before = contents(interrupted)
+        outcome = run(f"resume={interrupted}")
+        assert outcome.code == 1
+        assert f"last.pt: {told}" in outcome.err
+        assert len(outcome.err.splitlines()) == 1
+        assert contents(interrupted) == before
+    assert not Path("ran").exists()
+    last.unlink()
+    assert "last.pt is gone; resume=" in run(f"resume={interrupted}").err
+    best = interrupted / "checkpoints" / "best.pt"
+    assert run(f"resume={best}").code == 0
+    assert learned(interrupted) == learned(Path("outputs/a/whole"))
+
+
+def test_a_damaged_best_checkpoint_is_told_before_it_is_needed(run: Run) -> None:
+    """A learning rate that soon spoils what was learned: the best epoch is not the last one."""
+    words = [*TINY, "epochs=6", "optimizer=sgd", "optimizer.lr=1.2", "hydra.run.dir=outputs/a/it"]
+    run(*words)
+    best = Path("outputs/a/it/checkpoints/best.pt")
+    assert checkpoint.load(best)["epoch"] < 6
+    best.write_bytes(best.with_name("last.pt").read_bytes())
+    assert "best.pt: not of epoch" in run("resume=outputs/a/it", "epochs=7").err
+    best.write_bytes(b"")
+    assert "best.pt: no checkpoint of this program" in run("resume=outputs/a/it", "epochs=7").err
+
+
+def test_an_altered_summary_is_told_or_made_anew(run: Run) -> None:
+    (folder,) = run(*SMALL).folders
+    path = folder / "summary.json"
+    path.write_text(path.read_text().replace('"test_errors": ', '"test_errors": 1'))
+    assert "summary.json is damaged: its checksum does not agree" in run(f"resume={folder}").err
+    expected = learned(folder)[2:]
+    path.unlink()
+    assert run(f"resume={folder}").code == 0
+    assert learned(folder)[2:] == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_with_its_epochs_safe(
+    number: int, run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(*SMALL, "hydra.run.dir=outputs/a/whole")
+    handlers = {each: signal.getsignal(each) for each in record.STOPS}
+    batches = TrainingBatches.__iter__
+
+    def asked_to_stop(self: TrainingBatches) -> Iterator[Any]:
+        for batch in batches(self):
+            if len(metrics(Path("outputs/a/it"))) == 1:
+                signal.raise_signal(number)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingBatches, "__iter__", asked_to_stop)
+        outcome = run(*SMALL, "hydra.run.dir=outputs/a/it")
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+    assert (outcome.code, outcome.err) == (128 + number, "")
+    assert "interrupted; to go on: python train.py resume=" in outcome.out
+    assert (summary(Path("outputs/a/it"))["status"], summary(Path("outputs/a/it"))["epochs"]) == ("interrupted", 1)
+    assert run("resume=outputs/a/it").code == 0
+    assert learned(Path("outputs/a/it")) == learned(Path("outputs/a/whole"))
+
+
+def test_a_folder_that_is_deleted_under_its_run_stays_deleted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    epoch = record.Run.epoch
+
+    def delete(self: record.Run, row: Any) -> None:
+        epoch(self, row)
+        shutil.rmtree(self.folder)
+
+    monkeypatch.setattr(record.Run, "epoch", delete)
+    outcome = run(*SMALL, "hydra.run.dir=outputs/a/it")
+    assert outcome.code == 1
+    assert re.fullmatch(r"error: \S+/outputs/a/it/checkpoints: No such file or directory\n?", outcome.err)
+    assert not Path("outputs/a/it").exists()
+
+
+def test_an_interrupted_job_of_a_sweep_goes_on_from_its_checkpoint(
+    run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "CAN_FORK", False)
+    monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+    words = ["-m", *[word for word in SMALL if not word.startswith("plots")], "seed=0,1,2"]
+    events = kill_at(None)
+    run(*words, "hydra.sweep.dir=whole")
+    kill_at(len(events) // 2)
+    with pytest.raises(Killed):
+        run(*words, "hydra.sweep.dir=it")
+    kill_at(None)
+    assert run("-m", "resume=it").code == 0
+    for number in range(3):
+        assert learned(Path("it", str(number))) == learned(Path("whole", str(number)))
+    assert [len(summary(Path("it", str(number)))["resumed"]) for number in range(3)] == [0, 1, 0]
