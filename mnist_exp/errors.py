@@ -18,13 +18,14 @@ class ConfigError(ValueError):
 
 
 # What a user can mend: their choices, their disk, a loss that ran away. Anything else is our fault: a traceback.
-MENDABLE = (ConfigError, OSError, FloatingPointError, HydraException, OmegaConfBaseException)
+MENDABLE = (ConfigError, OSError, MemoryError, FloatingPointError, HydraException, OmegaConfBaseException)
 COMPOSERS = ("hydra.", "omegaconf.")  # what these raise, of whatever type, comes from a command line or a config
 
 
 def is_mendable(error: BaseException) -> bool:
     """Whether one line is enough: a user's error, whose traceback nobody asked for."""
-    return not FULL and (isinstance(error, MENDABLE) or _raised_in(error).startswith(COMPOSERS))
+    mendable = isinstance(error, MENDABLE) or _is_of_memory(error) or _raised_in(error).startswith(COMPOSERS)
+    return mendable and not FULL
 
 
 def explain(error: BaseException) -> str:
@@ -35,6 +36,11 @@ def explain(error: BaseException) -> str:
         return f"{group}={option}: no such option, choose from {', '.join(sorted(error.options))}{hint}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if _is_of_memory(error):
+        said = str(error).strip().partition("\n")[0]
+        return f"out of memory: {said}; smaller layers, a smaller data.batch_size or less padding take less".replace(
+            ": ;", ";"
+        )
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
         return f"{cause.full_key}: no such key, choose from {', '.join(map(str, cause.parent_node))}"
@@ -68,6 +74,11 @@ class NoTraceback(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the console shows the record."""
         return record.exc_info is None
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether there was too little of it; PyTorch says so in a RuntimeError, on a GPU and on a CPU in other words."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
 
 
 def _raised_in(error: BaseException) -> str:

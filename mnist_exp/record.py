@@ -100,6 +100,8 @@ class Run:
         """Make the folder ready for the epochs that `identity` (config.identity) asks for, over so many images."""
         self.identity, self.images, self.may_write = identity, images, True
         (self.folder / "summary.json").unlink(missing_ok=True)  # of a session before this one
+        for left in self.folder.rglob(".*.tmp"):  # by one that was killed as it wrote
+            left.unlink()
         files.write(self.folder / METRICS, "".join(map(_line, [COLUMNS, *self.rows])).encode())
 
     def epoch(self, row: Row) -> None:

@@ -14,7 +14,7 @@ def uniform(low: float, high: float, seed: int, count: int = 103) -> Tensor:
 
 
 def assert_equal(ours: Tensor, theirs: list[Tensor], exact: list[Tensor]) -> None:
-    """To the bit, but where the exact grey value, in float64, lies between two: CPUs differ there, torchvision as well."""
+    """To the bit, but where the exact grey value, in float64, lies between two: CPUs differ there, torchvision too."""
     differs = ours != torch.stack(theirs)
     ties = ((torch.stack(exact) % 1) - 0.5).abs() < 1e-4
     assert not (differs & ~ties).any()

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import TINY, Outcome
+from runs import contents, learned, metrics, summary
 from test_config import OPTIONS
-from test_train import metrics, summary
 
 from mnist_exp import checkpoint, files, record
 from mnist_exp.data.batches import TrainingBatches
@@ -23,29 +23,6 @@ Run = Callable[..., Outcome]
 
 class Killed(BaseException):
     """As SIGKILL does: nobody gets to write a last word."""
-
-
-def learned(folder: Path) -> Any:
-    """All of a run that must come out the same again, to the bit."""
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in metrics(folder)]
-    told = {"seconds", "images_per_second", "resumed", "checksum"}
-    facts = {key: value for key, value in summary(folder).items() if key not in told}
-    return rows, facts, *(state(folder / "checkpoints" / name) for name in ("last.pt", "best.pt"))
-
-
-def state(path: Path) -> Any:
-    kept = {key: value for key, value in checkpoint.load(path).items() if key not in ("seconds", "resumed")}
-    kept["rows"] = [row[:-1] for row in kept["rows"]]
-    return plain(kept)
-
-
-def plain(value: Any) -> Any:
-    """Tensors as lists, so that == compares them."""
-    if isinstance(value, torch.Tensor):
-        return (str(value.dtype), value.tolist())
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.fixture
@@ -162,11 +139,6 @@ def test_longer_is_refused_where_the_schedule_would_have_been_another(schedule: 
     assert outcome.code == 1
     assert f"epochs=5: {schedule} spreads its learning rates over all epochs" in outcome.err
     assert contents(Path("outputs/a/it")) == before
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    """Every file but the log, which tells of what was refused as well."""
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"}
 
 
 @pytest.fixture

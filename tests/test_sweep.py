@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from conftest import ROOT, TINY, Outcome
 from omegaconf import OmegaConf
-from test_train import bits, summary
+from runs import learned as bits
+from runs import summary
 
 from mnist_exp import files, record
 from mnist_exp.sweep import jobs, plan, plots, report

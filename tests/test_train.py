@@ -1,7 +1,5 @@
 """train.py as a user meets it: commands in, run folders, words and exit codes out."""
 
-import csv
-import json
 import os
 import re
 import runpy
@@ -15,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome
+from runs import learned as bits
+from runs import metrics, summary
 
 Run = Callable[..., Outcome]
 
@@ -25,26 +25,6 @@ SUMMARY = (
     "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
     "data", "resumed", "checksum",
 )  # fmt: skip
-
-
-NOT_BITS = ("seconds", "images_per_second", "checksum")
-
-
-def metrics(folder: Path) -> list[dict[str, str]]:
-    with open(folder / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def summary(folder: Path) -> dict:
-    return json.loads((folder / "summary.json").read_text())
-
-
-def bits(folder: Path) -> tuple[list, dict, list]:
-    """All of a run that must come out the same again."""
-    rows = [{key: value for key, value in row.items() if key != "seconds"} for row in metrics(folder)]
-    facts = {key: value for key, value in summary(folder).items() if key not in NOT_BITS}
-    weights = torch.load(folder / "checkpoints" / "best.pt", weights_only=True)["model"]
-    return rows, facts, [(name, tensor.tolist()) for name, tensor in weights.items()]
 
 
 def test_the_run_folder_is_as_promised(run: Run) -> None:
@@ -272,7 +252,7 @@ def test_ctrl_c_keeps_what_was_learned(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "epochs=1000000", "hydra.run.dir=here"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not (tmp_path / "here" / "checkpoints" / "last.pt").exists():
+        while not (tmp_path / "here" / "checkpoints" / "best.pt").exists():
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
