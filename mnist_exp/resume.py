@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # it imports torch
 log = logging.getLogger(__name__)
 
 CONFIG = Path(".hydra", "config.yaml")
+OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config: where it is, the config is whole
 LAST = Path("checkpoints", "last.pt")
 
 
@@ -63,6 +64,8 @@ def find(asked: str) -> Path:
         reason = f"no run of this program, for it has no {record.METRICS}"
     elif not checkpoint.exists() and _has_rows(folder / record.METRICS):
         reason = f"{checkpoint} is gone; resume={folder / 'checkpoints' / 'best.pt'} goes back to the best epoch"
+    elif not checkpoint.exists() and not (folder / OVERRIDES).is_file():
+        reason = "the run was stopped before it began; delete the folder, and type the run's command again"
     else:
         return checkpoint
     raise ConfigError(f"resume={asked}: {reason}")
@@ -107,8 +110,6 @@ def _config(path: Path) -> DictConfig:
     """The config that a run was begun with."""
     try:
         found = cast(DictConfig, OmegaConf.load(path))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: not there; the run was killed before it began, so type its command again") from None
     except Exception as error:
         raise ConfigError(f"{path}: damaged, {' '.join(str(error).split())}") from error
     known, there = set(config.Config.__dataclass_fields__), set(found) if isinstance(found, DictConfig) else set()

@@ -256,7 +256,7 @@ def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
         ("sweep", "resume=sweep: a sweep; python train.py -m resume=sweep goes on with it"),
         ("sweep/0", "a job of a sweep; python train.py -m resume="),
         ("foreign", "damaged, or not of this program: "),
-        ("begun", "not there; the run was killed before it began"),
+        ("begun", "resume=begun: the run was stopped before it began; delete the folder"),
     ],
 )
 def test_what_is_no_run_is_told_apart(asked: str, told: str, run: Run, tmp_path: Path) -> None:
@@ -265,6 +265,7 @@ def test_what_is_no_run_is_told_apart(asked: str, told: str, run: Run, tmp_path:
     (tmp_path / "foreign" / ".hydra").mkdir(parents=True)
     (tmp_path / "foreign" / "metrics.csv").touch()
     (tmp_path / "foreign" / ".hydra" / "config.yaml").write_text("lr: 1\n")
+    (tmp_path / "foreign" / ".hydra" / "overrides.yaml").touch()
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "metrics.csv").touch()
     outcome = run(f"resume={asked}")

@@ -1,0 +1,140 @@
+"""Signals at random moments: SIGKILL, SIGTERM, SIGINT; and inside the writing of a file."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from runs import learned
+
+from mnist_exp import files
+from tests.torture.forks import CHANCE, RECIPES, TINY, Tally, folder, run, run_and_signal, undisturbed
+
+EPOCHS = 8
+MOST = 4  # times that one run is killed
+
+
+def _references() -> dict[int, tuple[list[str], Any, float]]:
+    """Each recipe with what it comes to when nobody disturbs it, and how long that takes."""
+    found = {}
+    for number, recipe in enumerate(RECIPES):
+        words = [*TINY, f"epochs={EPOCHS}", "plots=false", *recipe]
+        seconds = undisturbed(words, f"outputs/whole/{number}")
+        found[number] = (words, learned(Path(f"outputs/whole/{number}")), seconds)
+    return found
+
+
+def _finish(where: str, words: list[str], expected: Any, tally: Tally, what: str) -> None:
+    """Resume the run, or begin it where it had not begun, and compare."""
+    begun = Path(where, ".hydra", "overrides.yaml").exists()  # the last that Hydra writes before a run begins
+    ended = run(f"resume={where}") if begun else run(*words, f"hydra.run.dir={where}-anew")
+    found = learned(Path(where if begun else f"{where}-anew")) if ended.code == 0 else None
+    left = [str(path) for path in Path(where).rglob("*.tmp")]
+    tally.count(ended.code == 0 and not left, found in (None, expected), f"{what}: {ended} {left}")
+
+
+def at_random_moments(rounds: int) -> Tally:
+    """SIGKILL, up to four times a run, then resumed."""
+    tally = Tally("SIGKILL at a random moment, up to 4 times a run")
+    with folder():
+        references = _references()
+        while tally.injected < rounds:
+            recipe, (words, expected, seconds) = CHANCE.choice(list(references.items()))
+            where, told = f"outputs/killed/{tally.injected}", []
+            command = [*words, f"hydra.run.dir={where}"]
+            for _ in range(CHANCE.randint(1, MOST)):
+                told.append(CHANCE.uniform(0, seconds))
+                run_and_signal(*command, number=signal.SIGKILL, after=told[-1])
+                if not Path(where, ".hydra", "overrides.yaml").exists():
+                    break
+                command = [f"resume={where}"]
+            _finish(where, words, expected, tally, f"recipe {recipe} after {told}")
+    return tally
+
+
+class _HalfWritten:
+    """A file that takes half of what it is given, and then its process is killed."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def __enter__(self) -> "_HalfWritten":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def write(self, content: Any) -> None:
+        self.file.write(bytes(content)[: len(content) // 2])
+        self.file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_a_write(rounds: int) -> Tally:
+    """SIGKILL in the n-th file that is written: half of it there, or all of it but not yet under its name."""
+    tally = Tally("SIGKILL inside the writing of a checkpoint, a table, a summary")
+    with folder():
+        references = _references()
+        for number in range(rounds):
+            recipe, (words, expected, _) = CHANCE.choice(list(references.items()))
+            moment, way = CHANCE.randint(1, 2 * EPOCHS + 2), CHANCE.choice(["half", "whole", "renamed"])
+
+            def prepare(moment: int = moment, way: str = way) -> None:
+                count, replace, opened = [0], os.replace, open
+
+                def open_it(path: Any, mode: str = "r", **more: Any) -> Any:
+                    count[0] += mode == "wb"
+                    file = opened(path, mode, **more)
+                    return _HalfWritten(file) if mode == "wb" and count[0] == moment and way == "half" else file
+
+                def rename(before: Any, after: Any) -> None:
+                    if count[0] == moment and way == "whole":
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    replace(before, after)
+                    if count[0] == moment and way == "renamed":
+                        os.kill(os.getpid(), signal.SIGKILL)
+
+                files.open = open_it  # type: ignore[attr-defined]
+                os.replace = rename  # type: ignore[assignment]
+
+            where = f"outputs/torn/{number}"
+            run(*words, f"hydra.run.dir={where}", prepare=prepare)
+            _finish(where, words, expected, tally, f"recipe {recipe}, file {moment} {way}")
+    return tally
+
+
+def asked_to_stop(rounds: int) -> Tally:
+    """SIGTERM and SIGINT: exit code 143 and 130, one word about it, and nothing lost."""
+    tally = Tally("SIGTERM or SIGINT at a random moment")
+    with folder():
+        references = _references()
+        for count in range(rounds):
+            recipe, (words, expected, seconds) = CHANCE.choice(list(references.items()))
+            number, where = CHANCE.choice([signal.SIGTERM, signal.SIGINT]), f"outputs/stopped/{count}"
+            after = CHANCE.uniform(0, seconds)
+            ended = run_and_signal(*words, f"hydra.run.dir={where}", number=number, after=after)
+            # Before the run has begun, the signal ends Python as it ends any program.
+            fine = ended.code in (0, 128 + number) or (ended.code == -number and not Path(where, "train.log").exists())
+            if not fine or "Traceback" in ended.err + ended.out:
+                tally.count(False, note=f"recipe {recipe}, {number.name} after {after}: {ended}")
+            else:
+                _finish(where, words, expected, tally, f"recipe {recipe}, {number.name} after {after}")
+    return tally
+
+
+def sweeps(rounds: int) -> Tally:
+    """SIGKILL to a sweep and all its jobs, several times, then resumed: each job completed once, with the same bits."""
+    tally = Tally("SIGKILL to a sweep with all its processes, up to 4 times a sweep")
+    words = ["-m", *TINY, "epochs=4", "optimizer=adam,sgd", "seed=0,1,2"]
+    with folder():
+        whole = run(*words, "hydra.sweep.dir=whole")
+        expected = {job: learned(Path("whole", str(job))) for job in range(6)}
+        for number in range(rounds):
+            where = f"killed-{number}"
+            for after in (CHANCE.uniform(0, whole.seconds) for _ in range(CHANCE.randint(1, MOST))):
+                run_and_signal(*words, f"hydra.sweep.dir={where}", number=signal.SIGKILL, after=after)
+            ended = run(*words, f"hydra.sweep.dir={where}")
+            lines = [files.unseal(line) for line in Path(where, "ledger.jsonl").read_text().splitlines()]
+            completed = sorted(line["job"] for line in lines if line.get("status") == "completed")
+            found = {job: learned(Path(where, str(job))) for job in range(6)} if ended.code == 0 else expected
+            tally.count(ended.code == 0 and completed == [*range(6)], found == expected, f"{ended} {completed}")
+    return tally
