@@ -177,7 +177,10 @@ def _require_allowed(target: Any) -> None:
     more = os.environ.get(ALLOW_MORE, "").replace(",", " ").split()
     prefixes = (*ALLOWED, *(f"{prefix.rstrip('.')}." for prefix in more))
     if str(target).startswith(prefixes):
-        found = get_object(target)
+        try:
+            found = get_object(target)
+        except Exception as error:  # whatever importing it raises
+            raise ConfigError(f"_target_={target}: can't be loaded: {' '.join(str(error).split())}") from error
         if f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}".startswith(prefixes):
             return
     raise ConfigError(

@@ -34,6 +34,12 @@ def write(path: Path, content: bytes | bytearray | memoryview) -> None:
         raise
 
 
+def sha256(path: Path) -> str:
+    """The checksum of a file. Raises OSError."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def seal(facts: dict[str, Any], indent: int | None = None) -> str:
     """JSON of `facts` with a checksum of them as its last key."""
     return json.dumps(facts | {"checksum": _checksum(facts)}, indent=indent)

@@ -35,8 +35,9 @@ COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", 
 SUMMARY = (
     "status", "error", "config_id", "seed", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy",
     "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
-    "data", "resumed",
+    "data", "files", "resumed",
 )  # fmt: skip
+SEALED = (METRICS, "checkpoints/best.pt", "checkpoints/last.pt")  # the files that a completed run's summary vouches for
 SAME_BITS = ("device", "threads", "versions")  # equal choices give equal bits where these are equal too
 STOPS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what Slurm and Kubernetes send before they kill
 _CODE = Path(__file__).parent
@@ -138,6 +139,8 @@ class Run:
                 best_val_accuracy=best.val_accuracy,
                 images_per_second=round(self.images * self.done / seconds),
             )
+        if status == "completed":
+            self.note(files={name: files.sha256(self.folder / name) for name in SEALED})
         self.note(status=status, error=error, seconds=round(time.perf_counter() - self.start, 3))
         files.write(self.folder / "summary.json", (files.seal(self.summary, indent=2) + "\n").encode())
 
@@ -161,6 +164,14 @@ def read_summary(folder: Path) -> dict[str, Any]:
         return {}
     except ValueError as error:
         raise ConfigError(f"{path} is damaged: {error}") from error
+
+
+def is_as_sealed(folder: Path, summary: dict[str, Any], name: str) -> bool:
+    """Whether a file of a completed run is still the one that its summary vouches for."""
+    try:
+        return bool(files.sha256(folder / name) == summary["files"][name])
+    except OSError:
+        return False
 
 
 def claim(folder: Path) -> None:

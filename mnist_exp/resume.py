@@ -102,6 +102,8 @@ def _make_that_of(checkpoint: Path, cfg: DictConfig) -> None:
     facts = record.read_summary(folder)
     choices = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     if facts.get("status") == "completed" and facts["config_id"] == config.config_id(choices):
+        if altered := [name for name in record.SEALED if not record.is_as_sealed(folder, facts, name)]:
+            raise ConfigError(f"{folder}: completed, but altered since then, or gone: {', '.join(altered)}")
         log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; epochs=N trains it longer")
         sys.exit(0)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp import files
-from mnist_exp.record import COLUMNS, SUMMARY
+from mnist_exp.record import COLUMNS, METRICS, SUMMARY
 from mnist_exp.sweep.ledger import PROGRAM, VERSION, Ledger
 
 BASE = {"data": "mnist", "model": "mlp", "activation": "relu", "optimizer": "adam", "optimizer.lr": 0.001, "epochs": 5}
@@ -37,8 +37,7 @@ def sweep(
     ledger.append({"program": PROGRAM, "ledger": VERSION, "command": command, "versions": dict(versions), "git": None})
     points = list(itertools.product(*grid.values(), seeds))
     for number, (*values, seed) in enumerate(points):
-        told = dict(zip(grid, values, strict=True))
-        ids = [hashlib.sha256(repr(sorted(it.items())).encode()).hexdigest()[:12] for it in (told | {"s": seed}, told)]
+        told, ids = dict(zip(grid, values, strict=True)), _ids(grid, values, seed)
         overrides = [*(f"{key}={value}" for key, value in told.items()), f"seed={seed}"]
         more = {"overrides": overrides, "config_id": ids[0], "arm": ids[1], "seed": seed}
         ledger.append({"job": number, "status": "pending", "choices": BASE | told | {"seed": seed}, **more})
@@ -49,16 +48,18 @@ def sweep(
         ledger.append({"job": number, "status": "running", "pid": 1})
         if status == "running":
             continue
-        job = folder / str(number)
+        job, ids = folder / str(number), _ids(grid, values, seed)
         job.mkdir()
         best = sum(GOOD.get(value, 0.98) for value in values) / max(1, len(values)) + chance.gauss(0, spread)
         rows = [_row(epoch, epochs, best, chance) for epoch in range(1, epochs + 1)]
         if status != "completed":
             rows = rows[:2]
         lines = [",".join(COLUMNS), *(",".join(map(str, row)) for row in rows)]
-        (job / "metrics.csv").write_text("\n".join(lines) + "\n")
-        summary = dict.fromkeys(SUMMARY) | {"status": status, "seed": seed, "versions": dict(versions)}
+        (job / METRICS).write_text("\n".join(lines) + "\n")
+        summary = dict.fromkeys(SUMMARY) | {"status": status, "config_id": ids[0], "seed": seed}
         summary |= {
+            "versions": dict(versions),
+            "files": {METRICS: files.sha256(job / METRICS)},
             "data": {"name": "MNIST", "sha256": "abc"},
             "parameters": 337674,
             "seconds": 8.1,
@@ -79,6 +80,12 @@ def sweep(
     lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **it}) for n, it in enumerate(ledger)]
     Ledger(folder).path.write_text("\n".join(lines) + "\n")
     return folder
+
+
+def _ids(grid: Mapping[str, Sequence[Any]], values: Sequence[Any], seed: int) -> list[str]:
+    """A job's config_id, and its arm."""
+    told = dict(zip(grid, values, strict=True))
+    return [hashlib.sha256(repr(sorted(it.items())).encode()).hexdigest()[:12] for it in (told | {"s": seed}, told)]
 
 
 def _row(epoch: int, epochs: int, best: float, chance: random.Random) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ import torch
 
 from mnist_exp import checkpoint
 
-NOT_BITS = ("seconds", "images_per_second", "resumed", "checksum")  # may differ between runs that are equal
+NOT_BITS = ("seconds", "images_per_second", "files", "resumed", "checksum")  # may differ between runs that are equal
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", 
 SUMMARY = (
     "status", "error", "config_id", "seed", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy",
     "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
-    "data", "resumed", "checksum",
+    "data", "files", "resumed", "checksum",
 )  # fmt: skip
 
 

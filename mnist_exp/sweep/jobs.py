@@ -46,6 +46,7 @@ class Task:
         self.main, self.workers, self.stop_on_failure = main, workers, stop_on_failure
         self.folder, self.sweeper = Path(os.path.abspath(folder)), os.getpid()  # a job may change the directory
         self.places = {job.number: place for place, job in enumerate(jobs)}
+        self.ids = {job.number: job.config_id for job in jobs}
         self.shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set[str]()
         self.ledger, self.begun = Ledger(self.folder), time.monotonic()
         self.said = self.ledger.path.stat().st_size  # what the ledger says from here on is of this session
@@ -62,7 +63,7 @@ class Task:
         with files.locked(self.folder / RUNNING, shared=True):
             self.ledger.append({"job": number, "status": "running", "pid": os.getpid()})
             code, error = self._run(cfg)
-            ended = settle(folder, code, error)
+            ended = settle(folder, self.ids[number], code, error)
             self.ledger.append({"job": number} | ended)
         self._tell(number, ended, folder)
         if ended["status"] == "failed" and self.stop_on_failure:
@@ -130,13 +131,13 @@ def stop(sweep: Path, code: int | None = None) -> None:
     (sweep / STOP).write_text(str(code or ""))
 
 
-def settle(folder: Path, code: int | None = None, error: str | None = None) -> dict[str, Any]:
+def settle(folder: Path, config_id: str, code: int | None = None, error: str | None = None) -> dict[str, Any]:
     """How a job ended, by what it left and its exit code; None where that is not known, for its parent is gone."""
     try:
         facts = record.read_summary(folder)
     except ConfigError:  # what is damaged tells nothing
         facts = {}
-    if facts.get("status") == "completed":
+    if facts.get("status") == "completed" and facts["config_id"] == config_id:
         return {"status": "completed", "value": facts["best_val_loss"], "data": (facts["data"] or {}).get("sha256")}
     if code is None or code in INTERRUPTED:
         return {"status": "interrupted"}

@@ -72,6 +72,9 @@ def read(folders: Sequence[Path]) -> Results:
     repeated = len(kept) - len(completed)
     if repeated:
         warnings.append(f"{repeated} completed runs repeat others (the same config_id); each choice counts once")
+    altered = [run.folder for run in kept if not record.is_as_sealed(run.folder, run.summary, record.METRICS)]
+    if altered:
+        warnings.append(f"metrics.csv was altered since the run: {', '.join(map(str, altered))}")
     warnings += _mixes(list(completed.values()))
     swept = _swept(runs)
     arms = _arms(sorted(completed.values(), key=lambda run: run.job.seed), swept)
@@ -92,6 +95,8 @@ def _run(sweep: Path, job: Job) -> Run:
     try:
         summary = record.read_summary(folder)
     except (OSError, ConfigError):
+        summary = {}
+    if summary.get("config_id") != job.config_id:  # another run's, or one that failed before it knew
         summary = {}
     return Run(sweep, folder, job, summary, _curves(folder / record.METRICS))
 

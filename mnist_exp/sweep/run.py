@@ -187,7 +187,7 @@ def _settle(folder: Path) -> None:
     ledger = Ledger(folder)
     for job in ledger.read()[1].values():
         if job.status == "running":
-            ledger.append({"job": job.number} | jobs.settle(folder / str(job.number)))
+            ledger.append({"job": job.number} | jobs.settle(folder / str(job.number), job.config_id))
 
 
 def _refuse_other_data(todo: Sequence[plan.Point], known: Iterable[Job]) -> None:

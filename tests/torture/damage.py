@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,77 +17,71 @@ from mnist_exp import checkpoint, files
 from tests.torture.forks import CHANCE, RECIPES, ROOT, TINY, Tally, folder, run, start, wait
 
 WORDS = [*TINY, "epochs=8", "plots=false", *RECIPES[0]]
-SWEEP = ["-m", *TINY, "epochs=2", "optimizer=adam,sgd", "seed=0,1"]
+SWEEP = ["-m", *TINY, "epochs=8", "optimizer=adam,sgd", "seed=0,1"]
 MNIST = ROOT / "data" / "MNIST" / "raw"
 OF_A_RUN = ["checkpoints/last.pt", "checkpoints/best.pt", "metrics.csv", ".hydra/config.yaml"]
 KINDS = {  # a file, by the folder that it is in and what goes on from it
     **{f"begun/{name}": "begun" for name in OF_A_RUN},
     **{f"whole/{name}": "whole" for name in (*OF_A_RUN, "summary.json")},
     "sweep/ledger.jsonl": "sweep",
-    "sweep/0/checkpoints/last.pt": "sweep",
     "sweep/0/summary.json": "sweep",
+    "sweep/0/metrics.csv": "sweep",
+    **{f"sweep/1/{name}": "sweep" for name in OF_A_RUN},
 }
 
 
 @contextmanager
 def templates() -> Iterator[Path]:
-    """A run that was killed, the same one whole, another one, and a sweep that was killed, to be copied and damaged."""
+    """A run that was killed, the same one whole, another one, and a sweep killed in its second job: to be damaged."""
     with folder() as here:
         run(*WORDS, "hydra.run.dir=whole")
         run(*WORDS, "seed=1", "hydra.run.dir=other")
-        while not _is_begun(Path("begun")):
-            shutil.rmtree("begun", ignore_errors=True)
-            pid = start(*WORDS, "hydra.run.dir=begun")
-            while not Path("begun/metrics.csv").exists() or len(Path("begun/metrics.csv").read_text().splitlines()) < 5:
-                pass
-            os.kill(pid, signal.SIGKILL)
-            wait(pid)
         run(*SWEEP, "hydra.sweep.dir=sweep-whole")
-        shutil.copytree("sweep-whole", "sweep")
-        lines = Path("sweep/ledger.jsonl").read_text().splitlines(keepends=True)
-        ends = [number for number, line in enumerate(lines) if '"completed"' in line]
-        Path("sweep/ledger.jsonl").write_text("".join(lines[: ends[0]]))  # as if killed before the first one's end
+        _kill([*WORDS, "hydra.run.dir=begun"], Path("begun"))
+        _kill([*SWEEP, "hydra.sweep.dir=sweep"], Path("sweep/1"))
         (here / "copies").mkdir()
         yield here
 
 
-def _is_begun(where: Path) -> bool:
-    """Whether it was killed after its best epoch, so that both checkpoints matter."""
-    try:
-        state = checkpoint.load(where / "checkpoints" / "last.pt")
-    except (OSError, ValueError):
-        return False
-    return 3 <= state["epoch"] < 8
+def _kill(words: list[str], where: Path) -> None:
+    """Do this run, or this sweep with a job there, and kill it after three epochs and more, but before the last."""
+    while not where.exists() or not 3 <= checkpoint.load(where / "checkpoints" / "last.pt")["epoch"] < 8:
+        shutil.rmtree(words[-1].partition("=")[2], ignore_errors=True)
+        pid = start(*words)
+        while not (where / "metrics.csv").exists() or len((where / "metrics.csv").read_text().splitlines()) < 5:
+            time.sleep(0.001)
+        os.killpg(pid, signal.SIGKILL)
+        wait(pid)
 
 
 def _try(kind: str, content: bytes, tally: Tally, what: str) -> None:
-    """Put `content` in the place of a file of a copy, go on with the copy, and see."""
+    """Put `content` in the place of a file of a copy, go on with the copy, and see: told, or mended.
+
+    What a completed job of a sweep has left is told of by the report.
+    """
     template = KINDS[kind]
     copy = Path("copies", str(tally.injected))
     shutil.copytree(template, copy)
     (copy / Path(kind).relative_to(template)).write_bytes(content)
     before = contents(copy)
-    many = ["-m"] if template == "sweep" else []
-    ended = run(*many, f"resume={copy}")
-    told = ended.is_told_in_one_line and (many or contents(copy) == before)
-    failed = many and ended.code == 1 and "jobs failed" in ended.out and "Traceback" not in ended.out
-    changed = "can't be promised" in ended.out  # of a number of threads, say
-    pairs = [(copy / str(job), Path("sweep-whole", str(job))) for job in range(4)] if many else [(copy, Path("whole"))]
-    equal = ended.code != 0 or changed or kind.endswith("best.pt") or all(_same(*pair) for pair in pairs)
-    tally.count(bool(told or failed or ended.code == 0), equal, f"{what} in {kind}: {ended}")
+    if template == "sweep":
+        ended = run("-m", f"resume={copy}")
+        told = "jobs failed" in ended.out or _warned_of(copy, kind)
+        told = ended.is_told_in_one_line or (told and "Traceback" not in ended.out + ended.err)
+        equal = told or all(learned(copy / str(job)) == learned(Path("sweep-whole", str(job))) for job in range(4))
+    else:
+        ended = run(f"resume={copy}")
+        told = ended.is_told_in_one_line and contents(copy) == before
+        told = told or "the same bits can't be promised" in ended.out  # another number of threads, say
+        equal = told or ended.code != 0 or learned(copy) == learned(Path("whole"))
+    tally.count(told or ended.code == 0, equal, f"{what} in {kind}: {ended}")
     shutil.rmtree(copy)
 
 
-def _same(found: Path, expected: Path) -> bool:
-    try:
-        return bool(learned(found) == learned(expected))
-    except (OSError, ValueError, KeyError):
-        return found.name == "0" and "damaged" in _report_on(found.parent)
-
-
-def _report_on(sweep: Path) -> str:
-    """What the report of a sweep warns of."""
-    return (sweep / "report.md").read_text()
+def _warned_of(sweep: Path, kind: str) -> bool:
+    """Whether the report on a sweep names the file."""
+    report = sweep / "report.md"
+    return report.exists() and "/".join(("copies", sweep.name, *Path(kind).parts[1:-1])) in report.read_text()
 
 
 def flips(rounds: int) -> Tally:
@@ -133,10 +128,10 @@ def swaps() -> Tally:
     """Each file is that of another run."""
     tally = Tally("a file that is another run's")
     with templates():
-        for kind in KINDS:
-            name = Path(kind).relative_to(KINDS[kind])
-            other = Path("other", name.relative_to("0") if name.parts[0] == "0" else name)
-            if other.exists():
+        for kind, template in KINDS.items():
+            name = Path(kind).relative_to(template)
+            other = Path("other", name.relative_to(name.parts[0]) if template == "sweep" else name)
+            if other.is_file():
                 _try(kind, other.read_bytes(), tally, "another run's")
     return tally
 

@@ -14,10 +14,10 @@ PATIENCE = 20  # seconds; a run of 10^9 epochs is then asked to stop
 MEMORY = 4  # gigabytes
 NASTY = [
     "", " ", "null", "???", "true", "nan", "inf", "-inf", "-0", "1e400", "1e-400", "0x10", "1_000", "9" * 400,
-    "[", "]", "{", "}", "[]", "{}", "[[]]", "[1,[2]]", "{a:1}", "{_target_:os.system}", "1,2", "a:b", "a=b", "range(1,3)",
-    "choice(1,2)", "glob(*)", "'", '"', "\\", "~", "*", "%", "#", "/", ".", "../../etc/passwd", "$(touch ran)", "`touch ran`",
-    "${oc.env:HOME}", "${seed}", "${nope}", "${resume}", "\\${seed}", "${oc.decode:1}", "${hydra:job.name}", "é", "\U0001f4a5",
-    "!!python/name:os.system",
+    "[", "]", "{", "}", "[]", "{}", "[[]]", "[1,[2]]", "{a:1}", "{_target_:os.system}", "1,2", "a:b", "a=b",
+    "range(1,3)", "choice(1,2)", "glob(*)", "'", '"', "\\", "~", "*", "%", "#", "/", ".", "../../etc/passwd",
+    "$(touch ran)", "`touch ran`", "${oc.env:HOME}", "${seed}", "${nope}", "${resume}", "\\${seed}", "${oc.decode:1}",
+    "${hydra:job.name}", "!!python/name:os.system", "é", "\U0001f4a5",
 ]  # fmt: skip
 VALUES = st.one_of(
     st.sampled_from(NASTY),
