@@ -194,5 +194,6 @@ def _blaming(group: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, RuntimeError, OSError, ImportError, InstantiationException) as error:
-        joint = "." if re.match(r"\w[\w.]*=", str(error)) else ": "
-        raise ConfigError(f"{group}{joint}{error}".partition("\nException raised from")[0]) from error
+        told = " ".join(str(error).split()) if isinstance(error, InstantiationException) else str(error)
+        joint = "." if re.match(r"\w[\w.]*=", told) else ": "
+        raise ConfigError(f"{group}{joint}{told}".partition("\nException raised from")[0]) from error

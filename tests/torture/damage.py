@@ -163,6 +163,9 @@ TARGETS = [
 ]  # fmt: skip
 
 
+KEYS = ["optimizer", "model", "data", "augmentation.rotation", "schedule", "loss", "activation", "model.x"]
+
+
 def malice() -> Tally:
     """Files and configs that name commands."""
     tally = Tally("pickles and configs that name a command, nested and through resume=")
@@ -182,16 +185,7 @@ def malice() -> Tally:
                 _try(kind, content, tally, "a command")
         config = OmegaConf.load("begun/.hydra/config.yaml")
         for target in TARGETS:
-            for key in (
-                "optimizer",
-                "model",
-                "data",
-                "augmentation.rotation",
-                "schedule",
-                "loss",
-                "activation",
-                "model.x",
-            ):
+            for key in CHANCE.sample(KEYS, 4):
                 altered = OmegaConf.create(OmegaConf.to_container(config))
                 OmegaConf.update(altered, key, {"_target_": target, "_args_": [command]}, force_add=True)
                 _try("begun/.hydra/config.yaml", OmegaConf.to_yaml(altered).encode(), tally, target)
