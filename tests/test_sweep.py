@@ -22,6 +22,7 @@ from runs import summary
 
 from mnist_exp import files, record
 from mnist_exp.sweep import jobs, plan, plots, report
+from mnist_exp.sweep import run as sweep_run
 from mnist_exp.sweep.ledger import Ledger
 
 Run = Callable[..., Outcome]
@@ -563,6 +564,20 @@ def test_the_data_are_loaded_once_for_all_jobs(run: Run, monkeypatch: pytest.Mon
     monkeypatch.setattr(sources, "digits", counted)
     run("-m", *SEEDS)
     assert calls.read_text() == "once "
+
+
+def test_hydra_keeps_no_configs_of_jobs_that_are_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a sweep of 10,000 jobs would take 1.8 GB."""
+    plain, kept = sweep_run._broke, []
+
+    def listen(launcher: Any, *more: Any) -> Any:
+        launch = launcher.launch
+        launcher.launch = lambda *arguments, **named: kept.extend(launch(*arguments, **named)) or kept
+        return plain(launcher, *more)
+
+    monkeypatch.setattr(sweep_run, "_broke", listen)
+    assert run("-m", *SEEDS).code == 0
+    assert [(job.return_value is not None, job.cfg, job.hydra_cfg) for job in kept] == 3 * [(True, None, None)]
 
 
 def test_jobs_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -35,6 +37,14 @@ CAN_FORK = sys.platform == "linux"  # macOS has fork, but not its frameworks aft
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BAR = "{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
 Main = Callable[[DictConfig], Any]
+
+
+class LetGo(Callback):
+    """Takes the configs out of what Hydra keeps of every job to the end: 180 KB each."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
+        """Leave the job's value alone."""
+        job_return.cfg = job_return.hydra_cfg = None
 
 
 class Task:

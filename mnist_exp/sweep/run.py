@@ -222,6 +222,7 @@ def _launch(
     if not todo:
         return
     task = jobs.Task(main, folder, [point.job for point in todo], _workers(master), options.stop_on_failure)
+    context.callbacks.callbacks.append(jobs.LetGo())
     hydra_context = HydraContext(cast(ConfigLoader, plan.ComposedOnce(folder / jobs.STOP)), context.callbacks)
     launcher = Plugins.instance().instantiate_launcher(hydra_context, task, master)
     tried = Counter[int]()
