@@ -8,6 +8,7 @@ usual     torchvision's per-sample transforms in a DataLoader, with 0 and with 2
 tuned     the same with our threads, optimizer and subnormals flushed: what the loader alone costs
 floor     forward, backward and step on batches that lie ready in memory, as often: no data, no validation
 batches   our batches without the steps: what they would cost if no second core made them in the meantime
+saved     last.pt and best.pt written and synced, as after an epoch that is the best so far
 
 Prints each one's median and range over the rounds, and ratios, which are taken round by round.
 """
@@ -15,6 +16,7 @@ Prints each one's median and range over the rounds, and ratios, which are taken 
 import argparse
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from mnist_exp import build, config, loop
+from mnist_exp import build, checkpoint, config, loop
 from mnist_exp.data.batches import Split
 
 ROOT = Path(__file__).parents[1]
@@ -95,9 +97,10 @@ def as_installed() -> Iterator[None]:
     torch.set_flush_denormal(True)
 
 
-def contestants(cfg: DictConfig, data: Split) -> dict[str, Epoch]:
-    """What is timed, by name."""
+def contestants(cfg: DictConfig, data: Split, folder: Path) -> dict[str, Epoch]:
+    """What is timed, by name; checkpoints go into `folder`."""
     us, floor = Learner(cfg, data), Learner(cfg, data)
+    kept = checkpoint.Checkpoints(folder, us.model, us.optimizer, us.schedule, data.train)
     ready = list(data.train[: 100 * cfg.data.batch_size])
 
     def ours() -> None:
@@ -110,6 +113,9 @@ def contestants(cfg: DictConfig, data: Split) -> dict[str, Epoch]:
     def batches() -> None:
         for _ in data.train.chunks():
             pass
+
+    def saved() -> None:
+        kept.save({"epoch": 1, "best_epoch": 1, "identity": config.identity(cfg)})
 
     def usual(workers: int) -> Epoch:
         learner, (train, val) = Learner(cfg, data), loaders(cfg, data, workers)
@@ -137,6 +143,7 @@ def contestants(cfg: DictConfig, data: Split) -> dict[str, Epoch]:
         "tuned, 2 workers": tuned(2),
         "floor": bare,
         "batches": batches,
+        "saved": saved,
     }
 
 
@@ -150,28 +157,30 @@ def main() -> None:
         cfg = compose("config", ["device=cpu", f"data.root={ROOT / 'data'}", *options.overrides])
     print(f"config {config.config_id(cfg)}")
     data = build.split(cfg, build.source(cfg), build.device(cfg))
-    epochs = contestants(cfg, data)
-    seconds: dict[str, list[float]] = {name: [] for name in epochs}
-    for number in range(options.rounds + 1):
-        for name, epoch in epochs.items():
-            start = time.perf_counter()
-            epoch()
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
+    with tempfile.TemporaryDirectory(dir=ROOT) as folder:  # not under /tmp, which may be memory
+        epochs = contestants(cfg, data, Path(folder))
+        seconds: dict[str, list[float]] = {name: [] for name in epochs}
+        for number in range(options.rounds + 1):
+            for name, epoch in epochs.items():
+                start = time.perf_counter()
+                epoch()
+                if number:  # the first round warms up
+                    seconds[name].append(time.perf_counter() - start)
 
     print(f"{date.today()}, {os.cpu_count()} cores, {cfg.threads} thread, torch {torch.__version__}")
     median = {name: statistics.median(values) for name, values in seconds.items()}
     for name, values in seconds.items():
-        print(f"{name:18}{median[name]:6.2f} s  ({min(values):.2f} to {max(values):.2f}, n={len(values)})")
+        print(f"{name:18}{median[name]:7.3f} s  ({min(values):.3f} to {max(values):.3f}, n={len(values)})")
     usual, tuned = (min((n for n in median if n.startswith(way)), key=median.__getitem__) for way in ("usual", "tuned"))
     for words, top, bottom in (
         (f"times as fast as the usual way ({usual})", usual, "ours"),
         (f"times as fast as the usual loader ({tuned})", tuned, "ours"),
         ("times the floor", "ours", "floor"),
         ("of an epoch: batches, if nothing hid them", "batches", "ours"),
+        ("of an epoch: checkpoints", "saved", "ours"),
     ):
         ratios = [one / other for one, other in zip(seconds[top], seconds[bottom], strict=True)]
-        print(f"{statistics.median(ratios):6.2f} {words}  ({min(ratios):.2f} to {max(ratios):.2f})")
+        print(f"{statistics.median(ratios):7.3f} {words}  ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
 if __name__ == "__main__":
