@@ -8,7 +8,7 @@ import logging
 import hydra
 from omegaconf import DictConfig
 
-from mnist_exp import config, errors, record, resume
+from mnist_exp import config, errors, record, resume, stops
 
 log = logging.getLogger(__name__)
 
@@ -18,10 +18,11 @@ def main(cfg: DictConfig) -> float:
     """Do the run that `cfg` describes and return its best validation loss, for a sweeper to minimise."""
     with record.recording(resumed=cfg.resume is not None) as run:
         config.check(cfg)
-        run.note(config_id=config.config_id(cfg), seed=cfg.seed, threads=cfg.threads)
         # Not at the top of the file: --help, --cfg and a wrong config do not wait for torch.
         from mnist_exp import build, checkpoint, loop
 
+        state = resume.load(cfg)  # where an earlier session left the run; nothing of a new one
+        run.note(config_id=config.config_id(cfg), seed=cfg.seed, threads=cfg.threads)
         device = build.device(cfg)
         data = build.split(cfg, build.source(cfg), device)
         model = build.model(cfg, data, num_classes=len(data.classes))
@@ -36,11 +37,13 @@ def main(cfg: DictConfig) -> float:
         sizes = ", ".join(f"{len(getattr(data, part).images):,} {part}" for part in ("train", "val", "test"))
         log.info(f"{data.name}: {sizes} images")
 
-        checkpoints = checkpoint.Checkpoints(run.folder / "checkpoints", model, optimizer, schedule, data.train)
-        if cfg.resume:
-            resume.go_on(cfg, run, checkpoints)
+        checkpoints = checkpoint.Checkpoints(run.folder / "checkpoints", model, loss, optimizer, schedule, data.train)
+        if state:
+            checkpoints.restore(state)
+            run.go_on(state)
         run.begin(config.identity(cfg), len(data.train.images))
         checkpoints.save(run.state())
+        resume.keep(cfg, run.folder)
         if cfg.plots:
             from mnist_exp import plots
 
@@ -48,7 +51,7 @@ def main(cfg: DictConfig) -> float:
 
         epochs = range(run.done + 1, cfg.epochs + 1)
         for row in loop.fit(model, loss, optimizer, schedule, data.train, data.val, epochs):
-            with record.uninterrupted():
+            with stops.uninterrupted():
                 checkpoints.save(run.state(row))
                 run.epoch(row)
 

@@ -100,7 +100,7 @@ def as_installed() -> Iterator[None]:
 def contestants(cfg: DictConfig, data: Split, folder: Path) -> dict[str, Epoch]:
     """What is timed, by name; checkpoints go into `folder`."""
     us, floor = Learner(cfg, data), Learner(cfg, data)
-    kept = checkpoint.Checkpoints(folder, us.model, us.optimizer, us.schedule, data.train)
+    kept = checkpoint.Checkpoints(folder, us.model, us.loss, us.optimizer, us.schedule, data.train)
     ready = list(data.train[: 100 * cfg.data.batch_size])
 
     def ours() -> None:

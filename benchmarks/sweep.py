@@ -2,9 +2,10 @@
 
 python benchmarks/sweep.py [--jobs 16] [--epochs 5] [--rounds 3]
 
-The plain launcher is timed twice: as it is, which makes the next batches on a second core, and on one core alone, where
-a job is one thread. All on the real MNIST, in turn, without the jobs' pictures. The shell loop runs a quarter of the jobs and is scaled, for
-each of its jobs takes the same. Then, on digits, what a sweep costs beyond its jobs. Needs the extra `parallel`.
+The plain launcher is timed twice: as it is, with the next batches made on a second core, and on one core alone, where a
+job is one thread. All on the real MNIST, in turn, without the jobs' pictures. The shell loop runs a quarter of the jobs
+and is scaled, for each of its jobs takes the same. Then, on digits, what a sweep costs beyond its jobs. Needs the extra
+`parallel`.
 """
 
 import argparse

@@ -113,16 +113,16 @@ def schedule(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRS
         return schedule
 
 
-def rates(cfg: DictConfig, epochs: int, steps_per_epoch: int) -> list[float]:
-    """The learning rate of each step of a run of so many `epochs`."""
+def course(cfg: DictConfig, epochs: int, first: int) -> tuple[dict[str, Any], list[float]]:
+    """A schedule's settings, and its `first` learning rates, in a run of so many `epochs` of one step each."""
     stand_in = optimizer(cfg, nn.Linear(1, 1))
-    schedule = _part(cfg.schedule)(stand_in, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    schedule: LRScheduler = _part(cfg.schedule)(stand_in, epochs=epochs, steps_per_epoch=1)
+    settings, rates = schedule.state_dict(), list[float]()
     stand_in.step()  # or torch would warn that the schedule is ahead of it
-    rates = list[float]()
-    for _ in range(epochs * steps_per_epoch):
+    for _ in range(first):
         rates.append(stand_in.param_groups[0]["lr"])
         schedule.step()
-    return rates
+    return settings, rates
 
 
 def rehearse(cfg: DictConfig, last: dict[str, Split]) -> None:
@@ -194,6 +194,7 @@ def _blaming(group: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, RuntimeError, OSError, ImportError, InstantiationException) as error:
-        told = " ".join(str(error).split()) if isinstance(error, InstantiationException) else str(error)
+        said = str(error).partition("\nException raised from")[0]
+        told = said if isinstance(error, OSError) else " ".join(said.split())  # that has a line for each of its sources
         joint = "." if re.match(r"\w[\w.]*=", told) else ": "
-        raise ConfigError(f"{group}{joint}{told}".partition("\nException raised from")[0]) from error
+        raise ConfigError(f"{group}{joint}{told}") from error

@@ -18,6 +18,15 @@ from mnist_exp.errors import ConfigError
 FORMAT = 1  # of what a checkpoint holds
 MARK = b"mnist_exp sha256 "  # the comment that the ZIP file ends with: this, and the digest of all before it
 HEX = 64  # digits of a SHA-256
+KEYS = {
+    "identity",
+    "epoch",
+    "best_epoch",
+    "rows",
+    "seconds",
+    "data",
+    "resumed",
+}  # of record.Run.state, which resume reads
 
 
 class Checkpoints:
@@ -27,23 +36,24 @@ class Checkpoints:
     """
 
     def __init__(
-        self, folder: Path, model: nn.Module, optimizer: Optimizer, schedule: LRScheduler, train: TrainingBatches
+        self,
+        folder: Path,
+        model: nn.Module,
+        loss: nn.Module,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        train: TrainingBatches,
     ) -> None:
-        self.last, self.best = folder / "last.pt", folder / "best.pt"
-        self.model, self.optimizer, self.schedule, self.train = model, optimizer, schedule, train
+        self.last, self.best, self.train, self.model = folder / "last.pt", folder / "best.pt", train, model
+        self.parts: dict[str, Any] = {"model": model, "loss": loss, "optimizer": optimizer, "schedule": schedule}
 
     def save(self, run: dict[str, Any]) -> None:
         """Write last.pt, with what `run` (record.Run.state) says, and best.pt where that has its best epoch last.
 
         Raises OSError; the old files then stay.
         """
-        parts = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "random": self._random(),
-        }
-        content = pack({"format": FORMAT} | run | parts)
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        content = pack({"format": FORMAT} | run | parts | {"random": self._random()})
         self.last.parent.mkdir(exist_ok=True)  # not its parents: a run folder that is deleted stays deleted
         files.write(self.last, content)  # first: from it, best.pt can be had again
         if run["epoch"] == run["best_epoch"]:
@@ -52,25 +62,30 @@ class Checkpoints:
     def restore(self, state: dict[str, Any]) -> None:
         """Put what `load` has read into the parts.
 
-        Raises ConfigError when it is another model's, or when best.pt is not the run's best epoch.
+        Raises ConfigError when it does not fit them, or when best.pt is not of this run's best epoch.
         """
-        ours, theirs = _shapes(self.model.state_dict()), _shapes(state["model"])
-        if ours != theirs:
-            raise ConfigError(f"{self.last.parent}: of a model with weights {theirs}, and this one has {ours}")
-        if state["best_epoch"] not in (None, state["epoch"]) and load(self.best)["epoch"] != state["best_epoch"]:
-            raise ConfigError(
-                f"{self.best}: not of epoch {state['best_epoch']}, which was the best; put it back as it was"
-            )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        random = state["random"]
-        self.train.order.set_state(random["order"])
-        self.train.chance.set_state(random["augmentation"])
-        torch.set_rng_state(random["dropout"])
+        self._require_best(state)
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self._set_random(state["random"])
+        except Exception as error:  # it was written with care by somebody else, or by another version
+            raise ConfigError(f"{self.last.parent}: of other parts than this run's: {_in_a_line(error)}") from error
+
+    def _require_best(self, state: dict[str, Any]) -> None:
+        if state["best_epoch"] in (None, state["epoch"]):
+            return  # then it is written anew
+        best = load(self.best)
+        if best["rows"] != state["rows"][: state["best_epoch"]] or best["data"] != state["data"]:
+            raise ConfigError(f"{self.best}: not of epoch {state['best_epoch']} of this run; put it back as it was")
+
+    def _set_random(self, streams: dict[str, torch.Tensor]) -> None:
+        self.train.order.set_state(streams["order"])
+        self.train.chance.set_state(streams["augmentation"])
+        torch.set_rng_state(streams["dropout"])
         device = self.train.labels.device
-        if device.type in random:
-            torch.get_device_module(device).set_rng_state(random[device.type], *_which(device))
+        if device.type in streams:
+            torch.get_device_module(device).set_rng_state(streams[device.type], *_which(device))
 
     def load_best(self) -> None:
         """Give the model the weights of its best epoch."""
@@ -89,10 +104,6 @@ class Checkpoints:
         return streams
 
 
-def _shapes(weights: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(tensor.shape) for name, tensor in weights.items()}
-
-
 def _which(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []  # there is one MPS device at most, and its functions take none
 
@@ -106,8 +117,8 @@ def pack(state: dict[str, Any]) -> bytearray:
     return content + MARK + hashlib.sha256(content).hexdigest().encode()
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__} {error}".partition("\n")[0]
+def _in_a_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__} {error}".split())[:500]
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -125,8 +136,8 @@ def load(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # its checksum is right, so somebody made it so
         raise ConfigError(
-            f"{path}: holds more than numbers and text, so it is not read: {_first_line(error)}"
+            f"{path}: holds more than numbers and text, so it is not read: {_in_a_line(error)}"
         ) from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
+    if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= KEYS:
         raise ConfigError(f"{path}: of another format; this version reads {FORMAT}")
     return state

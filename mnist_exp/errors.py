@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
+from mnist_exp import stops
+
 FULL = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asks for tracebacks
 
 
@@ -58,8 +60,8 @@ def in_one_line() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises where it would print several lines
     try:
         yield
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        sys.exit(stops.exit_code(stop))
     except Exception as error:
         if not is_mendable(error):
             raise

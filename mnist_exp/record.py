@@ -8,12 +8,11 @@ import io
 import logging
 import os
 import platform
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from mnist_exp import errors, files
+from mnist_exp import errors, files, stops
 from mnist_exp.errors import ConfigError
 
 if TYPE_CHECKING:  # their module imports torch, and a wrong config should be told before that
@@ -39,7 +38,6 @@ SUMMARY = (
 )  # fmt: skip
 SEALED = (METRICS, "checkpoints/best.pt", "checkpoints/last.pt")  # the files that a completed run's summary vouches for
 SAME_BITS = ("device", "threads", "versions")  # equal choices give equal bits where these are equal too
-STOPS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what Slurm and Kubernetes send before they kill
 _CODE = Path(__file__).parent
 PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "scikit-learn")
 
@@ -80,18 +78,17 @@ class Run:
             "seconds": time.perf_counter() - self.start,
         } | {fact: self.summary[fact] for fact in ("config_id", "data", "resumed", *SAME_BITS)}
 
-    def go_on(self, state: dict[str, Any], rows: list[Row]) -> None:
-        """Take up a run where another session left it with `state` and `rows`.
+    def go_on(self, state: dict[str, Any]) -> None:
+        """Take up a run where another session left it. Raises ConfigError when it has learned from other data."""
+        from mnist_exp.loop import Row
 
-        Raises ConfigError when the data are not those that it has learned from.
-        """
         if state["data"]["sha256"] != self.summary["data"]["sha256"]:
             raise ConfigError(
                 f"data: the run learned from {state['data']['name']} with SHA-256 {state['data']['sha256']}, "
                 f"and now it is {self.summary['data']['sha256']}; put the files under data.root back as they were"
             )
         changed = {fact: [state[fact], self.summary[fact]] for fact in SAME_BITS if state[fact] != self.summary[fact]}
-        self.rows, self.start = rows, self.start - state["seconds"]
+        self.rows, self.start = [Row(*row) for row in state["rows"]], self.start - state["seconds"]
         self.note(resumed=[*state["resumed"], {"after_epoch": self.done, "changed": changed}])
         log.info(f"resumed after epoch {self.done}")
         for fact, (before, now) in changed.items():
@@ -159,18 +156,21 @@ def read_summary(folder: Path) -> dict[str, Any]:
     """What a run's summary.json says; empty where there is none. Raises ConfigError when it was altered."""
     path = folder / "summary.json"
     try:
-        return files.unseal(path.read_bytes())
+        facts = files.unseal(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
+        raise ConfigError(f"{path} is damaged: {error}; without it, the run can go on") from error
+    if missing := set(SUMMARY) - facts.keys():
+        raise ConfigError(f"{path} is of another version: it lacks {', '.join(sorted(missing))}")
+    return facts
 
 
 def is_as_sealed(folder: Path, summary: dict[str, Any], name: str) -> bool:
     """Whether a file of a completed run is still the one that its summary vouches for."""
     try:
         return bool(files.sha256(folder / name) == summary["files"][name])
-    except OSError:
+    except (OSError, TypeError, KeyError):
         return False
 
 
@@ -194,8 +194,8 @@ def recording(resumed: bool) -> Iterator[Run]:
     logging.raiseExceptions = False  # a full disk is told once, by the run, and not by every line of the log
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    with _alone(folder), stoppable():
-        run = Run(folder, resumed, versions=versions(), git=git())
+    run = Run(folder, resumed, versions=versions(), git=git())
+    with _alone(folder), stops.stoppable():
         try:
             yield run
             run.close("completed")
@@ -203,7 +203,7 @@ def recording(resumed: bool) -> Iterator[Run]:
             with suppress(OSError):
                 run.close("interrupted")
             log.warning("interrupted" + f"; to go on: python train.py resume={folder}" * (hydra.mode == RunMode.RUN))
-            sys.exit(exit_code(stop))
+            sys.exit(stops.exit_code(stop))
         except Exception as error:
             line = errors.explain(error)
             log.error(f"failed: {line}", exc_info=True)  # to train.log alone
@@ -223,57 +223,6 @@ def _alone(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ConfigError(f"{folder}: another process is at work on this run") from None
         yield
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal that asks this process to stop; its argument is the signal's number."""
-
-
-def exit_code(stop: KeyboardInterrupt) -> int:
-    """What a shell shows for a process that a signal ended."""
-    return 128 + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT)
-
-
-def ignore_stops() -> None:
-    """Let no further signal disturb this process, which is about to end."""
-    for number in STOPS:
-        signal.signal(number, signal.SIG_IGN)
-
-
-def stop_once(number: int, _: Any) -> None:
-    """Raise Stopped; a second signal, of an impatient user or from a parent, does not disturb what that begins."""
-    ignore_stops()
-    raise Stopped(number)
-
-
-@contextmanager
-def handling(handler: Any) -> Iterator[None]:
-    """Have `handler` deal with the signals that ask this process to stop, but for those that it is to ignore."""
-    before = {number: signal.getsignal(number) for number in STOPS}
-    heard = [number for number, old in before.items() if old != signal.SIG_IGN]  # as under nohup
-    for number in heard:
-        signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number in heard:
-            if signal.getsignal(number) == handler:  # else it has decided otherwise
-                signal.signal(number, before[number])
-
-
-def stoppable() -> AbstractContextManager[None]:
-    """Raise Stopped in the block when a signal asks this process to stop."""
-    return handling(stop_once)
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Hold such signals back until the block is done: what belongs together is written together."""
-    held: list[int] = []
-    with handling(lambda number, _: held.append(number)):
-        yield
-    for number in held[:1]:
-        signal.raise_signal(number)
 
 
 @cache  # the code in memory does not change while a sweep runs

@@ -1,12 +1,11 @@
 """Going on with a run: which one, with which config, and from where."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import sys
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
@@ -15,14 +14,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from mnist_exp import config, errors, files, record
 from mnist_exp.errors import ConfigError
 
-if TYPE_CHECKING:  # it imports torch
-    from mnist_exp.checkpoint import Checkpoints
-
 log = logging.getLogger(__name__)
 
 CONFIG = Path(".hydra", "config.yaml")
 OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config: where it is, the config is whole
-LAST = Path("checkpoints", "last.pt")
+LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 
 
 class RunFolder(Callback):
@@ -35,25 +31,26 @@ class RunFolder(Callback):
                 record.claim(Path(config.hydra.run.dir))
             else:
                 _make_that_of(find(config.resume), config)
-        except Exception as error:  # Hydra would make a warning of it
+        except Exception as error:  # Hydra would make a warning of it, and go on
             if not errors.is_mendable(error):
-                raise
+                traceback.print_exc()
+                sys.exit(1)
             sys.exit(f"error: {errors.explain(error)}")
 
 
 def find(asked: str) -> Path:
-    """The checkpoint that `resume=` names, by itself or by its run's folder; `latest` is the run under outputs/ that
-    was at work last. It does not exist where a run was killed before its first epoch.
+    """The checkpoint that `resume=` names, by itself or by its run's folder; `latest` is the one written last under
+    outputs/. It does not exist where a run was killed as it began.
 
     Raises ConfigError for what is no single run of this program.
     """
-    if asked == "latest":
-        runs = list(Path("outputs").rglob(record.METRICS))
-        if not runs:
-            raise ConfigError(f"resume=latest: no run under {Path('outputs').resolve()}")
-        return max(runs, key=lambda path: path.stat().st_mtime).parent.absolute() / LAST
     path = Path(asked).absolute()
-    checkpoint, folder = (path, path.parents[1]) if path.suffix == ".pt" else (path / LAST, path)
+    if asked == "latest":
+        checkpoints = list(Path("outputs").rglob(str(LAST)))
+        if not checkpoints:
+            raise ConfigError(f"resume=latest: no run under {Path('outputs').resolve()}")
+        path = max(checkpoints, key=lambda path: path.stat().st_mtime).absolute()
+    checkpoint, folder = (path, path.parent.parent) if path.suffix == ".pt" else (path / LAST, path)
     if not asked or not path.exists():
         reason = "no such file or folder"
     elif (folder / record.LEDGER).is_file():
@@ -63,7 +60,7 @@ def find(asked: str) -> Path:
     elif not (folder / record.METRICS).is_file():
         reason = f"no run of this program, for it has no {record.METRICS}"
     elif not checkpoint.exists() and _has_rows(folder / record.METRICS):
-        reason = f"{checkpoint} is gone; resume={folder / 'checkpoints' / 'best.pt'} goes back to the best epoch"
+        reason = f"{checkpoint} is gone; resume={folder / BEST} goes back to the best epoch"
     elif not checkpoint.exists() and not (folder / OVERRIDES).is_file():
         reason = "the run was stopped before it began; delete the folder, and type the run's command again"
     else:
@@ -99,13 +96,28 @@ def _make_that_of(checkpoint: Path, cfg: DictConfig) -> None:
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir = str(folder)
         cfg.hydra.output_subdir = None  # or Hydra would write the config before anybody has agreed to it
+    _stop_if_over(folder, checkpoint, config.config_id(_choices(cfg)))
+
+
+def _stop_if_over(folder: Path, checkpoint: Path, config_id: str) -> None:
+    """End the process where the run is completed. Raises ConfigError where it is not as it was then, or never began."""
     facts = record.read_summary(folder)
-    choices = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    if facts.get("status") == "completed" and facts["config_id"] == config.config_id(choices):
-        if altered := [name for name in record.SEALED if not record.is_as_sealed(folder, facts, name)]:
-            raise ConfigError(f"{folder}: completed, but altered since then, or gone: {', '.join(altered)}")
-        log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; epochs=N trains it longer")
-        sys.exit(0)
+    if facts.get("status") == "failed" and not checkpoint.exists():
+        raise ConfigError(f"{folder}: failed before it began: {facts['error']}; type its command again, mended")
+    if facts.get("status") != "completed" or facts["config_id"] != config_id or checkpoint != folder / LAST:
+        return
+    if altered := [name for name in record.SEALED if not record.is_as_sealed(folder, facts, name)]:
+        raise ConfigError(
+            f"{folder}: completed, but altered since then, or gone: {', '.join(altered)}; without its summary.json, "
+            "what can be had again is made anew"
+        )
+    log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; epochs=N trains it longer")
+    sys.exit(0)
+
+
+def _choices(cfg: DictConfig) -> DictConfig:
+    """A config without its `hydra` section."""
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def _config(path: Path) -> DictConfig:
@@ -120,46 +132,44 @@ def _config(path: Path) -> DictConfig:
     return found
 
 
-def go_on(cfg: DictConfig, run: record.Run, checkpoints: Checkpoints) -> None:
-    """Take `run` and all its parts back to its checkpoint; one that has none yet is at its beginning already.
+def load(cfg: DictConfig) -> dict[str, Any]:
+    """What the checkpoint that cfg.resume names holds; nothing for a new run, and for one that was killed as it began.
 
-    Raises ConfigError, and has changed no file, when the checkpoint can't be trusted or can't lead to what `cfg` asks.
+    It decides how many epochs the run has, where the command line does not. Raises ConfigError when the checkpoint
+    can't be trusted, or can't lead to what `cfg` asks for.
     """
-    from mnist_exp import checkpoint, loop
+    if cfg.resume is None or not Path(cfg.resume).exists():
+        return {}
+    from mnist_exp import checkpoint
 
-    path = Path(cfg.resume)
-    if path.exists():
-        state = checkpoint.load(path)
-        _require_same_choices(cfg, state["identity"], path)
-        _require_epochs_to_go(cfg, state, len(checkpoints.train))
-        checkpoints.restore(state)
-        run.go_on(state, [loop.Row(*row) for row in state["rows"]])
-    if HydraConfig.get().output_subdir is None:  # a single run's; in a sweep Hydra writes it
-        whole = OmegaConf.masked_copy(cfg, [*map(str, cfg)])
-        whole.resume = None
-        files.write(run.folder / CONFIG, OmegaConf.to_yaml(whole).encode())
-
-
-def _require_same_choices(cfg: DictConfig, before: dict[str, Any], path: Path) -> None:
-    now, said = config.identity(cfg), [config.key_of(word) for word in HydraConfig.get().overrides.task]
-    if "epochs" in said:
-        before = before | {"epochs": now["epochs"]}
-    if before != now:
-        hint = "; say epochs=N, whichever is meant" if before | {"epochs": 0} == now | {"epochs": 0} else ""
-        raise ConfigError(f"{path}: of a run with other choices: {config.difference(before, now)}{hint}")
-
-
-def _require_epochs_to_go(cfg: DictConfig, state: dict[str, Any], steps_per_epoch: int) -> None:
-    from mnist_exp import build
-
+    state, now = checkpoint.load(Path(cfg.resume)), config.identity(cfg)
+    before: dict[str, Any] = state["identity"]
+    if before | {"epochs": 0} != now | {"epochs": 0}:
+        raise ConfigError(f"{cfg.resume}: of a run with other choices: {config.difference(before, now)}")
+    if "epochs" not in map(config.key_of, HydraConfig.get().overrides.task) and cfg.epochs != before["epochs"]:
+        log.warning(f"epochs={before['epochs']}, as the checkpoint says; config.yaml says {cfg.epochs}")
+        cfg.epochs = before["epochs"]
     if cfg.epochs < state["epoch"]:
         raise ConfigError(f"epochs={cfg.epochs}: the run has {state['epoch']} behind it")
-    before = state["identity"]["epochs"]
-    if cfg.epochs == before:
-        return
-    as_begun, as_asked = (build.rates(cfg, epochs, steps_per_epoch) for epochs in (before, cfg.epochs))
-    if any(begun != asked for begun, asked in zip(as_begun, as_asked, strict=False)):
+    _require_same_course(cfg, before["epochs"])
+    return state
+
+
+def _require_same_course(cfg: DictConfig, before: int) -> None:
+    """Raise ConfigError when a run of cfg.epochs has other learning rates than one of as many as `before`."""
+    from mnist_exp import build
+
+    shorter = min(before, cfg.epochs)
+    if cfg.epochs != before and build.course(cfg, before, shorter) != build.course(cfg, cfg.epochs, shorter):
         raise ConfigError(
             f"epochs={cfg.epochs}: {cfg.schedule._target_.rpartition('.')[2]} spreads its learning rates over all "
             f"epochs, and those behind it belong to a run of {before}; train anew"
         )
+
+
+def keep(cfg: DictConfig, folder: Path) -> None:
+    """Lay down the config for a resume to read, in one step, where Hydra has written it, maybe with other epochs."""
+    kept = _choices(cfg)
+    kept.resume = None
+    (folder / CONFIG).parent.mkdir(exist_ok=True)
+    files.write(folder / CONFIG, OmegaConf.to_yaml(kept).encode())

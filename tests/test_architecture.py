@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-BASE = {"errors", "files"}  # anybody's
+BASE = {"errors", "files", "stops"}  # anybody's
 ARROWS = {
-    "errors": set(),
+    "errors": {"stops"},
     "files": set(),
+    "stops": set(),
     "config": BASE,
     "record": BASE | {"loop"},
-    "resume": BASE | {"build", "checkpoint", "config", "loop", "record"},
+    "resume": BASE | {"build", "checkpoint", "config", "record"},
     "build": BASE | {"data.batches", "data.sources"},
     "loop": {"data.batches"},
     "checkpoint": BASE | {"data.batches"},

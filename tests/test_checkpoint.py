@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnist_exp import checkpoint, files, models, schedules
+from mnist_exp import checkpoint, files, losses, models, schedules
 from mnist_exp.data.augment import Compose
 from mnist_exp.data.batches import Normalize, TrainingBatches
 from mnist_exp.errors import ConfigError
@@ -19,11 +19,12 @@ def checkpoints(folder: Path, images: Tensor, labels: Tensor, width: int = 16) -
     generators = (torch.Generator().manual_seed(0) for _ in range(2))
     train = TrainingBatches(images, labels, 10, Normalize(images), Compose(), *generators)
     schedule = schedules.constant(optimizer, 3, len(train))
-    return checkpoint.Checkpoints(folder / "checkpoints", model, optimizer, schedule, train)
+    return checkpoint.Checkpoints(folder / "checkpoints", model, losses.CrossEntropy(), optimizer, schedule, train)
 
 
 def run(epoch: int, best_epoch: int | None) -> dict[str, Any]:
-    return {"epoch": epoch, "best_epoch": best_epoch}
+    rows = [[number, 0.5] for number in range(1, epoch + 1)]
+    return dict.fromkeys(checkpoint.KEYS) | {"epoch": epoch, "best_epoch": best_epoch, "rows": rows}
 
 
 def test_torch_alone_reads_a_checkpoint_and_so_does_any_unzip(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
@@ -52,8 +53,8 @@ def test_every_part_and_stream_comes_back(tmp_path: Path, images: Tensor, labels
     kept, other = checkpoints(tmp_path, images, labels), checkpoints(tmp_path, images, labels)
     for images_of_a_batch, labels_of_it in kept.train:
         nn.functional.cross_entropy(kept.model(images_of_a_batch), labels_of_it).backward()
-        kept.optimizer.step()
-        kept.schedule.step()
+        kept.parts["optimizer"].step()
+        kept.parts["schedule"].step()
     torch.rand(7)
     kept.save(run(1, 1))
     following = torch.rand(3), [labels_of_it.tolist() for _, labels_of_it in kept.train]
@@ -61,8 +62,8 @@ def test_every_part_and_stream_comes_back(tmp_path: Path, images: Tensor, labels
     other.restore(checkpoint.load(other.last))
     assert torch.equal(torch.rand(3), following[0])
     assert [labels_of_it.tolist() for _, labels_of_it in other.train] == following[1]
-    assert other.schedule.state_dict() == kept.schedule.state_dict()
-    ours, theirs = other.optimizer.state_dict(), kept.optimizer.state_dict()
+    assert other.parts["schedule"].state_dict() == kept.parts["schedule"].state_dict()
+    ours, theirs = other.parts["optimizer"].state_dict(), kept.parts["optimizer"].state_dict()
     assert ours["param_groups"] == theirs["param_groups"]
     assert all(torch.equal(ours["state"][0][key], theirs["state"][0][key]) for key in ("step", "exp_avg", "exp_avg_sq"))
 
@@ -87,15 +88,33 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_other(
 def test_another_models_checkpoint_is_refused(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
     checkpoints(tmp_path, images, labels, width=8).save(run(1, 1))
     kept = checkpoints(tmp_path, images, labels)
-    before = [weights.clone() for weights in kept.model.parameters()]
-    with pytest.raises(ConfigError, match=r"of a model with weights .*\(8, 784\).* and this one has .*\(16, 784\)"):
+    with pytest.raises(ConfigError, match=r"of other parts than this run's: .*\[8, 784\].*\[16, 784\]"):
         kept.restore(checkpoint.load(kept.last))
-    assert all(torch.equal(old, new) for old, new in zip(before, kept.model.parameters(), strict=True))
+
+
+def test_a_well_made_checkpoint_of_something_else_is_refused(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
+    kept = checkpoints(tmp_path, images, labels)
+    kept.save(run(1, 1))
+    state = checkpoint.load(kept.last)
+    for key, value in (("optimizer", {}), ("random", {}), ("schedule", 7), ("model", None)):
+        with pytest.raises(ConfigError, match="of other parts than this run's: "):
+            kept.restore(state | {key: value})
+
+
+def test_another_runs_best_checkpoint_is_refused(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
+    kept = checkpoints(tmp_path, images, labels)
+    kept.save(run(1, 1))
+    kept.save(run(2, 1))
+    state = checkpoint.load(kept.last)
+    kept.restore(state)
+    kept.best.write_bytes(checkpoint.pack({"format": 1} | run(1, 1) | {"rows": [[1, 0.25]]}))
+    with pytest.raises(ConfigError, match=r"best\.pt: not of epoch 1 of this run"):
+        kept.restore(state)
 
 
 def test_any_flipped_bit_and_any_cut_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    content = checkpoint.pack({"format": checkpoint.FORMAT, "model": {"weight": torch.arange(500.0)}})
+    content = checkpoint.pack(run(0, None) | {"format": checkpoint.FORMAT, "model": {"weight": torch.arange(500.0)}})
     for place in range(0, len(content), 7):
         flipped = content.copy()
         flipped[place] ^= 1 << place % 8

@@ -398,6 +398,20 @@ def test_a_completed_job_whose_summary_is_lost_is_left_out_and_warned_of(tmp_pat
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_what_was_altered_since_a_run_is_left_out_or_warned_of(tmp_path: Path) -> None:
+    folder = made(tmp_path, "small")
+    (folder / "3" / "summary.json").write_bytes((folder / "4" / "summary.json").read_bytes())
+    path = folder / "7" / "metrics.csv"
+    path.write_text(path.read_text().replace("0.9", "0.8", 1))
+    told = report.write([folder])
+    assert f"left out, for what it found is lost or damaged: {folder / '3' / 'summary.json'}" in told
+    assert f"metrics.csv was altered since the run: {folder / '7'}" in told
+    path.write_text("epoch,train_loss\n1,zero\n")
+    report.write([folder])
+    assert sum(len(arm.runs) for arm in read([folder]).arms) == 29
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_curves_that_a_crash_tore_end_before_the_tear(tmp_path: Path) -> None:
     folder = made(tmp_path, "failed")
     path = folder / "0" / "metrics.csv"

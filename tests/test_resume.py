@@ -4,19 +4,23 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, Outcome
+from conftest import ROOT, TINY, Outcome
 from runs import contents, learned, metrics, summary
 from test_config import OPTIONS
 
-from mnist_exp import checkpoint, files, record
+from mnist_exp import checkpoint, files, record, stops
 from mnist_exp.data.batches import TrainingBatches
 from mnist_exp.sweep import jobs, plots
+from mnist_exp.sweep import run as sweep_run
+from mnist_exp.sweep.ledger import Ledger
 
 Run = Callable[..., Outcome]
 
@@ -71,18 +75,18 @@ SMALL = [*TINY, "epochs=3", "data.batch_size=200", "augmentation=rotate_crop", "
 
 def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(run: Run, kill_at) -> None:
     events = kill_at(None)
-    run(*SMALL, "hydra.run.dir=outputs/a/whole")
+    run(*SMALL, "epochs=2", "hydra.run.dir=outputs/a/whole")
     moments, expected = len(events), learned(Path("outputs/a/whole"))
     assert moments > 30
     for moment in range(1, moments + 1):
         kill_at(moment)
         with pytest.raises(Killed):
-            run(*SMALL, f"hydra.run.dir=outputs/a/{moment}")
+            run(*SMALL, "epochs=2", f"hydra.run.dir=outputs/a/{moment}")
         kill_at(None)
         outcome = run(f"resume=outputs/a/{moment}")
         assert outcome.code == 0, (moment, outcome)
         assert learned(Path(f"outputs/a/{moment}")) == expected, moment
-    assert "resumed after epoch 1" in (Path("outputs/a") / str(moments // 2) / "train.log").read_text()
+    assert "resumed after epoch 1" in (Path("outputs/a") / str(moments // 2 + 4) / "train.log").read_text()
 
 
 def parts() -> list[str]:
@@ -119,6 +123,49 @@ def test_every_part_is_resumed_to_the_bit_after_many_kills(part: str, run: Run, 
     assert run("resume=outputs/a/it").code == 0
     assert learned(Path("outputs/a/it")) == learned(Path("outputs/a/whole"))
     assert 1 <= len(summary(Path("outputs/a/it"))["resumed"]) <= 2
+
+
+def test_the_checkpoint_knows_how_many_epochs_there_are(run: Run, interrupted: Path) -> None:
+    """Longer was asked for, and the process killed before any file but config.yaml said so; or somebody edited that."""
+    path = interrupted / ".hydra" / "config.yaml"
+    path.write_text(path.read_text().replace("epochs: 3", "epochs: 7"))
+    outcome = run(f"resume={interrupted}")
+    assert outcome.code == 0
+    assert "epochs=3, as the checkpoint says; config.yaml says 7" in outcome.out
+    assert learned(interrupted) == learned(Path("outputs/a/whole"))
+    assert "epochs: 3" in path.read_text()
+
+
+def test_killed_while_it_is_trained_longer_a_run_goes_on(run: Run, kill_at) -> None:
+    kill_at(None)
+    run(*SMALL, "epochs=5", "hydra.run.dir=outputs/a/long")
+    run(*SMALL, "hydra.run.dir=outputs/a/short")
+    for moment in range(1, 13, 3):
+        shutil.copytree("outputs/a/short", f"outputs/a/{moment}")
+        kill_at(moment)
+        with pytest.raises(Killed):
+            run(f"resume=outputs/a/{moment}", "epochs=5")
+        kill_at(None)
+        assert run(f"resume=outputs/a/{moment}", "epochs=5").code == 0
+        assert learned(Path(f"outputs/a/{moment}")) == learned(Path("outputs/a/long"))
+
+
+def test_a_run_that_failed_before_it_began_is_begun_anew_by_its_command(run: Run) -> None:
+    (folder,) = run(*TINY, "data.batch_size=0").folders
+    outcome = run(f"resume={folder}")
+    assert outcome.code == 1
+    assert "failed before it began: data.batch_size=0: must be 1 or more; type its command again, mended" in outcome.err
+
+
+def test_a_completed_run_whose_last_checkpoint_is_gone_may_go_back(run: Run) -> None:
+    (folder,) = run(*SMALL).folders
+    expected = learned(folder)
+    (folder / "checkpoints" / "last.pt").unlink()
+    assert "last.pt is gone; resume=" in run(f"resume={folder}").err
+    assert run(f"resume={folder / 'checkpoints' / 'best.pt'}").code == 0
+    assert learned(folder) == expected
+    (folder / "metrics.csv").write_text("rubbish")
+    assert "completed, but altered since then, or gone: metrics.csv" in run(f"resume={folder}").err
 
 
 def test_trained_longer_a_run_equals_one_that_was_as_long_from_the_start(run: Run) -> None:
@@ -168,7 +215,7 @@ def test_a_finished_run_says_so_and_does_nothing(run: Run) -> None:
 
 def test_the_latest_run_is_the_one_at_work_last(run: Run, interrupted: Path) -> None:
     run(*TINY)
-    (interrupted / "metrics.csv").touch()
+    (interrupted / "checkpoints" / "last.pt").touch()
     assert "resumed after epoch 2" in run("resume=latest").out
 
 
@@ -240,6 +287,16 @@ def test_a_run_that_is_alive_is_left_alone(run: Run, interrupted: Path) -> None:
     assert contents(interrupted) == before
 
 
+def test_a_traceback_is_to_be_had_and_nothing_runs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "train.py", *TINY, "resume=nowhere"], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"HYDRA_FULL_ERROR": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
     record.claim(tmp_path / "it")
     with pytest.raises(FileExistsError, match="holds a run already"):
@@ -251,6 +308,7 @@ def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
     [
         ("nowhere", "resume=nowhere: no such file or folder"),
         ("", "resume=: no such file or folder"),
+        ("/nowhere.pt", "resume=/nowhere.pt: no such file or folder"),
         ("latest", "resume=latest: no run under"),
         (".", "resume=.: no run of this program, for it has no metrics.csv"),
         ("sweep", "resume=sweep: a sweep; python train.py -m resume=sweep goes on with it"),
@@ -290,7 +348,6 @@ def test_an_altered_config_is_refused(run: Run, interrupted: Path) -> None:
     whole = path.read_text()
     for before, after, told in (
         ("lr: 0.001", "lr: 0.003", "of a run with other choices: optimizer.lr was 0.001 and is 0.003"),
-        ("epochs: 3", "epochs: 7", "epochs was 3 and is 7; say epochs=N, whichever is meant"),
         ("seed: 0", "seed: [", "config.yaml: damaged, "),
         (
             "torch.optim.Adam",
@@ -333,6 +390,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
         (foreign.read_bytes(), "no checkpoint of this program, or cut short"),
         (bytes(checkpoint.pack({"format": 1, "model": Evil()})), "holds more than numbers and text, so it is not read"),
         (bytes(checkpoint.pack({"format": 2})), "of another format; this version reads 1"),
+        (bytes(checkpoint.pack({"format": 1})), "of another format; this version reads 1"),
         (other.read_bytes(), "of a run with other choices: seed was 1 and is 0"),
         (os.urandom(5000), "no checkpoint of this program, or cut short"),
     ):
@@ -379,7 +437,7 @@ def test_a_signal_ends_a_run_with_its_epochs_safe(
     number: int, run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(*SMALL, "hydra.run.dir=outputs/a/whole")
-    handlers = {each: signal.getsignal(each) for each in record.STOPS}
+    handlers = {each: signal.getsignal(each) for each in stops.SIGNALS}
     batches = TrainingBatches.__iter__
 
     def asked_to_stop(self: TrainingBatches) -> Iterator[Any]:
@@ -430,3 +488,24 @@ def test_an_interrupted_job_of_a_sweep_goes_on_from_its_checkpoint(
     for number in range(3):
         assert learned(Path("it", str(number))) == learned(Path("whole", str(number)))
     assert [len(summary(Path("it", str(number)))["resumed"]) for number in range(3)] == [0, 1, 0]
+
+
+def test_a_job_that_was_interrupted_and_never_got_its_turn_again_keeps_its_checkpoint(
+    run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "CAN_FORK", False)
+    monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+    words = ["-m", *[word for word in SMALL if not word.startswith("plots")], "seed=0"]
+    events = kill_at(None)
+    run(*words, "hydra.sweep.dir=whole")
+    kill_at(len(events) - [*reversed(events)].index("batch"))
+    with pytest.raises(Killed):
+        run(*words, "hydra.sweep.dir=it")
+    kill_at(None)
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_run, "_launch", lambda *_: None)  # stopped before the job could begin
+        run("-m", "resume=it")
+    assert Ledger(Path("it")).read()[1][0].status == "pending"
+    assert run("-m", "resume=it").code == 0
+    assert learned(Path("it/0")) == learned(Path("whole/0"))
+    assert summary(Path("it/0"))["resumed"][0]["after_epoch"] == 2

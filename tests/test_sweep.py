@@ -306,6 +306,18 @@ def test_resume_keeps_to_what_the_sweep_was_begun_with(run: Run, tmp_path: Path)
     assert set(statuses(path.parent).values()) == {"completed"}
 
 
+def test_a_summary_of_another_job_makes_no_job_completed(run: Run, tmp_path: Path) -> None:
+    run("-m", *SEEDS)
+    folder = sweep_folder(tmp_path)
+    expected, path = bits(folder / "1"), folder / "ledger.jsonl"
+    lines = path.read_text().splitlines(True)
+    path.write_text("".join(line for line in lines if not ('"job": 1,' in line and '"completed"' in line)))
+    (folder / "1" / "summary.json").write_bytes((folder / "0" / "summary.json").read_bytes())
+    assert run("-m", "resume=latest").code == 0
+    assert started(folder) == [0, 1, 2, 1]
+    assert bits(folder / "1") == expected
+
+
 def test_a_sweep_that_runs_is_left_alone(run: Run, tmp_path: Path) -> None:
     run("-m", *SEEDS)
     folder = sweep_folder(tmp_path)
@@ -431,7 +443,8 @@ LAUNCHERS = [
 
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=["plain", "joblib"])
 @pytest.mark.parametrize("to_the_group", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["terminal", "kill"])
-def test_ctrl_c_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, number: int, tmp_path: Path) -> None:
     words = [*QUICK, "epochs=300", "seed=range(0,6)"]
     sweep = subprocess.Popen(
         command(*words, *launcher, "hydra.sweep.dir=it"), cwd=tmp_path, text=True, start_new_session=True,
@@ -439,16 +452,16 @@ def test_ctrl_c_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, ru
     )  # fmt: skip
     folder = tmp_path / "it"
     wait_for(lambda: any(len(path.read_text().splitlines()) > 3 for path in folder.glob("*/metrics.csv")))
-    (os.killpg if to_the_group else os.kill)(sweep.pid, signal.SIGINT)
+    (os.killpg if to_the_group else os.kill)(sweep.pid, number)
     out, err = sweep.communicate(timeout=60)
-    assert (sweep.returncode, err) == (130, ""), err
+    assert (sweep.returncode, err) == (128 + number, ""), err
     assert "to go on: python train.py -m resume=it" in out
     assert (folder / "report.md").exists()
     found = statuses(folder)
     assert set(found.values()) == {"interrupted", "pending"}, out
-    for number, status in found.items():
+    for job, status in found.items():
         if status == "interrupted":
-            assert summary(folder / str(number))["status"] == "interrupted"
+            assert summary(folder / str(job))["status"] == "interrupted"
 
 
 @pytest.mark.slow

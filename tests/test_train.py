@@ -136,6 +136,9 @@ BAD = {
     "model=lenet": "model.hidden_layers: no such key, choose from _target_, dropout",
     "+augmentation.crop={_target_:mnist_exp.data.augment.RandomCrop,size:13,padding:2}": "augmentation.crop.size=13: ",
     "+model.x={_target_:os.system,_args_:['touch ran']}": "model._target_=os.system: not run",
+    "+model.x={_target_:torch.nn.nowhere.at_all}": "model._target_=torch.nn.nowhere.at_all: can't be loaded",
+    "+augmentation.crop={_target_:mnist_exp.data.augment.RandomCrop,sizm:9}": "unexpected keyword argument 'sizm'",
+    "model.hidden_layers=[1000000000000]": "model: ",
 }
 
 
@@ -198,7 +201,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(run: Run, monkeypatch: pytes
     plain, written = os.fsync, []
 
     def fill_up(file: int) -> None:
-        if len(written) >= 4:  # metrics.csv and last.pt at the beginning, last.pt and best.pt of epoch 1
+        if len(written) >= 5:  # metrics.csv, last.pt and the config at the beginning, last.pt and best.pt of epoch 1
             raise OSError(28, "No space left on device")
         written.append(plain(file))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from mnist_exp import errors, files, record
+from mnist_exp import errors, files, record, stops
 from mnist_exp.errors import ConfigError
 from mnist_exp.record import cores
 from mnist_exp.sweep.ledger import Job, Ledger
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 STOP = ".stop"  # a file in the sweep's folder: no further job is to begin; the exit code of the sweep, or nothing
 RUNNING = ".running"  # a file that every job holds a shared lock on
 LONGEST = 2000  # letters of an error: a pipe takes 64 KB before anybody reads
-INTERRUPTED = {128 + number for number in record.STOPS}  # the exit codes of a run that was asked to stop
+INTERRUPTED = {128 + number for number in stops.SIGNALS}  # the exit codes of a run that was asked to stop
 CAN_FORK = sys.platform == "linux"  # macOS has fork, but not its frameworks after one
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BAR = "{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
@@ -100,25 +101,30 @@ class Task:
             while job.is_alive():
                 job.join(timeout=1)
                 if self.is_orphaned():
-                    _signal(job, signal.SIGINT)
+                    _signal(job, signal.SIGTERM)
         return job.exitcode or 0, here.recv() if here.poll() else None
 
     @contextmanager
     def _passing_stops_on(self, job: Any) -> Iterator[None]:
         """Start the job; SIGINT and SIGTERM go on to it and stop the sweep, but not this process, which waits."""
 
-        def pass_on(number: int, _: Any) -> None:
-            stop(self.folder, 128 + number)
-            _signal(job, number)
+        told = list[int]()
 
-        signal.pthread_sigmask(signal.SIG_BLOCK, record.STOPS)  # until both processes know what to do
+        def pass_on(number: int, _: Any) -> None:
+            told.append(number)
+            _signal(job, number)
+            stop(self.folder, 128 + number)
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops.SIGNALS)  # until both processes know what to do
         try:
-            with record.handling(pass_on):
+            with stops.handling(pass_on):
                 job.start()
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, record.STOPS)
+                for number in told:  # before there was a job; another thread may take a signal that is blocked here
+                    _signal(job, number)
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
                 yield
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, record.STOPS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
 
     def _tell(self, number: int, ended: dict[str, Any], folder: Path) -> None:
         """A line on the console: how far the sweep is, how long it will take, and what the job came to."""
@@ -138,7 +144,9 @@ class Task:
 
 def stop(sweep: Path, code: int | None = None) -> None:
     """Have no further job of the sweep begin, and the sweep end with an exit code, if one is given."""
-    (sweep / STOP).write_text(str(code or ""))
+    if code or not (sweep / STOP).exists():
+        with suppress(OSError):  # a full disk; the jobs meet it as well
+            files.write(sweep / STOP, str(code or "").encode())
 
 
 def settle(folder: Path, config_id: str, code: int | None = None, error: str | None = None) -> dict[str, Any]:
@@ -179,6 +187,8 @@ def _make_ready(cfg: DictConfig) -> None:
     build.keep(cfg)
     record.versions()
     record.git()
+    if not gc.get_freeze_count():  # once: what is here by now stays, and to look through it takes 0.2 s, after each job
+        gc.freeze()
 
 
 def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
@@ -194,21 +204,23 @@ def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
 
 
 def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> None:
-    for number in record.STOPS:
-        signal.signal(number, record.stop_once)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, record.STOPS)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)  # when the parent is killed, stop cleanly
-    for handler in logging.getLogger().handlers:
-        if not isinstance(handler, logging.FileHandler):
-            handler.setLevel(logging.CRITICAL)  # the sweep tells on the console, a line a job
-    if workers > 1:
-        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # no progress bars over each other
-    if cores() < 2 * workers:
-        import torch
+    try:
+        stops.arm()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # when the parent is killed, stop cleanly
+        for handler in logging.getLogger().handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.setLevel(logging.CRITICAL)  # the sweep tells on the console, a line a job
+        if workers > 1:
+            sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # no progress bars over each other
+        if cores() < 2 * workers:
+            import torch
 
-        torch.set_num_interop_threads(1)  # no core is spare to make batches ready: data/batches.py
-    code, error = _run_here(main, cfg)
-    record.ignore_stops()
+            torch.set_num_interop_threads(1)  # no core is spare to make batches ready: data/batches.py
+        code, error = _run_here(main, cfg)
+    except KeyboardInterrupt as stop:
+        code, error = stops.exit_code(stop), None
+    stops.ignore()
     if error:
         parent.send(error[:LONGEST])
     sys.exit(code)
@@ -217,10 +229,10 @@ def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> Non
 def _run_here(main: Main, cfg: DictConfig) -> tuple[int, str | None]:
     """Run the job in this process; its exit code, and what it raised in a line."""
     try:
-        with record.stoppable():
+        with stops.stoppable():
             main(cfg)
     except KeyboardInterrupt as stop:
-        return record.exit_code(stop), None
+        return stops.exit_code(stop), None
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1, None
     except Exception as error:
@@ -229,5 +241,6 @@ def _run_here(main: Main, cfg: DictConfig) -> tuple[int, str | None]:
 
 
 def _signal(job: Any, number: int) -> None:
-    with suppress(ProcessLookupError):  # it has just ended
-        os.kill(job.pid, number)
+    if job.pid:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(job.pid, number)

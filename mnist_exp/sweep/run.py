@@ -22,7 +22,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
-from mnist_exp import config, errors, files, record, resume
+from mnist_exp import config, errors, files, record, resume, stops
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import jobs, plan
 from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger
@@ -139,8 +139,9 @@ def _alone(folder: Path) -> Iterator[None]:
     """Be the only one to work on this sweep: a job that outlives its sweep counts as well. Raises ConfigError."""
     with ExitStack() as locks:
         try:
+            locks.enter_context(files.locked(folder / ".lock"))
             with files.locked(folder / jobs.RUNNING):
-                locks.enter_context(files.locked(folder / ".lock"))
+                pass
         except BlockingIOError:
             raise ConfigError(f"{folder}: another process is at work on this sweep") from None
         yield
@@ -176,7 +177,9 @@ def _begin(points: Sequence[plan.Point], folder: Path, options: Options) -> list
 def _ready(point: plan.Point, folder: Path, known: dict[int, Job]) -> plan.Point:
     """The job as it is to run: on from its last checkpoint where it was interrupted, else from the start."""
     job = folder / str(point.job.number)
-    if point.job.number in known and known[point.job.number].status == "interrupted" and (job / resume.LAST).is_file():
+    before = known.get(point.job.number)
+    # One that waits for its turn again was interrupted before, for what a failed one has left is cleared at once.
+    if before and before.status in ("pending", "interrupted") and (job / resume.LAST).is_file():
         return point.resuming(job / resume.LAST)
     jobs.clear(job)
     return point
@@ -226,7 +229,7 @@ def _launch(
     hydra_context = HydraContext(cast(ConfigLoader, plan.ComposedOnce(folder / jobs.STOP)), context.callbacks)
     launcher = Plugins.instance().instantiate_launcher(hydra_context, task, master)
     tried = Counter[int]()
-    with record.handling(_stop(folder)), suppress(plan.Stop):
+    with stops.handling(_stop(folder)), suppress(plan.Stop):
         while todo and (error := _broke(launcher, todo, Ledger(folder))):
             _settle(folder)
             told = Ledger(folder).read()[1]
@@ -260,7 +263,7 @@ def _stop(folder: Path) -> Callable[[int, Any], None]:
     """
 
     def stop(number: int, _: Any) -> None:
-        record.ignore_stops()
+        stops.ignore()
         jobs.stop(folder, 128 + number)
         deadline, signalled = time.monotonic() + PATIENCE, set[int]()
         while (running := _pids(folder)) and time.monotonic() < deadline:
@@ -275,8 +278,9 @@ def _stop(folder: Path) -> Callable[[int, Any], None]:
 
 
 def _pids(folder: Path) -> set[int]:
-    """The processes that jobs run in, as far as the ledger knows."""
-    return {job.pid for job in Ledger(folder).read()[1].values() if job.status == "running" and job.pid}
+    """The other processes that jobs run in, as far as the ledger knows."""
+    running = {job.pid for job in Ledger(folder).read()[1].values() if job.status == "running" and job.pid}
+    return running - {os.getpid()}
 
 
 def _workers(master: DictConfig) -> int:
@@ -292,7 +296,7 @@ def _end(folder: Path, numbers: Sequence[int]) -> None:
     stop = folder / jobs.STOP
     code = int(stop.read_text() or 0) if stop.exists() else 0
     if code:
-        record.ignore_stops()  # a second Ctrl-C must not cost the report
+        stops.ignore()  # a second Ctrl-C must not cost the report
     told = [job for job in Ledger(folder).read()[1].values() if job.status != "replaced"]
     failed = [job for job in told if job.status == "failed"]
     flags = plan.kept_flags(sys.argv[1:])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from runs import learned
 
-from tests.torture.forks import CHANCE, RECIPES, TINY, Ended, Tally, folder, run, start, undisturbed, wait
+from .forks import CHANCE, RECIPES, TINY, Ended, Tally, folder, run, start, undisturbed, wait
 
 WORDS = [*TINY, "epochs=6", "plots=true", *RECIPES[0]]
 NOBODY = 65534  # the user that owns nothing, on every Linux

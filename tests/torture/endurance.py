@@ -9,7 +9,7 @@ from pathlib import Path
 
 from runs import learned
 
-from tests.torture.forks import ROOT, TINY, TRAIN, Tally, folder, run, start, wait
+from .forks import ROOT, TINY, TRAIN, Tally, folder, run, start, wait
 
 EARLY = 10  # jobs, after which a process has what it needs
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -139,10 +139,9 @@ def run_and_signal(*words: str, number: int, after: float) -> Ended:
     """The same, but with a signal to it and all its processes after so many seconds."""
     pid = start(*words)
     time.sleep(after)
-    if os.waitpid(pid, os.WNOHANG)[0] == 0:
+    with suppress(ProcessLookupError):  # it is over, and its jobs as well
         os.killpg(pid, number)
-        return wait(pid)
-    return Ended(0, "", "", after)
+    return wait(pid)
 
 
 def limited(gigabytes: float) -> Callable[[], None]:

@@ -8,7 +8,8 @@ from typing import Any
 from runs import learned
 
 from mnist_exp import files
-from tests.torture.forks import CHANCE, RECIPES, TINY, Tally, folder, run, run_and_signal, undisturbed
+
+from .forks import CHANCE, RECIPES, TINY, Tally, folder, run, run_and_signal, undisturbed
 
 EPOCHS = 8
 MOST = 4  # times that one run is killed

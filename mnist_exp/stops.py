@@ -1,0 +1,66 @@
+"""Signals that ask this process to stop: raised, held back, passed on, or ignored."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what Slurm and Kubernetes send before they kill
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal that asks this process to stop; its argument is the signal's number."""
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """What a shell shows for a process that a signal ended."""
+    return 128 + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT)
+
+
+def ignore() -> None:
+    """Let no further signal disturb this process, which is about to end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def stop_once(number: int, _: Any) -> None:
+    """Raise Stopped; a second signal, of an impatient user or from a parent, does not disturb what that begins."""
+    ignore()
+    raise Stopped(number)
+
+
+def arm() -> None:
+    """Raise Stopped when a signal asks for it, from now on; signals that are ignored stay so."""
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop_once)
+
+
+@contextmanager
+def handling(handler: Any) -> Iterator[None]:
+    """Have `handler` deal with the signals that ask this process to stop; those that it ignores stay ignored."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number, old in before.items() if old != signal.SIG_IGN]  # else begun with & by a script
+    for number in heard:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in heard:
+            if signal.getsignal(number) == handler:  # else it has decided otherwise
+                signal.signal(number, before[number])
+
+
+def stoppable() -> AbstractContextManager[None]:
+    """Raise Stopped in the block when a signal asks this process to stop."""
+    return handling(stop_once)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold such signals back until the block is done: what belongs together is written together."""
+    held: list[int] = []
+    with handling(lambda number, _: held.append(number)):
+        yield
+    for number in held[:1]:
+        signal.raise_signal(number)
