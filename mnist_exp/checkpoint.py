@@ -18,15 +18,7 @@ from mnist_exp.errors import ConfigError
 FORMAT = 1  # of what a checkpoint holds
 MARK = b"mnist_exp sha256 "  # the comment that the ZIP file ends with: this, and the digest of all before it
 HEX = 64  # digits of a SHA-256
-KEYS = {
-    "identity",
-    "epoch",
-    "best_epoch",
-    "rows",
-    "seconds",
-    "data",
-    "resumed",
-}  # of record.Run.state, which resume reads
+KEYS = {*"identity epoch best_epoch rows seconds data resumed".split()}  # what a resume reads of record.Run.state
 
 
 class Checkpoints:
@@ -117,10 +109,6 @@ def pack(state: dict[str, Any]) -> bytearray:
     return content + MARK + hashlib.sha256(content).hexdigest().encode()
 
 
-def _in_a_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__} {error}".split())[:500]
-
-
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint, its tensors on the CPU: once its checksum is found right, and then numbers and text alone.
 
@@ -141,3 +129,7 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT or not state.keys() >= KEYS:
         raise ConfigError(f"{path}: of another format; this version reads {FORMAT}")
     return state
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__} {error}".split())[:500]
