@@ -18,7 +18,7 @@ from mnist_exp.errors import ConfigError
 FORMAT = 1  # of what a checkpoint holds
 MARK = b"mnist_exp sha256 "  # the comment that the ZIP file ends with: this, and the digest of all before it
 HEX = 64  # digits of a SHA-256
-KEYS = {*"identity epoch best_epoch rows seconds data resumed".split()}  # what a resume reads of record.Run.state
+KEYS = {"identity", "epoch", "best_epoch", "rows", "seconds", "data", "resumed"}  # what a resume reads of Run.state
 
 
 class Checkpoints:
