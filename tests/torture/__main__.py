@@ -44,7 +44,7 @@ def main() -> None:
         "damage.malice": damage.malice,
         "damage.noise": lambda: damage.noise(rounds),
         "fuzz": lambda: fuzz.fuzz(10 * rounds),
-        "endurance.leaks": lambda: endurance.leaks(2 * rounds),
+        "endurance.leaks": lambda: endurance.leaks(max(20, 2 * rounds)),
         "endurance.crowd": endurance.crowd,
         "endurance.bits": endurance.bits,
     }
