@@ -1,6 +1,7 @@
 """What the tests share: a train.py to call in this process, and images made on the spot."""
 
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,11 @@ TINY = [
     "epochs=2",
     "plots=false",
 ]
+
+
+def as_in_a_terminal() -> None:
+    """What a test's process does first that is going to get a SIGINT: the background of a script has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Outcome(NamedTuple):

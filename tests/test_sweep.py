@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY, Outcome
+from conftest import ROOT, TINY, Outcome, as_in_a_terminal
 from omegaconf import OmegaConf
 from runs import learned as bits
 from runs import summary
@@ -448,7 +448,7 @@ def test_a_signal_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, 
     words = [*QUICK, "epochs=300", "seed=range(0,6)"]
     sweep = subprocess.Popen(
         command(*words, *launcher, "hydra.sweep.dir=it"), cwd=tmp_path, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=as_in_a_terminal,
     )  # fmt: skip
     folder = tmp_path / "it"
     wait_for(lambda: any(len(path.read_text().splitlines()) > 3 for path in folder.glob("*/metrics.csv")))
