@@ -53,13 +53,15 @@ def explain(error: BaseException) -> str:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Turn what a user can mend into one line on stderr and exit code 1, unless HYDRA_FULL_ERROR=1 asks for all."""
-    if FULL:
-        yield
-        return
+    """Turn what a user can mend into one line on stderr and exit code 1, unless HYDRA_FULL_ERROR=1 asks for all.
+
+    A signal that asks this process to stop ends it with the exit code that a shell shows for it.
+    """
+    full = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises where it would print several lines
     try:
-        yield
+        with stops.stoppable():
+            yield
     except KeyboardInterrupt as stop:
         sys.exit(stops.exit_code(stop))
     except Exception as error:
@@ -67,7 +69,8 @@ def in_one_line() -> Iterator[None]:
             raise
         sys.exit(f"error: {explain(error)}")
     finally:
-        del os.environ["HYDRA_FULL_ERROR"]
+        os.environ.pop("HYDRA_FULL_ERROR")
+        os.environ.update({"HYDRA_FULL_ERROR": full} if full else {})
 
 
 class NoTraceback(logging.Filter):

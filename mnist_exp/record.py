@@ -45,11 +45,12 @@ PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaco
 class Run:
     """One run folder: what a run says of itself, epoch by epoch and at its end.
 
-    A run that is resumed leaves everything there as it is until it begins: what is refused changes nothing.
+    Until it `may_write`, it leaves everything there as it is: what is refused to another run, or on resume, changes
+    nothing.
     """
 
-    def __init__(self, folder: Path, resumed: bool, **facts: Any) -> None:
-        self.folder, self.may_write, self.start = folder, not resumed, time.perf_counter()
+    def __init__(self, folder: Path, **facts: Any) -> None:
+        self.folder, self.may_write, self.start = folder, False, time.perf_counter()
         self.rows: list[Row] = []
         self.summary: dict[str, Any] = dict.fromkeys(SUMMARY) | {"resumed": []} | facts
 
@@ -194,9 +195,11 @@ def recording(resumed: bool) -> Iterator[Run]:
     logging.raiseExceptions = False  # a full disk is told once, by the run, and not by every line of the log
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    run = Run(folder, resumed, versions=versions(), git=git())
-    with _alone(folder), stops.stoppable():
+    run = Run(folder, versions=versions(), git=git())
+    with ExitStack() as lock:
         try:
+            lock.enter_context(_alone(folder))
+            run.may_write = not resumed
             yield run
             run.close("completed")
         except KeyboardInterrupt as stop:

@@ -16,7 +16,7 @@ from conftest import ROOT, TINY, Outcome
 from runs import contents, learned, metrics, summary
 from test_config import OPTIONS
 
-from mnist_exp import checkpoint, files, record, stops
+from mnist_exp import checkpoint, errors, files, record, stops
 from mnist_exp.data.batches import TrainingBatches
 from mnist_exp.sweep import jobs, plots
 from mnist_exp.sweep import run as sweep_run
@@ -284,6 +284,7 @@ def test_a_run_that_is_alive_is_left_alone(run: Run, interrupted: Path) -> None:
         outcome = run(f"resume={interrupted}")
     assert outcome.code == 1
     assert "another process is at work on this run" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
     assert contents(interrupted) == before
 
 
@@ -456,6 +457,16 @@ def test_a_signal_ends_a_run_with_its_epochs_safe(
     assert (summary(Path("outputs/a/it"))["status"], summary(Path("outputs/a/it"))["epochs"]) == ("interrupted", 1)
     assert run("resume=outputs/a/it").code == 0
     assert learned(Path("outputs/a/it")) == learned(Path("outputs/a/whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_a_run_has_begun_has_the_same_exit_code(number: int) -> None:
+    handlers = {each: signal.getsignal(each) for each in stops.SIGNALS}
+    with pytest.raises(SystemExit) as end, errors.in_one_line():
+        signal.raise_signal(number)
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+    assert end.value.code == 128 + number
 
 
 def test_a_folder_that_is_deleted_under_its_run_stays_deleted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
