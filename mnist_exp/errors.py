@@ -62,9 +62,9 @@ def in_one_line() -> Iterator[None]:
     try:
         with stops.stoppable():
             yield
-    except KeyboardInterrupt as stop:
-        sys.exit(stops.exit_code(stop))
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if stops.asked(error):
+            sys.exit(stops.exit_code())
         if not is_mendable(error):
             raise
         sys.exit(f"error: {explain(error)}")

@@ -202,12 +202,13 @@ def recording(resumed: bool) -> Iterator[Run]:
             run.may_write = not resumed
             yield run
             run.close("completed")
-        except KeyboardInterrupt as stop:
-            with suppress(OSError):
-                run.close("interrupted")
-            log.warning("interrupted" + f"; to go on: python train.py resume={folder}" * (hydra.mode == RunMode.RUN))
-            sys.exit(stops.exit_code(stop))
-        except Exception as error:
+        except (KeyboardInterrupt, Exception) as error:
+            if stops.asked(error):
+                with suppress(OSError):
+                    run.close("interrupted")
+                hint = f"; to go on: python train.py resume={folder}" * (hydra.mode == RunMode.RUN)
+                log.warning(f"interrupted{hint}")
+                sys.exit(stops.exit_code())
             line = errors.explain(error)
             log.error(f"failed: {line}", exc_info=True)  # to train.log alone
             with suppress(OSError):  # the disk may be what failed

@@ -9,12 +9,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what Slurm and Kubernetes s
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal that asks this process to stop; its argument is the signal's number."""
+    """A signal that asks this process to stop."""
 
 
-def exit_code(stop: KeyboardInterrupt) -> int:
-    """What a shell shows for a process that a signal ended."""
-    return 128 + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT)
+_asked: list[int] = []  # the signals that were raised in this process
+
+
+def asked(error: BaseException) -> bool:
+    """Whether an error comes of such a signal: raised by it, or by code that it caught in the middle of something."""
+    return isinstance(error, KeyboardInterrupt) or bool(_asked)
+
+
+def exit_code() -> int:
+    """What a shell shows for a process that the signal ended."""
+    return 128 + (_asked or [signal.SIGINT])[0]
 
 
 def ignore() -> None:
@@ -26,11 +34,13 @@ def ignore() -> None:
 def stop_once(number: int, _: Any) -> None:
     """Raise Stopped; a second signal, of an impatient user or from a parent, does not disturb what that begins."""
     ignore()
+    _asked.append(number)
     raise Stopped(number)
 
 
 def arm() -> None:
     """Raise Stopped when a signal asks for it, from now on; signals that are ignored stay so."""
+    _asked.clear()
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop_once)
@@ -53,6 +63,7 @@ def handling(handler: Any) -> Iterator[None]:
 
 def stoppable() -> AbstractContextManager[None]:
     """Raise Stopped in the block when a signal asks this process to stop."""
+    _asked.clear()
     return handling(stop_once)
 
 
@@ -64,3 +75,5 @@ def uninterrupted() -> Iterator[None]:
         yield
     for number in held[:1]:
         signal.raise_signal(number)
+    if _asked:  # it was raised before, and lost on its way, in a destructor say
+        raise Stopped

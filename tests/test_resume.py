@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -467,6 +468,39 @@ def test_a_signal_before_a_run_has_begun_has_the_same_exit_code(number: int) -> 
     for each, handler in handlers.items():
         signal.signal(each, handler)
     assert end.value.code == 128 + number
+
+
+def test_code_that_a_signal_caught_in_the_middle_may_raise_what_it_likes() -> None:
+    """As OmegaConf does, whose own clearing up then fails."""
+    handlers = {each: signal.getsignal(each) for each in stops.SIGNALS}
+
+    def caught() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise AttributeError("'NoneType' object has no attribute") from None
+
+    with pytest.raises(SystemExit) as end, errors.in_one_line():
+        caught()
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+    assert end.value.code == 143
+
+
+def test_a_signal_that_is_lost_on_its_way_stops_the_run_after_its_epoch() -> None:
+    handlers = {each: signal.getsignal(each) for each in stops.SIGNALS}
+
+    def lost() -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        with stops.uninterrupted():
+            pass
+
+    with pytest.raises(SystemExit) as end, errors.in_one_line():
+        lost()
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
+    assert end.value.code == 143
 
 
 def test_a_folder_that_is_deleted_under_its_run_stays_deleted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

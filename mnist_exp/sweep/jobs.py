@@ -218,8 +218,8 @@ def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> Non
 
             torch.set_num_interop_threads(1)  # no core is spare to make batches ready: data/batches.py
         code, error = _run_here(main, cfg)
-    except KeyboardInterrupt as stop:
-        code, error = stops.exit_code(stop), None
+    except KeyboardInterrupt:
+        code, error = stops.exit_code(), None
     stops.ignore()
     if error:
         parent.send(error[:LONGEST])
@@ -231,12 +231,10 @@ def _run_here(main: Main, cfg: DictConfig) -> tuple[int, str | None]:
     try:
         with stops.stoppable():
             main(cfg)
-    except KeyboardInterrupt as stop:
-        return stops.exit_code(stop), None
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1, None
-    except Exception as error:
-        return 1, errors.explain(error)
+    except (KeyboardInterrupt, Exception) as error:
+        return (stops.exit_code(), None) if stops.asked(error) else (1, errors.explain(error))
     return 0, None
 
 
