@@ -80,13 +80,15 @@ def folder() -> Iterator[Path]:
 
 def start(*words: str, prepare: Callable[[], object] | None = None, name: str = "it") -> int:
     """Begin `python train.py words` in this folder and return its process number; `prepare` is called before it."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until the child is what it stands for
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
         return pid
     os.setsid()
-    for number in (signal.SIGTERM, signal.SIGALRM):
+    for number in signals:
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream, descriptor in (("out", 1), ("err", 2)):
         os.dup2(os.open(f"{name}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
@@ -94,6 +96,7 @@ def start(*words: str, prepare: Callable[[], object] | None = None, name: str = 
     sys.path[0] = str(ROOT)
     GlobalHydra.instance().clear()
     code: object = 0
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     try:
         if prepare:
             prepare()
@@ -126,7 +129,8 @@ def wait(pid: int, limit: float = 120, name: str = "it") -> Ended:
             os.killpg(pid, signal.SIGKILL)
         time.sleep(0.002)
     code = None if time.monotonic() - begin > limit + 20 else os.waitstatus_to_exitcode(status)
-    out, err = (Path(f"{name}.{stream}").read_text(errors="replace") for stream in ("out", "err"))
+    said = [Path(f"{name}.{stream}") for stream in ("out", "err")]
+    out, err = (path.read_text(errors="replace") if path.exists() else "" for path in said)  # none if killed at once
     return Ended(code, out, err, time.monotonic() - begin)
 
 
