@@ -193,7 +193,7 @@ def _blaming(group: str) -> Iterator[None]:
     """Name the group in what its part says is wrong; words that begin with `key=` become `group.key=`."""
     try:
         yield
-    except (ValueError, TypeError, RuntimeError, OSError, ImportError, InstantiationException) as error:
+    except (ValueError, TypeError, AttributeError, RuntimeError, OSError, ImportError, InstantiationException) as error:
         said = str(error).partition("\nException raised from")[0]
         told = said if isinstance(error, OSError) else " ".join(said.split())  # that has a line for each of its sources
         joint = "." if re.match(r"\w[\w.]*=", told) else ": "

@@ -139,6 +139,7 @@ BAD = {
     "+model.x={_target_:torch.nn.nowhere.at_all}": "model._target_=torch.nn.nowhere.at_all: can't be loaded",
     "+augmentation.crop={_target_:mnist_exp.data.augment.RandomCrop,sizm:9}": "unexpected keyword argument 'sizm'",
     "model.hidden_layers=[1000000000000]": "model: ",
+    "+augmentation.affine=707": "augmentation: 'int' object has no attribute 'draws'",
 }
 
 
