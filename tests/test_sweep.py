@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -517,29 +516,34 @@ def test_a_worker_that_is_killed_takes_no_job_with_it(tmp_path: Path) -> None:
     assert statuses(folder) == dict.fromkeys(range(4), "completed")
 
 
-def kill_and_resume(words: list[str], moments: list[float], folder: Path) -> None:
-    """Kill the sweep, with all its processes, so many seconds after it goes on with its jobs; in the end let it be."""
+def kill_and_resume(words: list[str], moments: list[int], folder: Path) -> None:
+    """Kill the sweep, with all its processes, so many epochs after it goes on with its jobs; in the end let it be."""
     resume = ["hydra.sweep.dir=it", *words]
     for moment in moments:
-        lines = folder.exists() and len(started(folder))
+        jobs_before, epochs_before = jobs_begun(folder), epochs_trained(folder)
         sweep = subprocess.Popen(
             command(*resume), cwd=folder.parent, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
-        wait_for(partial(another_job_began, folder, lines))
-        time.sleep(moment)
+        wait_for(lambda: jobs_begun(folder) > jobs_before)  # noqa: B023  # used before they change
+        wait_for(lambda: epochs_trained(folder) >= epochs_before + moment)  # noqa: B023
         os.killpg(sweep.pid, signal.SIGKILL)
         sweep.communicate()
+        assert sweep.returncode == -signal.SIGKILL, "the sweep was over before it could be killed"
         resume = ["resume=it"]
     last = subprocess.run(command("resume=it"), cwd=folder.parent, capture_output=True, text=True)
     assert last.returncode == 0, last.stdout + last.stderr
 
 
-def another_job_began(folder: Path, before: int) -> bool:
+def jobs_begun(folder: Path) -> int:
     try:
-        return len(started(folder)) > before
-    except (OSError, ValueError):  # the ledger is being written
-        return False
+        return len(started(folder))
+    except (OSError, ValueError):  # the ledger is being written, or not there yet
+        return 0
+
+
+def epochs_trained(folder: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") - 1 for path in folder.glob("*/metrics.csv"))
 
 
 def completed_once(folder: Path, count: int) -> bool:
@@ -548,8 +552,8 @@ def completed_once(folder: Path, count: int) -> bool:
 
 
 def test_a_sweep_that_was_killed_goes_on(run: Run, tmp_path: Path) -> None:
-    words = [*QUICK, "optimizer=adam,sgd", "seed=range(0,3)"]
-    kill_and_resume(words, [0.3], tmp_path / "it")
+    words = [*QUICK, "epochs=10", "optimizer=adam,sgd", "seed=range(0,3)"]
+    kill_and_resume(words, [2], tmp_path / "it")
     assert completed_once(tmp_path / "it", 6)
     assert {n: bits(tmp_path / "it" / str(n)) for n in range(6)} == undisturbed(run, *words)
 
@@ -557,8 +561,8 @@ def test_a_sweep_that_was_killed_goes_on(run: Run, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=["plain", "joblib"])
 def test_a_sweep_survives_many_kills(launcher: list[str], run: Run, tmp_path: Path) -> None:
-    words = [*QUICK, "epochs=10", "optimizer=adam,sgd", "activation=relu,tanh", "seed=range(0,3)", *launcher]
-    moments = [((7 * number) % 10) / 10 for number in range(4 if launcher else 10)]
+    words = [*QUICK, "epochs=30", "optimizer=adam,sgd", "activation=relu,tanh", "seed=range(0,3)", *launcher]
+    moments = [(7 * number) % 10 for number in range(4 if launcher else 10)]
     kill_and_resume(words, moments, tmp_path / "it")
     assert completed_once(tmp_path / "it", 12)
     assert {n: bits(tmp_path / "it" / str(n)) for n in range(12)} == undisturbed(run, *words)
