@@ -1,5 +1,7 @@
 """What a user can mend, said in one line."""
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -58,6 +60,7 @@ def in_one_line() -> Iterator[None]:
     A signal that asks this process to stop ends it with the exit code that a shell shows for it.
     """
     full = os.environ.get("HYDRA_FULL_ERROR")
+    atexit.register(gc.freeze)  # or Python, at its end, would look through all of torch's objects once more: a second
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises where it would print several lines
     try:
         with stops.stoppable():

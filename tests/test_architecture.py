@@ -28,8 +28,10 @@ ARROWS = {
     "sweep.plan": BASE | {"config", "record", "sweep.ledger"},
     "sweep.jobs": BASE | {"build", "record", "sweep.ledger"},
     "sweep.run": BASE
-    | {"build", "config", "record", "resume", "sweep.jobs", "sweep.ledger", "sweep.plan", "sweep.report"},
+    | {"build", "config", "record", "resume", "sweep.jobs", "sweep.ledger", "sweep.plan"}
+    | {"sweep.report", "sweep.workers"},
     "sweep.stats": set(),
+    "sweep.workers": set(),
     "sweep.results": BASE | {"record", "sweep.ledger", "sweep.stats"},
     "sweep.words": {"sweep.plan", "sweep.results", "sweep.stats"},
     "sweep.plots": {"sweep.results", "sweep.stats"},

@@ -20,7 +20,7 @@ from runs import learned as bits
 from runs import summary
 
 from mnist_exp import files, record
-from mnist_exp.sweep import jobs, plan, plots, report
+from mnist_exp.sweep import jobs, plan, plots, report, workers
 from mnist_exp.sweep import run as sweep_run
 from mnist_exp.sweep.ledger import Ledger
 
@@ -426,18 +426,11 @@ def undisturbed(run: Run, *words: str) -> dict[int, tuple]:
     return {number: bits(Path("undisturbed", str(number))) for number in statuses(Path("undisturbed"))}
 
 
-LAUNCHERS = [
-    [],
-    pytest.param(
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        marks=[
-            pytest.mark.slow,
-            pytest.mark.skipif(
-                importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="the extra `parallel`"
-            ),
-        ],
-    ),
-]
+needs_joblib = pytest.mark.skipif(
+    importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="the extra `parallel`"
+)
+JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+LAUNCHERS = [[], pytest.param(JOBLIB, marks=[pytest.mark.slow, needs_joblib])]
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=["plain", "joblib"])
@@ -462,6 +455,33 @@ def test_a_signal_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, 
     for job, status in found.items():
         if status == "interrupted":
             assert summary(folder / str(job))["status"] == "interrupted"
+
+
+@needs_joblib
+def test_joblib_takes_over_the_workers_that_were_begun() -> None:
+    from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
+    from joblib import Parallel, delayed
+
+    settings = vars(JobLibLauncherConf(n_jobs=2, backend="loky"))
+    with workers.begun(settings, 2):
+        pass
+    del settings["_target_"]
+    assert Parallel(**settings)([delayed(eval)("'torch' in __import__('sys').modules")] * 2) == [True, True]
+
+
+@pytest.mark.slow
+@needs_joblib
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_workers_begin(number: int, tmp_path: Path) -> None:
+    sweep = subprocess.Popen(
+        command(*SEEDS, *JOBLIB), cwd=tmp_path, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=as_in_a_terminal,
+    )  # fmt: skip
+    children = Path(f"/proc/{sweep.pid}/task/{sweep.pid}/children")
+    wait_for(lambda: len(children.read_text().split()) > 2)  # joblib's tracker and two workers
+    os.killpg(sweep.pid, number)
+    _, err = sweep.communicate(timeout=60)
+    assert (sweep.returncode, err) == (128 + number, "")
 
 
 @pytest.mark.slow
@@ -502,9 +522,9 @@ def test_what_outlives_a_killed_sweep_does_not_disturb_its_resume(launcher: list
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None, reason="extra `parallel`")
+@needs_joblib
 def test_a_worker_that_is_killed_takes_no_job_with_it(tmp_path: Path) -> None:
-    words = [*QUICK, "epochs=60", "seed=range(0,4)", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    words = [*QUICK, "epochs=60", "seed=range(0,4)", *JOBLIB]
     sweep = subprocess.Popen(
         command(*words, "hydra.sweep.dir=it"), cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -601,12 +621,12 @@ def test_hydra_keeps_no_configs_of_jobs_that_are_over(run: Run, monkeypatch: pyt
 def test_jobs_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    for workers, asked, threads, device in (
+    for at_once, asked, threads, device in (
         (1, 8, 8, "auto"),
         (2, 8, 4, "cuda:1"),
         (3, 1, 1, "cuda:1"),
         (20, 2, 1, "cuda:1"),
     ):
         cfg = OmegaConf.create({"threads": asked, "device": "auto"})
-        jobs._share_the_machine(cfg, 4, workers)  # the fifth to begin
+        jobs._share_the_machine(cfg, 4, at_once)  # the fifth to begin
         assert (cfg.threads, cfg.device) == (threads, device)

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from mnist_exp import config, errors, files, record, resume, stops
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import jobs, plan
+from mnist_exp.sweep import jobs, plan, workers
 from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,10 @@ def sweep(
     if options.dry_run:
         log.info("\n".join(" ".join(point.job.overrides) for point in points))
         return
-    _check(_todo(points, folder, options), folder, options)
+    todo = _todo(points, folder, options)
+    launcher = cast(dict[str, Any], OmegaConf.to_container(master.hydra.launcher, resolve=True))
+    with workers.begun(launcher, _workers(master) if todo else 1):
+        _check(todo, folder, options)
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
         todo = _begin(points, folder, options)
