@@ -9,12 +9,14 @@ import hydra
 from omegaconf import DictConfig
 
 from mnist_exp import config, errors, record, resume, stops
+from mnist_exp.alone import Steps, TrainedAlone
 
 log = logging.getLogger(__name__)
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
-def main(cfg: DictConfig) -> float:
+@TrainedAlone
+def main(cfg: DictConfig) -> Steps:
     """Do the run that `cfg` describes and return its best validation loss, for a sweeper to minimise."""
     with record.recording(resumed=cfg.resume is not None) as run:
         config.check(cfg)
@@ -49,8 +51,9 @@ def main(cfg: DictConfig) -> float:
 
             plots.of_data(run.folder / "plots", data.train, data.classes, build.generator(cfg.seed, "pictures"))
 
-        epochs = range(run.done + 1, cfg.epochs + 1)
-        for row in loop.fit(model, loss, optimizer, schedule, data.train, data.val, epochs):
+        parts = loop.Training(model, loss, optimizer, schedule, data.train, data.val)
+        for epoch in range(run.done + 1, cfg.epochs + 1):
+            row = yield parts, epoch  # trained here, alone, or as one with the epochs of other runs: mnist_exp.fused
             with stops.uninterrupted():
                 checkpoints.save(run.state(row))
                 run.epoch(row)

@@ -104,7 +104,9 @@ def contestants(cfg: DictConfig, data: Split, folder: Path) -> dict[str, Epoch]:
     ready = list(data.train[: 100 * cfg.data.batch_size])
 
     def ours() -> None:
-        next(loop.fit(us.model, us.loss, us.optimizer, us.schedule, data.train, data.val, range(1, 2)))
+        loop.train_and_validate(
+            loop.Training(us.model, us.loss, us.optimizer, us.schedule, data.train, data.val), epoch=1
+        )
 
     def bare() -> None:
         for number in range(len(data.train)):

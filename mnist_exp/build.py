@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_exp.data import batches
-from mnist_exp.data.batches import Split
+from mnist_exp.data.batches import Cut, Split
 from mnist_exp.data.sources import Images
 from mnist_exp.errors import ConfigError
 
@@ -59,24 +59,29 @@ def keep(cfg: DictConfig) -> Images:
     return _kept.setdefault(repr(_part(cfg.data, without=NOT_THE_SOURCE)), images)
 
 
+_last_cut: dict[tuple[Any, ...], tuple[Images, Cut]] = {}
+
+
 def split(cfg: DictConfig, source: Images, device: torch.device) -> Split:
     """Training, validation and test batches on the device."""
     with _blaming("augmentation"):
         augment = _part(cfg.augmentation)()
         augment.center(source.train_images[:1])  # refuses a size that can't be
     with _blaming("data"):
-        parts = batches.split(
-            (source.train_images, source.train_labels),
-            (source.test_images, source.test_labels),
-            validation=cfg.data.validation,
-            cut=generator(cfg.data.seed, "split"),
-            batch_size=cfg.data.batch_size,
-            augment=augment,
-            order=generator(cfg.seed, "order"),
-            chance=generator(cfg.seed, "augmentation"),
-            device=device,
-        )
+        order, chance = generator(cfg.seed, "order"), generator(cfg.seed, "augmentation")
+        parts = batches.split(_cut(cfg, source, device), cfg.data.batch_size, augment, order, chance)
     return parts._replace(name=source.name, classes=source.classes, sha256=source.sha256)
+
+
+def _cut(cfg: DictConfig, source: Images, device: torch.device) -> Cut:
+    """The data set in its three parts. The last one is kept, for the runs of one process often have the same."""
+    key = *map(id, source), cfg.data.validation, cfg.data.seed, device
+    if key not in _last_cut:
+        _last_cut.clear()
+        train, test = (source.train_images, source.train_labels), (source.test_images, source.test_labels)
+        parts = batches.cut(train, test, cfg.data.validation, generator(cfg.data.seed, "split"), device)
+        _last_cut[key] = source, parts  # with the source, so that no other one gets its ids
+    return _last_cut[key][1]
 
 
 def model(cfg: DictConfig, split: Split, num_classes: int) -> nn.Module:
@@ -125,19 +130,14 @@ def course(cfg: DictConfig, epochs: int, first: int) -> tuple[dict[str, Any], li
     return settings, rates
 
 
-def rehearse(cfg: DictConfig, last: dict[str, Split]) -> None:
+def rehearse(cfg: DictConfig) -> None:
     """Build every part of a run and let it go, so that what can't be built is told now. Raises ConfigError.
 
     On the CPU, and in one thread: this process is going to fork, which neither CUDA nor OpenMP's threads survive.
-    `last` is the caller's, empty at first: it keeps the split for the next run, which often has the same.
     """
     device(cfg)
     torch.set_num_threads(1)
-    key = repr((cfg.data, cfg.augmentation))
-    if key not in last:
-        last.clear()
-        last[key] = split(cfg, keep(cfg), torch.device("cpu"))
-    data = last[key]
+    data = split(cfg, keep(cfg), torch.device("cpu"))
     loss(cfg)
     schedule(cfg, optimizer(cfg, model(cfg, data, len(data.classes))), len(data.train))
 

@@ -103,10 +103,19 @@ def _which(device: torch.device) -> list[torch.device]:
 def pack(state: dict[str, Any]) -> bytearray:
     """The file of a checkpoint: as torch.save makes it, with its checksum in the ZIP file's comment."""
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_by_itself(state), buffer)
     content = bytearray(buffer.getbuffer())
     content[-2:] = struct.pack("<H", len(MARK) + HEX)  # the last two bytes of a ZIP file are the size of its comment
     return content + MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def _by_itself(value: Any) -> Any:
+    """The same, with copies of tensors that are parts of larger ones: torch.save would write the whole of those."""
+    if isinstance(value, dict):
+        return {key: _by_itself(item) for key, item in value.items()}
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+        return value.clone()
+    return value
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Learning and judging: `fit` yields a row per epoch, `evaluate` reads a part of the data once."""
+"""Learning and judging: `train_and_validate` makes a row of an epoch, `evaluate` reads a part of the data once."""
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -38,30 +38,31 @@ class Evaluation(NamedTuple):
     logits: Tensor  # (N, C)
 
 
-def fit(
-    model: nn.Module,
-    loss: Loss,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    train: TrainingBatches,
-    val: Batches,
-    epochs: range,
-) -> Iterator[Row]:
-    """Train for `epochs` and yield a row after each. Raises FloatingPointError as soon as a loss is not finite."""
-    for epoch in epochs:
-        start, lr = time.perf_counter(), optimizer.param_groups[0]["lr"]
-        train_loss, train_accuracy = train_epoch(model, loss, optimizer, schedule, train, epoch)
-        result = evaluate(model, loss, val)
-        if not math.isfinite(result.loss):
-            raise FloatingPointError(f"the validation loss became {result.loss} after epoch {epoch}: {ADVICE}")
-        seconds = time.perf_counter() - start
-        yield Row(epoch, train_loss, train_accuracy, result.loss, result.accuracy, lr, seconds)
+class Training(NamedTuple):
+    """The parts of a run that an epoch needs, and changes."""
+
+    model: nn.Module
+    loss: Loss
+    optimizer: Optimizer
+    schedule: LRScheduler
+    train: TrainingBatches
+    val: Batches
 
 
-def train_epoch(
-    model: nn.Module, loss: Loss, optimizer: Optimizer, schedule: LRScheduler, train: TrainingBatches, epoch: int
-) -> tuple[float, float]:
+def train_and_validate(parts: Training, epoch: int) -> Row:
+    """Train for an epoch, and judge it. Raises FloatingPointError as soon as a loss is not finite."""
+    start, lr = time.perf_counter(), parts.optimizer.param_groups[0]["lr"]
+    train_loss, train_accuracy = train_epoch(parts, epoch)
+    result = evaluate(parts.model, parts.loss, parts.val)
+    if not math.isfinite(result.loss):
+        raise FloatingPointError(f"the validation loss became {result.loss} after epoch {epoch}: {ADVICE}")
+    seconds = time.perf_counter() - start
+    return Row(epoch, train_loss, train_accuracy, result.loss, result.accuracy, lr, seconds)
+
+
+def train_epoch(parts: Training, epoch: int) -> tuple[float, float]:
     """One step a batch; the mean loss and the accuracy over all images as the model met them."""
+    model, loss, optimizer, schedule, train, _ = parts
     model.train()
     weights, loss_sum, hits = list(model.parameters()), 0.0, list[Tensor]()
     progress = tqdm(train, desc=f"epoch {epoch}", unit="batch", leave=False, disable=None)  # None: quiet in a file

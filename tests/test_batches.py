@@ -6,7 +6,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from mnist_exp.data.augment import Compose, RandomRotation
-from mnist_exp.data.batches import Batches, Normalize, Split, TrainingBatches, one_ahead, split, stratified
+from mnist_exp.data.batches import Batches, Normalize, Split, TrainingBatches, cut, one_ahead, split, stratified
 
 
 def generator(seed: int) -> torch.Generator:
@@ -23,11 +23,11 @@ def whole(batches: Batches) -> tuple[Tensor, Tensor]:
     return torch.cat(images), torch.cat(labels)
 
 
-def cut(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0, batch_size: int = 10) -> Split:
-    sides = {"order": generator(1), "chance": generator(2), "device": torch.device("cpu")}
+def in_parts(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0, batch_size: int = 10) -> Split:
+    whole = images, labels
     return split(
-        (images, labels), (images, labels),
-        validation=validation, cut=generator(seed), batch_size=batch_size, augment=Compose(), **sides,
+        cut(whole, whole, validation, generator(seed), torch.device("cpu")),
+        batch_size, Compose(), order=generator(1), chance=generator(2),
     )  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def test_stratified_is_random_within_a_class_and_stable() -> None:
 
 
 def test_split_is_disjoint_and_normalised_by_its_training_part(images: Tensor, labels: Tensor) -> None:
-    parts = cut(images, labels)
+    parts = in_parts(images, labels)
     assert (len(parts.train.images), len(parts.val.images), len(parts.test.images)) == (80, 23, 103)
     together = torch.cat([parts.train.images, parts.val.images]).flatten(1)
     assert sorted(together.tolist()) == sorted(images.flatten(1).tolist())
@@ -135,20 +135,20 @@ def test_split_is_disjoint_and_normalised_by_its_training_part(images: Tensor, l
 
 
 def test_the_split_moves_with_its_own_seed_alone(images: Tensor, labels: Tensor) -> None:
-    assert torch.equal(cut(images, labels).val.images, cut(images, labels, batch_size=7).val.images)
-    assert not torch.equal(cut(images, labels).val.images, cut(images, labels, seed=1).val.images)
+    assert torch.equal(in_parts(images, labels).val.images, in_parts(images, labels, batch_size=7).val.images)
+    assert not torch.equal(in_parts(images, labels).val.images, in_parts(images, labels, seed=1).val.images)
 
 
 @pytest.mark.parametrize("validation", [-1, 0, 103, 60000])
 def test_an_impossible_validation_is_refused(images: Tensor, labels: Tensor, validation: int) -> None:
     with pytest.raises(ValueError, match=f"validation={validation}: must be 1 to 102"):
-        cut(images, labels, validation=validation)
+        in_parts(images, labels, validation=validation)
 
 
 @pytest.mark.parametrize("batch_size", [-1, 0, 81])
 def test_an_impossible_batch_size_is_refused(images: Tensor, labels: Tensor, batch_size: int) -> None:
     with pytest.raises(ValueError, match=f"batch_size={batch_size}: must be 1 to 80"):
-        cut(images, labels, batch_size=batch_size)
+        in_parts(images, labels, batch_size=batch_size)
 
 
 def test_one_ahead_keeps_the_order_and_works_in_another_thread() -> None:

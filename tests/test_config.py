@@ -38,7 +38,9 @@ def test_every_option_composes_builds_and_takes_a_step(option: Path, composed, i
     optimizer = build.optimizer(cfg, model)
     schedule = build.schedule(cfg, optimizer, len(data.train))
     before = [weights.clone() for weights in model.parameters()]
-    (row,) = loop.fit(model, build.loss(cfg), optimizer, schedule, data.train, data.val, range(1, 2))
+    row = loop.train_and_validate(
+        loop.Training(model, build.loss(cfg), optimizer, schedule, data.train, data.val), epoch=1
+    )
     assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     assert row.lr > 0
 

@@ -18,7 +18,8 @@ def fit(images: Tensor, labels: Tensor, lr: float, epochs: int = 2, dropout: flo
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)
     train, val = training(images, labels), Batches(images, labels, 40, Normalize(images))
     schedule = schedules.constant(optimizer, epochs, len(train))
-    return list(loop.fit(model, losses.CrossEntropy(), optimizer, schedule, train, val, range(1, epochs + 1)))
+    parts = loop.Training(model, losses.CrossEntropy(), optimizer, schedule, train, val)
+    return [loop.train_and_validate(parts, epoch) for epoch in range(1, epochs + 1)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 10, 64])

@@ -71,6 +71,8 @@ class RandomCrop(Transform):
 
     def center(self, images: Tensor) -> Tensor:
         height, width, down, right = self._sizes(images)
+        if (height, width) == images.shape[-2:]:
+            return images
         return F.pad(images, [self.padding] * 4)[..., down // 2 : down // 2 + height, right // 2 : right // 2 + width]
 
     def _sizes(self, images: Tensor) -> tuple[int, int, int, int]:

@@ -92,6 +92,15 @@ class TrainingBatches(Batches):
             yield self.normalize(images), self.labels.index_select(0, rows)
 
 
+class Cut(NamedTuple):
+    """A data set in three parts, on the device: images (N, C, H, W) uint8 and labels (N,) of each."""
+
+    learn: tuple[Tensor, Tensor]
+    choose: tuple[Tensor, Tensor]
+    judge: tuple[Tensor, Tensor]
+    normalize: Normalize
+
+
 class Split(NamedTuple):
     """What a run learns from, chooses by, and is judged on."""
 
@@ -103,41 +112,38 @@ class Split(NamedTuple):
     sha256: str = ""  # of the data set as published
 
 
-def split(
+def cut(
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
-    *,
     validation: int,
-    cut: torch.Generator,
-    batch_size: int,
-    augment: Transform,
-    order: torch.Generator,
-    chance: torch.Generator,
+    generator: torch.Generator,
     device: torch.device,
-) -> Split:
-    """Cut `validation` images from the training set, by class, and put all three parts on the device.
+) -> Cut:
+    """Cut `validation` images from the training set, by class.
 
-    Raises ValueError when the training set is too small for `validation` or for one batch.
+    Raises ValueError when the training set is too small for that.
     """
     images, labels = train
     if not 0 < validation < len(images):
         raise ValueError(
             f"validation={validation}: must be 1 to {len(images) - 1:,}, of {len(images):,} training images"
         )
-    if not 0 < batch_size <= len(images) - validation:
-        raise ValueError(f"batch_size={batch_size}: must be 1 to {len(images) - validation:,}, the training images")
-    rest, chosen = stratified(labels, validation, cut)
-    learn, choose, judge = (
-        (images[rest].to(device), labels[rest].to(device)),
-        (augment.center(images[chosen]).to(device), labels[chosen].to(device)),
-        (augment.center(test[0]).to(device), test[1].to(device)),
+    rest, chosen = stratified(labels, validation, generator)
+    learn = images[rest].to(device), labels[rest].to(device)
+    choose = images[chosen].to(device), labels[chosen].to(device)
+    return Cut(learn, choose, (test[0].to(device), test[1].to(device)), Normalize(learn[0]))
+
+
+def split(parts: Cut, batch_size: int, augment: Transform, order: torch.Generator, chance: torch.Generator) -> Split:
+    """The parts in batches. Raises ValueError when there are too few training images for one."""
+    images, labels = parts.learn
+    if not 0 < batch_size <= len(images):
+        raise ValueError(f"batch_size={batch_size}: must be 1 to {len(images):,}, the training images")
+    val, test = (
+        Batches(augment.center(images), labels, EVALUATION, parts.normalize)
+        for images, labels in (parts.choose, parts.judge)
     )
-    normalize = Normalize(learn[0])
-    return Split(
-        TrainingBatches(*learn, batch_size, normalize, augment, order, chance),
-        Batches(*choose, EVALUATION, normalize),
-        Batches(*judge, EVALUATION, normalize),
-    )
+    return Split(TrainingBatches(images, labels, batch_size, parts.normalize, augment, order, chance), val, test)
 
 
 def stratified(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -64,39 +65,48 @@ class Task:
 
     def __call__(self, cfg: DictConfig) -> float | None:
         """Run the job and return its value; None where it has none, or where the sweep is to stop."""
+        hydra = HydraConfig.get()
+        _share_the_machine(cfg, self.places[int(Path(hydra.runtime.output_dir).name)], self.workers)
+        return self.run([hydra], cfg, partial(self.main, cfg))[0]
+
+    def run(self, jobs: Sequence[Any], cfg: DictConfig, work: Callable[[], Any]) -> list[float | None]:
+        """Run jobs, whose `hydra` configs these are, by calling `work` in a process of its own; their values.
+
+        `cfg` is the config of one of them.
+        """
         if (self.folder / STOP).exists() or self.is_orphaned():
-            return None
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        number = int(folder.name)
+            return [None] * len(jobs)
         with suppress(Exception):  # the job itself meets the same fault, and tells it
             _make_ready(cfg)
-        _share_the_machine(cfg, self.places[number], self.workers)
+        folders = {int(Path(hydra.runtime.output_dir).name): Path(hydra.runtime.output_dir) for hydra in jobs}
         with files.locked(self.folder / RUNNING, shared=True):
-            self.ledger.append({"job": number, "status": "running", "pid": os.getpid()})
-            code, error = self._run(cfg)
-            ended = settle(folder, self.ids[number], code, error)
-            self.ledger.append({"job": number} | ended)
-        self._tell(number, ended, folder)
-        if ended["status"] == "failed" and self.stop_on_failure:
+            self.ledger.append(*({"job": number, "status": "running", "pid": os.getpid()} for number in folders))
+            code, error = self._run(work)
+            ended = {number: settle(folder, self.ids[number], code, error) for number, folder in folders.items()}
+            self.ledger.append(*({"job": number} | end for number, end in ended.items()))
+        for hydra, (number, end) in zip(jobs, ended.items(), strict=True):
+            self._tell(number, end, folders[number], hydra.overrides.task)
+        statuses = {end["status"] for end in ended.values()}
+        if "failed" in statuses and self.stop_on_failure:
             stop(self.folder)
-        if ended["status"] == "interrupted":
+        if "interrupted" in statuses:
             stop(self.folder, code)
-        return ended.get("value")
+        return [end.get("value") for end in ended.values()]
 
     def is_orphaned(self) -> bool:
         """Whether this is a worker whose sweep was killed: what it would do now, a resumed sweep does as well."""
         return self.sweeper not in (os.getpid(), os.getppid())
 
-    def _run(self, cfg: DictConfig) -> tuple[int, str | None]:
-        """Run the job; its exit code and, where it raised something, that in a line.
+    def _run(self, work: Callable[[], Any]) -> tuple[int, str | None]:
+        """Do the work of the job; its exit code and, where it raised something, that in a line.
 
         It has a process of its own: one that is killed takes nothing else with it, and all that it took of memory is
         given back. Where there is no fork, it runs in this process.
         """
         if not CAN_FORK:
-            return _run_here(self.main, cfg)
+            return _run_here(work)
         here, there = multiprocessing.Pipe(duplex=False)
-        job = multiprocessing.get_context("fork").Process(target=_child, args=(self.main, cfg, there, self.workers))
+        job = multiprocessing.get_context("fork").Process(target=_child, args=(work, there, self.workers))
         with self._passing_stops_on(job):
             while job.is_alive():
                 job.join(timeout=1)
@@ -126,7 +136,7 @@ class Task:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
 
-    def _tell(self, number: int, ended: dict[str, Any], folder: Path) -> None:
+    def _tell(self, number: int, ended: dict[str, Any], folder: Path, overrides: Sequence[str]) -> None:
         """A line on the console: how far the sweep is, how long it will take, and what the job came to."""
         with open(self.ledger.path, "rb") as file:
             file.seek(self.said)
@@ -138,7 +148,7 @@ class Task:
             facts = record.read_summary(folder)
             val, test = facts["best_val_accuracy"], facts["test_accuracy"]
             told = f"val {val:.2%}, test {test:.2%}, {facts['seconds']:.1f} s"
-        own = [word for word in HydraConfig.get().overrides.task if word not in self.shared]
+        own = [word for word in overrides if word not in self.shared]
         log.info(f"{bar}  #{number} {' '.join(own)}: {told}")
 
 
@@ -203,7 +213,7 @@ def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
         cfg.device = f"cuda:{place % gpus}" if gpus > 1 else cfg.device
 
 
-def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> None:
+def _child(work: Callable[[], Any], parent: Connection, workers: int) -> None:
     try:
         stops.arm()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
@@ -217,7 +227,7 @@ def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> Non
             import torch
 
             torch.set_num_interop_threads(1)  # no core is spare to make batches ready: data/batches.py
-        code, error = _run_here(main, cfg)
+        code, error = _run_here(work)
     except KeyboardInterrupt:
         code, error = stops.exit_code(), None
     stops.ignore()
@@ -226,11 +236,11 @@ def _child(main: Main, cfg: DictConfig, parent: Connection, workers: int) -> Non
     sys.exit(code)
 
 
-def _run_here(main: Main, cfg: DictConfig) -> tuple[int, str | None]:
-    """Run the job in this process; its exit code, and what it raised in a line."""
+def _run_here(work: Callable[[], Any]) -> tuple[int, str | None]:
+    """Do the work of the job in this process; its exit code, and what it raised in a line."""
     try:
         with stops.stoppable():
-            main(cfg)
+            work()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1, None
     except (KeyboardInterrupt, Exception) as error:

@@ -129,10 +129,10 @@ def _check(todo: Sequence[plan.Point], folder: Path, options: Options) -> None:
 
     from mnist_exp import build  # imports torch, and nobody should wait for that to hear of a mistyped key
 
-    arms, split = {point.job.arm: point for point in todo}, dict[str, Any]()  # seeds make no difference
+    arms = {point.job.arm: point for point in todo}  # seeds make no difference
     for point in tqdm(arms.values(), desc="building", unit="arm", leave=False, disable=None):
         with plan.naming(point.job.overrides):
-            build.rehearse(point.word.config(), split)
+            build.rehearse(point.word.config())
     if not options.allow_changed:
         _refuse_other_data(todo, known.values())
 

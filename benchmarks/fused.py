@@ -1,0 +1,144 @@
+"""How many models a second train for an epoch: fused, one by one, by two workers, and the usual way.
+
+python benchmarks/fused.py [--models 1 2 4 ...] [--layers 32,32 128,64 256,512] [--rounds 3]
+
+All on the real MNIST with the default augmentation, in turn: fused against our own single runs in this process (with
+the next batches made on a second core, as ever), against as many workers as there are cores, each with a run of its
+own, and against the usual way, a DataLoader around torchvision's transforms. Models with one seed differ in their
+learning rates, each its own; models with a seed each differ in nothing else. Starting processes, loading data and
+writing files is not counted.
+"""
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+
+import torch
+from epoch import as_installed, loaders
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from mnist_exp import build, loop, record
+from mnist_exp.fused.together import Together
+
+CONF = str(Path(__file__).resolve().parents[1] / "conf")
+WAYS = ("fused", "one by one", "workers", "usual way")
+
+
+def config(layers: str, *words: str) -> DictConfig:
+    """The default run with these layers."""
+    return compose("config", [f"model.hidden_layers=[{layers}]", *words])
+
+
+def training(cfg: DictConfig, threads: int) -> loop.Training:
+    """The parts of a run, ready for its first epoch."""
+    cfg.threads = threads
+    device = build.device(cfg)
+    data = build.split(cfg, build.keep(cfg), device)
+    model = build.model(cfg, data, len(data.classes))
+    optimizer = build.optimizer(cfg, model)
+    schedule = build.schedule(cfg, optimizer, len(data.train))
+    return loop.Training(model, build.loss(cfg), optimizer, schedule, data.train, data.val)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def fused(configs: Sequence[DictConfig]) -> float:
+    """Models a second. The first epoch, in which memory is claimed, is not counted."""
+    together = Together([training(cfg, record.cores()) for cfg in configs])
+    together.epoch(1)
+    return len(configs) / seconds(lambda: together.epoch(2))
+
+
+def one_by_one(cfg: DictConfig) -> float:
+    """Models a second."""
+    parts = training(cfg, threads=1)
+    loop.train_and_validate(parts, 1)
+    return 1 / seconds(lambda: loop.train_and_validate(parts, 2))
+
+
+def by_workers(cfg: DictConfig, count: int) -> float:
+    """Models a second, all workers together."""
+
+    def work() -> None:
+        torch.set_num_interop_threads(1)
+        parts = training(cfg, threads=1)
+        for number in (1, 2):
+            ready.wait()
+            loop.train_and_validate(parts, number)
+        ready.wait()
+
+    context = multiprocessing.get_context("fork")
+    ready = context.Barrier(count + 1)
+    workers = [context.Process(target=work) for _ in range(count)]
+    torch.set_num_threads(1)  # threads do not survive a fork
+    for worker in workers:
+        worker.start()
+    ready.wait()
+    ready.wait()
+    taken = seconds(ready.wait)
+    for worker in workers:
+        worker.join()
+    return count / taken
+
+
+def the_usual_way(cfg: DictConfig) -> float:
+    """Models a second, of an eighth of an epoch, scaled."""
+    parts = training(cfg, threads=1)
+    train, _ = loaders(cfg, build.split(cfg, build.keep(cfg), torch.device("cpu")), workers=0)
+    optimizer = torch.optim.Adam(parts.model.parameters(), lr=cfg.optimizer.lr)
+
+    def eighth() -> None:
+        for (images, labels), _ in zip(train, range(len(train) // 8), strict=False):
+            optimizer.zero_grad()
+            loss = parts.loss(parts.model(images), labels)
+            loss.backward()
+            optimizer.step()
+
+    with as_installed():
+        return 1 / (8 * seconds(eighth))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=int, nargs="+", default=[2**power for power in range(9)])
+    parser.add_argument("--layers", nargs="+", default=["32,32", "128,64", "256,512"])
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    with initialize_config_dir(CONF, version_base="1.3"):
+        for layers in options.layers:
+            print(f"\nhidden layers [{layers}], models an epoch and second: median (range) of {options.rounds} rounds")
+            for count in options.models:
+                rates = [config(layers, f"optimizer.lr={0.001 * 1.01**number}") for number in range(count)]
+                seeds = [config(layers, f"seed={number}") for number in range(count)]
+                compare(count, {"one seed": rates, "a seed each": seeds}, options.rounds)
+
+
+def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None:
+    """Print the speed of so many models fused, and how many times those of the other ways that is."""
+    found = dict[str, list[float]]()
+    for _ in range(rounds):
+        ours = {kind: fused(configs) for kind, configs in kinds.items()}
+        cfg = kinds["one seed"][0]
+        others = {"one by one": one_by_one(cfg), "workers": by_workers(cfg, record.cores())}
+        others["usual way"] = the_usual_way(cfg)
+        for kind, speed in ours.items():
+            found.setdefault(kind, []).append(speed)
+            for way, other in others.items():
+                found.setdefault(f"{kind} / {way}", []).append(speed / other)
+    for name, values in found.items():
+        unit = "times" if "/" in name else "models/s"
+        print(f"{count:4}  {name:28} {median(values):8.2f} {unit}  ({min(values):.2f}-{max(values):.2f})", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""hydra/launcher=fused. As sweeper.py, quick to import, and without `from __future__ import annotations`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class FusedConf:
+    """What `hydra.launcher.` offers."""
+
+    _target_: str = "hydra_plugins.mnist_exp.launcher.FusedLauncher"
+    max_models: int | None = None  # trained as one; null: as many as fit into the memory
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedConf, provider="mnist_exp")
+
+
+class FusedLauncher(Launcher):
+    """Trains the jobs of a sweep as one, where they are alike enough."""
+
+    def __init__(self, max_models: int | None) -> None:
+        self.max_models = max_models
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take what Hydra has made ready."""
+        self.context, self.task, self.master = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run the jobs; a job's number is in its config."""
+        from mnist_exp.fused import launch
+
+        return launch.launch(self.context, self.task, self.master, job_overrides, self.max_models)

@@ -1,0 +1,74 @@
+"""hydra/launcher=fused: the jobs of a sweep in groups, each trained as one."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, configure_log, run_job
+from hydra.types import HydraContext
+from omegaconf import DictConfig, open_dict
+
+from mnist_exp import record
+from mnist_exp.fused import members, plan
+
+log = logging.getLogger(__name__)
+
+
+def launch(
+    context: HydraContext, task: Any, master: DictConfig, overrides: Sequence[Sequence[str]], max_models: int | None
+) -> list[JobReturn]:
+    """Run the jobs by `task` (sweep.jobs.Task), a group at a time; what became of them, in their order."""
+
+    def config(place: int) -> DictConfig:
+        return context.config_loader.load_sweep_config(master, list(overrides[place]))
+
+    found = plan.groups(config(place) for place in range(len(overrides)))
+    log.info(plan.describe(overrides, found))
+    returns = dict[int, JobReturn]()
+    for places in found:
+        if len(places) == 1:
+            returns[places[0]] = _prepare(context, task, config(places[0]))
+            configure_log(master.hydra.hydra_logging, master.hydra.verbose)
+            continue
+        for part in _parts(places, max_models):
+            returns |= _together(context, task, master, {place: config(place) for place in part})
+    return [returns[place] for place in range(len(overrides))]
+
+
+def _parts(places: Sequence[int], size: int | None) -> list[Sequence[int]]:
+    size = size or len(places)
+    return [places[start : start + size] for start in range(0, len(places), size)]
+
+
+def _together(
+    context: HydraContext, task: Any, master: DictConfig, configs: dict[int, DictConfig]
+) -> dict[int, JobReturn]:
+    """Run jobs as one."""
+    begun = list[members.Config]()
+
+    def begin(cfg: DictConfig) -> None:
+        hydra = HydraConfig.instance().cfg
+        cfg.threads = max(cfg.threads, record.cores())  # each alone would use a core and, for its batches, another
+        begun.append(members.Config(cfg, hydra))
+
+    returns = {place: _prepare(context, begin, config) for place, config in configs.items()}
+    configure_log(master.hydra.hydra_logging, master.hydra.verbose)  # or the last of them logged what is told of all
+    if begun:
+        work = partial(members.run, task.main.__wrapped__, begun)
+        task.run([it.hydra.hydra for it in begun], begun[0].own, work)
+    return returns
+
+
+def _prepare(context: HydraContext, task: Any, config: DictConfig) -> JobReturn:
+    """Have Hydra make the job's folder, and call `task`."""
+    with open_dict(config):
+        config.hydra.job.id = config.hydra.job.num = int(config.hydra.sweep.subdir)
+    return run_job(
+        hydra_context=context,
+        task_function=task,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )

@@ -1,0 +1,233 @@
+"""Runs whose epochs are trained as one, each with its own weights, rates and random numbers, as if it were alone."""
+
+import math
+import pickle
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import accumulate, groupby, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from mnist_exp.data.batches import Batches, TrainingBatches
+from mnist_exp.fused.stack import Stack, structure
+from mnist_exp.loop import ADVICE, Row, Training
+
+ROWS = 16_384  # of activations at a time, in validation
+
+
+class Together:
+    """Trainings with the same data, batches and number of epochs behind them, an epoch at a time.
+
+    After each epoch the parts of every training (its model, optimizer, schedule, random streams) are as if it had been
+    trained alone, to rounding; dropout's masks come from torch's global stream, one for all.
+    """
+
+    def __init__(self, trainings: Sequence[Training]) -> None:
+        self.trainings = trainings
+        leaders = dict[Hashable, TrainingBatches]()
+        for it in trainings:
+            leaders.setdefault(_stream(it.train), it.train)
+        places = {key: place for place, key in enumerate(leaders)}
+        self.streams = list(leaders.values())
+        self.stream = [places[_stream(it.train)] for it in trainings]
+        self.crews = [
+            Crew([trainings[place] for place in same], [self.stream[place] for place in same])
+            for same in _alike(range(len(trainings)), lambda place: structure(trainings[place].model))
+        ]
+
+    def epoch(self, number: int) -> list[Row | FloatingPointError]:
+        """Train all for an epoch; a row for each training, in their order, or the error of one that ran away.
+
+        Seconds are a training's share of the time that all took.
+        """
+        start = time.perf_counter()
+        rates = [it.optimizer.param_groups[0]["lr"] for it in self.trainings]
+        for crew in self.crews:
+            crew.begin()
+        for images, labels in batches(self.streams):
+            for crew in self.crews:
+                crew.step(images, labels)
+        for it, place in zip(self.trainings, self.stream, strict=True):
+            it.train.order.set_state(self.streams[place].order.get_state())
+            it.train.chance.set_state(self.streams[place].chance.get_state())
+        told = {id(it): result for crew in self.crews for it, result in crew.end(number)}
+        seconds = (time.perf_counter() - start) / len(self.trainings)
+        results = [told[id(it)] for it in self.trainings]
+        return [
+            Row(number, *it, rate, seconds) if isinstance(it, tuple) else it
+            for it, rate in zip(results, rates, strict=True)
+        ]
+
+
+class Crew:
+    """Trainings whose models make a stack."""
+
+    def __init__(self, trainings: Sequence[Training], streams: Sequence[int]) -> None:
+        order = sorted(range(len(trainings)), key=lambda place: (_spelled(trainings[place]), streams[place]))
+        self.trainings = [trainings[place] for place in order]
+        self.streams = [streams[place] for place in order]
+        self.stack = Stack([it.model for it in self.trainings], self.streams)
+        self.learned = [weights for weights in self.stack.weights if weights.requires_grad]
+        self.arms = [Arm(self.trainings[part], part, self.learned) for part in _runs(self.trainings, _spelled)]
+        self.losses = [(self.trainings[part.start].loss, part) for part in _runs(self.trainings, _loss)]
+
+    def begin(self) -> None:
+        """Get ready for an epoch."""
+        self.stack.training = True
+        self.values, self.hits, self.sizes = list[Tensor](), list[Tensor](), list[int]()
+        for arm in self.arms:
+            arm.begin()
+
+    def step(self, images: Tensor, labels: Tensor) -> None:
+        """One step of each model, on its stream's batch: images (S, N, C, H, W), labels (S, N)."""
+        labels = labels if len(labels) == 1 else labels[self.streams]
+        logits = self.stack(images)
+        losses = self.loss(logits, labels)
+        gradients = torch.autograd.grad(losses.sum(), self.learned)
+        for arm in self.arms:
+            arm.step(gradients)
+        self.values.append(losses.detach())
+        self.hits.append((logits.argmax(dim=2) == labels).sum(dim=1))
+        self.sizes.append(labels.shape[1])
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Each model's own loss, (K,)."""
+        if len(labels) == 1:
+            return torch.cat([vmap(loss, in_dims=(0, None))(logits[part], labels[0]) for loss, part in self.losses])
+        return torch.cat([vmap(loss)(logits[part], labels[part]) for loss, part in self.losses])
+
+    def end(self, epoch: int) -> Iterator[tuple[Training, tuple[float, float, float, float] | FloatingPointError]]:
+        """Each training with the losses and accuracies of its row, or with what went wrong."""
+        for arm in self.arms:
+            arm.end()
+        values = torch.stack(self.values).double().cpu()  # (steps, K)
+        sizes = torch.tensor(self.sizes, dtype=torch.double)
+        losses = (sizes @ values / sizes.sum()).tolist()
+        accuracies = (torch.stack(self.hits).sum(dim=0).cpu() / sizes.sum()).tolist()
+        val_losses, val_accuracies = self.evaluate(self.trainings[0].val)
+        for place, it in enumerate(self.trainings):
+            lost = (~values[:, place].isfinite()).nonzero()
+            if len(lost):
+                step = int(lost[0])
+                said = f"the loss became {values[step, place]:.4g} at epoch {epoch}, step {step + 1}"
+            elif not math.isfinite(val_losses[place]):
+                said = f"the validation loss became {val_losses[place]} after epoch {epoch}"
+            else:
+                yield it, (losses[place], accuracies[place], val_losses[place], val_accuracies[place])
+                continue
+            yield it, FloatingPointError(f"{said}: {ADVICE}")
+
+    @torch.inference_mode()
+    def evaluate(self, data: Batches) -> tuple[list[float], list[float]]:
+        """Losses and accuracies over all images, each counted once."""
+        self.stack.training = False
+        few = Batches(data.images, data.labels, max(1, ROWS // len(self.stack.models)), data.normalize)
+        logits = torch.cat([self.stack(images.unsqueeze(0)) for images, _ in few], dim=1)
+        errors = (logits.argmax(dim=2) != data.labels).sum(dim=1).tolist()
+        return self.loss(logits, data.labels.unsqueeze(0)).tolist(), [1 - count / len(data.labels) for count in errors]
+
+
+class Arm:
+    """Trainings that differ in seeds alone: the optimizer and schedule of the first one step for all of them."""
+
+    def __init__(self, members: Sequence[Training], part: slice, weights: Sequence[Tensor]) -> None:
+        """`part` is theirs of the stack's learned weights."""
+        self.members, self.leader, self.part = members, members[0], part
+        self.weights = [tensor.detach()[part] for tensor in weights]
+        self.params = [it.optimizer.param_groups[0]["params"] for it in members]
+        self.own = [[ours for ours in params if ours.requires_grad] for params in self.params]
+        self.state = self._joined()
+
+    def begin(self) -> None:
+        """Give the leader's optimizer the weights of all."""
+        self.leader.optimizer.param_groups[0]["params"] = self.weights
+        self.leader.optimizer.state.clear()
+        self.leader.optimizer.state.update(self.state)
+
+    def step(self, gradients: Sequence[Tensor]) -> None:
+        """One step with the gradients of the whole stack."""
+        for weights, gradient in zip(self.weights, gradients, strict=True):
+            weights.grad = gradient[self.part].contiguous()  # or a fused kernel takes one for another
+        self.leader.optimizer.step()
+        self.leader.schedule.step()
+
+    def end(self) -> None:
+        """Give every member's optimizer and schedule what is theirs."""
+        lead = self.leader.optimizer
+        self.state = dict(lead.state)
+        for weights in self.weights:
+            weights.grad = None
+        settings = {key: value for key, value in lead.param_groups[0].items() if key != "params"}
+        course = self.leader.schedule.state_dict()
+        for place, (it, params, own) in enumerate(zip(self.members, self.params, self.own, strict=True)):
+            it.optimizer.param_groups[0] |= settings | {"params": params}
+            it.optimizer.state.clear()
+            for weights, ours in zip(self.weights, own, strict=True):
+                if weights in self.state:
+                    it.optimizer.state[ours] = {
+                        name: value[place] if _is_like(value, weights) else value
+                        for name, value in self.state[weights].items()
+                    }
+            if it is not self.leader:
+                it.schedule.load_state_dict(course)
+
+    def _joined(self) -> dict[Tensor, dict[str, Any]]:
+        """What the members' optimizers remember, of all weights together."""
+        states = [
+            [it.optimizer.state.get(ours) for ours in own] for it, own in zip(self.members, self.own, strict=True)
+        ]
+        return {
+            weights: {
+                name: torch.stack([state[name] for state in each]) if _is_like(value, ours) else value
+                for name, value in each[0].items()
+            }
+            for weights, ours, *each in zip(self.weights, self.own[0], *states, strict=True)
+            if each[0] is not None
+        }
+
+
+def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The next batch of each stream, together: images (S, N, C, H, W) and labels (S, N)."""
+    size = streams[0].batch_size
+    for chunks in zip(*(stream.chunks() for stream in streams), strict=True):
+        images, labels = (torch.stack(each) for each in zip(*chunks, strict=True))
+        yield from zip(images.split(size, dim=1), labels.split(size, dim=1), strict=True)
+
+
+def _stream(train: TrainingBatches) -> Hashable:
+    """Equal for batches that come out equal."""
+    chance = train.order.get_state(), train.chance.get_state()
+    return (id(train.images), train.batch_size, pickle.dumps(train.augment), *(it.numpy().tobytes() for it in chance))
+
+
+def _loss(it: Training) -> str:
+    """Equal for equal losses."""
+    return pickle.dumps(it.loss).hex()
+
+
+def _spelled(it: Training) -> tuple[str, ...]:
+    """Equal for trainings whose losses are equal, and whose optimizers and schedules do the same."""
+    [group] = it.optimizer.param_groups
+    settings = {key: value for key, value in group.items() if key != "params"}
+    return _loss(it), f"{type(it.optimizer)} {settings}", f"{type(it.schedule)} {it.schedule.state_dict()}"
+
+
+def _runs(items: Sequence[Training], key: Callable[[Training], Hashable]) -> list[slice]:
+    """The slices of items in a row with equal keys."""
+    ends = accumulate(len(list(group)) for _, group in groupby(items, key))
+    return [slice(*pair) for pair in pairwise([0, *ends])]
+
+
+def _is_like(value: Any, weights: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == weights.shape
+
+
+def _alike(items: Sequence[int] | range, key: Callable[[int], str]) -> list[list[int]]:
+    """The items by their keys, in the order in which these first come."""
+    groups = dict[str, list[int]]()
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
