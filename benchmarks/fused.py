@@ -22,6 +22,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from mnist_exp import build, loop, record
+from mnist_exp.fused import plan
 from mnist_exp.fused.together import Together
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
@@ -33,9 +34,8 @@ def config(layers: str, *words: str) -> DictConfig:
     return compose("config", [f"model.hidden_layers=[{layers}]", *words])
 
 
-def training(cfg: DictConfig, threads: int) -> loop.Training:
+def training(cfg: DictConfig) -> loop.Training:
     """The parts of a run, ready for its first epoch."""
-    cfg.threads = threads
     device = build.device(cfg)
     data = build.split(cfg, build.keep(cfg), device)
     model = build.model(cfg, data, len(data.classes))
@@ -51,48 +51,52 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def fused(configs: Sequence[DictConfig]) -> float:
-    """Models a second. The first epoch, in which memory is claimed, is not counted."""
-    together = Together([training(cfg, record.cores()) for cfg in configs])
-    together.epoch(1)
-    return len(configs) / seconds(lambda: together.epoch(2))
-
-
 def one_by_one(cfg: DictConfig) -> float:
     """Models a second."""
-    parts = training(cfg, threads=1)
+    parts = training(cfg)
     loop.train_and_validate(parts, 1)
     return 1 / seconds(lambda: loop.train_and_validate(parts, 2))
 
 
-def by_workers(cfg: DictConfig, count: int) -> float:
-    """Models a second, all workers together."""
+def side_by_side(crews: Sequence[Sequence[DictConfig]]) -> float:
+    """Models a second, those of each crew as one in a process of its own.
 
-    def work() -> None:
-        torch.set_num_interop_threads(1)
-        parts = training(cfg, threads=1)
+    The first epoch, in which memory is claimed, is not counted.
+    """
+
+    def work(crew: Sequence[DictConfig]) -> None:
+        torch.set_num_interop_threads(1)  # no core is spare to make batches ready
+        trainings = [training(cfg) for cfg in crew]
+        together = Together(trainings)
         for number in (1, 2):
+            if len(crew) == 1:
+                loop.train_and_validate(trainings[0], number)
+            else:
+                together.epoch(number)
             ready.wait()
-            loop.train_and_validate(parts, number)
-        ready.wait()
 
     context = multiprocessing.get_context("fork")
-    ready = context.Barrier(count + 1)
-    workers = [context.Process(target=work) for _ in range(count)]
+    ready = context.Barrier(len(crews) + 1)
+    workers = [context.Process(target=work, args=(crew,)) for crew in crews]
     torch.set_num_threads(1)  # threads do not survive a fork
     for worker in workers:
         worker.start()
     ready.wait()
-    ready.wait()
     taken = seconds(ready.wait)
     for worker in workers:
         worker.join()
-    return count / taken
+    return sum(map(len, crews)) / taken
+
+
+def fused(configs: Sequence[DictConfig]) -> float:
+    """Models a second, a crew for each core, as hydra/launcher=fused has them."""
+    [crews] = plan.crews(configs[0], range(len(configs)), most=None)
+    return side_by_side([[configs[place] for place in crew] for crew in crews])
 
 
 def the_usual_way(cfg: DictConfig) -> float:
     """Models a second, of an eighth of an epoch, scaled."""
-    parts = training(cfg, threads=1)
+    parts = training(cfg)
     train, _ = loaders(cfg, build.split(cfg, build.keep(cfg), torch.device("cpu")), workers=0)
     optimizer = torch.optim.Adam(parts.model.parameters(), lr=cfg.optimizer.lr)
 
@@ -129,7 +133,7 @@ def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None
     for _ in range(rounds):
         ours = {kind: fused(configs) for kind, configs in kinds.items()}
         cfg = kinds["one seed"][0]
-        others = {"one by one": one_by_one(cfg), "workers": by_workers(cfg, record.cores())}
+        others = {"one by one": one_by_one(cfg), "workers": side_by_side([[cfg]] * record.cores())}
         others["usual way"] = the_usual_way(cfg)
         for kind, speed in ours.items():
             found.setdefault(kind, []).append(speed)

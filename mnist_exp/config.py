@@ -133,6 +133,11 @@ def check(cfg: DictConfig) -> None:
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
 
 
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """A config without its `hydra` section."""
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+
+
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The choices that make a run what it is, by their dotted keys; equal ones are spelled alike."""
     choices = OmegaConf.to_container(cfg, resolve=True)

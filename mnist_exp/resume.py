@@ -96,7 +96,7 @@ def _make_that_of(checkpoint: Path, cfg: DictConfig) -> None:
     with read_write(cfg.hydra), open_dict(cfg.hydra):
         cfg.hydra.run.dir = str(folder)
         cfg.hydra.output_subdir = None  # or Hydra would write the config before anybody has agreed to it
-    _stop_if_over(folder, checkpoint, config.config_id(_choices(cfg)))
+    _stop_if_over(folder, checkpoint, config.config_id(config.without_hydra(cfg)))
 
 
 def _stop_if_over(folder: Path, checkpoint: Path, config_id: str) -> None:
@@ -113,11 +113,6 @@ def _stop_if_over(folder: Path, checkpoint: Path, config_id: str) -> None:
         )
     log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; epochs=N trains it longer")
     sys.exit(0)
-
-
-def _choices(cfg: DictConfig) -> DictConfig:
-    """A config without its `hydra` section."""
-    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def _config(path: Path) -> DictConfig:
@@ -169,7 +164,7 @@ def _require_same_course(cfg: DictConfig, before: int) -> None:
 
 def keep(cfg: DictConfig, folder: Path) -> None:
     """Lay down the config for a resume to read, in one step, where Hydra has written it, maybe with other epochs."""
-    kept = _choices(cfg)
+    kept = config.without_hydra(cfg)
     kept.resume = None
     (folder / CONFIG).parent.mkdir(exist_ok=True)
     files.write(folder / CONFIG, OmegaConf.to_yaml(kept).encode())

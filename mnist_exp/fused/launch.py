@@ -10,8 +10,8 @@ from hydra.core.utils import JobReturn, configure_log, run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from mnist_exp import record
 from mnist_exp.fused import members, plan
+from mnist_exp.sweep import jobs
 
 log = logging.getLogger(__name__)
 
@@ -25,39 +25,36 @@ def launch(
         return context.config_loader.load_sweep_config(master, list(overrides[place]))
 
     found = plan.groups(config(place) for place in range(len(overrides)))
-    log.info(plan.describe(overrides, found))
+    log.info(plan.describe(found))
     returns = dict[int, JobReturn]()
-    for places in found:
+    for places, _ in found:
         if len(places) == 1:
             returns[places[0]] = _prepare(context, task, config(places[0]))
             configure_log(master.hydra.hydra_logging, master.hydra.verbose)
             continue
-        for part in _parts(places, max_models):
-            returns |= _together(context, task, master, {place: config(place) for place in part})
+        for crews in plan.crews(config(places[0]), places, max_models):
+            returns |= _together(context, task, master, [{place: config(place) for place in crew} for crew in crews])
     return [returns[place] for place in range(len(overrides))]
 
 
-def _parts(places: Sequence[int], size: int | None) -> list[Sequence[int]]:
-    size = size or len(places)
-    return [places[start : start + size] for start in range(0, len(places), size)]
-
-
 def _together(
-    context: HydraContext, task: Any, master: DictConfig, configs: dict[int, DictConfig]
+    context: HydraContext, task: Any, master: DictConfig, crews: Sequence[dict[int, DictConfig]]
 ) -> dict[int, JobReturn]:
-    """Run jobs as one."""
-    begun = list[members.Config]()
+    """Run crews of jobs side by side, the jobs of each as one."""
+    returns, works = dict[int, JobReturn](), list[jobs.Work]()
+    for crew in crews:
+        begun = list[members.Config]()
 
-    def begin(cfg: DictConfig) -> None:
-        hydra = HydraConfig.instance().cfg
-        cfg.threads = max(cfg.threads, record.cores())  # each alone would use a core and, for its batches, another
-        begun.append(members.Config(cfg, hydra))
+        def begin(cfg: DictConfig, begun: list[members.Config] = begun) -> None:
+            begun.append(members.Config(cfg, HydraConfig.instance().cfg))
 
-    returns = {place: _prepare(context, begin, config) for place, config in configs.items()}
-    configure_log(master.hydra.hydra_logging, master.hydra.verbose)  # or the last of them logged what is told of all
-    if begun:
-        work = partial(members.run, task.main.__wrapped__, begun)
-        task.run([it.hydra.hydra for it in begun], begun[0].own, work)
+        returns |= {place: _prepare(context, begin, config) for place, config in crew.items()}
+        if begun:
+            do = partial(members.run, task.main.__wrapped__, begun)
+            works.append(jobs.Work([it.hydra.hydra for it in begun], do))
+    configure_log(master.hydra.hydra_logging, master.hydra.verbose)  # or the last job's log had what is told of all
+    if works:
+        task.run(begun[0].own, *works)
     return returns
 
 

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp import config
+from mnist_exp import config, record
 
 # Optimizers of torch.optim whose step on a weight depends on that weight alone: they may take many models' for one.
 ELEMENTWISE = {"SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop"}
@@ -21,12 +23,25 @@ NOT_FREE = ("_target_", ".size")  # but not in these: other code, other shapes
 EQUAL = ("device", "deterministic", "data.root")  # beside what makes a run what it is
 
 
-def groups(configs: Iterable[DictConfig]) -> list[list[int]]:
-    """Places of the configs, those that can be trained as one together, in the order in which they first come."""
-    found = dict[str, list[int]]()
+class Group(NamedTuple):
+    """Jobs that can be trained as one: their places among all, by seed, and the overrides that only they have all."""
+
+    places: list[int]
+    words: str
+
+
+def groups(configs: Iterable[DictConfig]) -> list[Group]:
+    """Sort jobs into groups, in the order in which these first come."""
+    found, words = dict[str, list[tuple[int, int]]](), list[set[str]]()
     for place, cfg in enumerate(configs):
-        found.setdefault(kind(cfg) or f"alone {place}", []).append(place)
-    return list(found.values())
+        found.setdefault(kind(cfg) or f"alone {place}", []).append((cfg.seed, place))
+        words.append(set(cfg.hydra.overrides.task))
+    sorted_places = [[place for _, place in sorted(group)] for group in found.values()]
+    common = set.intersection(*words)
+    return [
+        Group(places, " ".join(sorted(set.intersection(*(words[place] for place in places)) - common)))
+        for places in sorted_places
+    ]
 
 
 def kind(cfg: DictConfig) -> str | None:
@@ -34,7 +49,7 @@ def kind(cfg: DictConfig) -> str | None:
     module, _, optimizer = cfg.optimizer._target_.rpartition(".")
     if module != "torch.optim" or optimizer not in ELEMENTWISE or cfg.hydra.job.chdir:
         return None
-    fixed = {key: value for key, value in config.identity(cfg).items() if not _is_free(key)}
+    fixed = {key: value for key, value in config.identity(config.without_hydra(cfg)).items() if not _is_free(key)}
     return json.dumps([fixed, [str(OmegaConf.select(cfg, key)) for key in EQUAL]], sort_keys=True)
 
 
@@ -42,13 +57,26 @@ def _is_free(key: str) -> bool:
     return key.startswith("schedule.") or (key.startswith(FREE) and not key.endswith(NOT_FREE))
 
 
-def describe(overrides: Sequence[Sequence[str]], found: Sequence[Sequence[int]]) -> str:
-    """The groups in words, a line each: how many models, and what they have in common that others have not."""
-    common = set.intersection(*(set(words) for words in overrides))
-    lines = []
-    for places in found:
-        first = overrides[places[0]]
-        shared = set.intersection(*(set(overrides[place]) for place in places)) - common
-        what = " ".join(word for word in first if word in shared)
-        lines.append(f"  {len(places)} model{'s' * (len(places) > 1)} as one{': ' * bool(what)}{what}")
-    return "\n".join(lines)
+def crews(cfg: DictConfig, places: Sequence[int], most: int | None) -> list[list[Sequence[int]]]:
+    """Divide a group, of which `cfg` is one, into crews that are trained as one, side by side: rounds of these.
+
+    On a CPU there is a crew for each core, which gets more out of it than all cores on one crew.
+    """
+    from mnist_exp import build
+
+    at_once = record.cores() if build.device(cfg).type == "cpu" else 1
+    count = max(min(at_once, len(places)), -(-len(places) // (most or len(places))))
+    count += -count % at_once  # whole rounds
+    ends = [number * len(places) // count for number in range(count + 1)]
+    found = [places[start:end] for start, end in pairwise(ends) if start < end]
+    return [found[first : first + at_once] for first in range(0, len(found), at_once)]
+
+
+def describe(found: Sequence[Group]) -> str:
+    """The groups in words, a line each."""
+    return "\n".join(
+        f"  {len(group.places)} as one" * (len(group.places) > 1)
+        + "  1 alone, for no other has the like model, optimizer, data..." * (len(group.places) == 1)
+        + f": {group.words}" * bool(group.words)
+        for group in found
+    )

@@ -40,7 +40,8 @@ class Stack:
         return len(self.models)
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self._layer_by_layer(images) if self.layered else self._by_vmap(images)
+        logits = self._layer_by_layer(images) if self.layered else self._by_vmap(images)
+        return logits.contiguous()  # what comes next looks for the largest logit of each row
 
     def _layer_by_layer(self, images: Tensor) -> Tensor:
         weights, x, of_streams = iter(self.weights), images, True

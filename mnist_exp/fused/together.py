@@ -1,8 +1,10 @@
 """Runs whose epochs are trained as one, each with its own weights, rates and random numbers, as if it were alone."""
 
+import copy
 import math
 import pickle
 import time
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import accumulate, groupby, pairwise
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.optim import Optimizer
 
 from mnist_exp.data.batches import Batches, TrainingBatches
 from mnist_exp.fused.stack import Stack, structure
@@ -72,14 +75,16 @@ class Crew:
         self.stack = Stack([it.model for it in self.trainings], self.streams)
         self.learned = [weights for weights in self.stack.weights if weights.requires_grad]
         self.arms = [Arm(self.trainings[part], part, self.learned) for part in _runs(self.trainings, _spelled)]
+        self.captain = copy.copy(self.trainings[0].optimizer)  # steps for all of them, arm by arm
         self.losses = [(self.trainings[part.start].loss, part) for part in _runs(self.trainings, _loss)]
 
     def begin(self) -> None:
         """Get ready for an epoch."""
         self.stack.training = True
         self.values, self.hits, self.sizes = list[Tensor](), list[Tensor](), list[int]()
+        self.captain.param_groups, self.captain.state = [], defaultdict(dict)
         for arm in self.arms:
-            arm.begin()
+            arm.lend(self.captain)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One step of each model, on its stream's batch: images (S, N, C, H, W), labels (S, N)."""
@@ -87,10 +92,18 @@ class Crew:
         logits = self.stack(images)
         losses = self.loss(logits, labels)
         gradients = torch.autograd.grad(losses.sum(), self.learned)
+        # Contiguous, or a fused kernel would take one for another.
+        parts = zip(
+            *(gradient.contiguous().split([arm.size for arm in self.arms]) for gradient in gradients), strict=True
+        )
+        for arm, own in zip(self.arms, parts, strict=True):
+            for weights, gradient in zip(arm.weights, own, strict=True):
+                weights.grad = gradient
+        self.captain.step()
         for arm in self.arms:
-            arm.step(gradients)
+            arm.leader.schedule.step()
         self.values.append(losses.detach())
-        self.hits.append((logits.argmax(dim=2) == labels).sum(dim=1))
+        self.hits.append((logits.max(dim=2).indices == labels).sum(dim=1))
         self.sizes.append(labels.shape[1])
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -102,7 +115,7 @@ class Crew:
     def end(self, epoch: int) -> Iterator[tuple[Training, tuple[float, float, float, float] | FloatingPointError]]:
         """Each training with the losses and accuracies of its row, or with what went wrong."""
         for arm in self.arms:
-            arm.end()
+            arm.take_back(self.captain)
         values = torch.stack(self.values).double().cpu()  # (steps, K)
         sizes = torch.tensor(self.sizes, dtype=torch.double)
         losses = (sizes @ values / sizes.sum()).tolist()
@@ -126,46 +139,38 @@ class Crew:
         self.stack.training = False
         few = Batches(data.images, data.labels, max(1, ROWS // len(self.stack.models)), data.normalize)
         logits = torch.cat([self.stack(images.unsqueeze(0)) for images, _ in few], dim=1)
-        errors = (logits.argmax(dim=2) != data.labels).sum(dim=1).tolist()
+        errors = (logits.max(dim=2).indices != data.labels).sum(dim=1).tolist()
         return self.loss(logits, data.labels.unsqueeze(0)).tolist(), [1 - count / len(data.labels) for count in errors]
 
 
 class Arm:
-    """Trainings that differ in seeds alone: the optimizer and schedule of the first one step for all of them."""
+    """Trainings that differ in seeds alone: the first one's schedule, and settings of its optimizer, are for all."""
 
     def __init__(self, members: Sequence[Training], part: slice, weights: Sequence[Tensor]) -> None:
         """`part` is theirs of the stack's learned weights."""
-        self.members, self.leader, self.part = members, members[0], part
+        self.members, self.leader, self.size = members, members[0], len(members)
+        [self.group] = self.leader.optimizer.param_groups
         self.weights = [tensor.detach()[part] for tensor in weights]
         self.params = [it.optimizer.param_groups[0]["params"] for it in members]
         self.own = [[ours for ours in params if ours.requires_grad] for params in self.params]
         self.state = self._joined()
 
-    def begin(self) -> None:
-        """Give the leader's optimizer the weights of all."""
-        self.leader.optimizer.param_groups[0]["params"] = self.weights
-        self.leader.optimizer.state.clear()
-        self.leader.optimizer.state.update(self.state)
+    def lend(self, captain: Optimizer) -> None:
+        """Have the captain step for all members, with the leader's settings."""
+        self.group["params"] = self.weights
+        captain.param_groups.append(self.group)
+        captain.state.update(self.state)
+        self.leader.optimizer._opt_called = True  # type: ignore[attr-defined]  # or its schedule would warn
 
-    def step(self, gradients: Sequence[Tensor]) -> None:
-        """One step with the gradients of the whole stack."""
-        for weights, gradient in zip(self.weights, gradients, strict=True):
-            weights.grad = gradient[self.part].contiguous()  # or a fused kernel takes one for another
-        self.leader.optimizer.step()
-        self.leader.schedule.step()
-
-    def end(self) -> None:
+    def take_back(self, captain: Optimizer) -> None:
         """Give every member's optimizer and schedule what is theirs."""
-        lead = self.leader.optimizer
-        self.state = dict(lead.state)
-        for weights in self.weights:
-            weights.grad = None
-        settings = {key: value for key, value in lead.param_groups[0].items() if key != "params"}
+        self.state = {weights: captain.state[weights] for weights in self.weights if weights in captain.state}
         course = self.leader.schedule.state_dict()
         for place, (it, params, own) in enumerate(zip(self.members, self.params, self.own, strict=True)):
-            it.optimizer.param_groups[0] |= settings | {"params": params}
+            it.optimizer.param_groups[0].update(self.group | {"params": params})
             it.optimizer.state.clear()
             for weights, ours in zip(self.weights, own, strict=True):
+                weights.grad = None
                 if weights in self.state:
                     it.optimizer.state[ours] = {
                         name: value[place] if _is_like(value, weights) else value

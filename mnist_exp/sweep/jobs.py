@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
@@ -49,6 +49,13 @@ class LetGo(Callback):
         job_return.cfg = job_return.hydra_cfg = None
 
 
+class Work(NamedTuple):
+    """What one process does: jobs, whose `hydra` configs these are, by calling `do`."""
+
+    jobs: Sequence[Any]
+    do: Callable[[], Any]
+
+
 class Task:
     """What a launcher calls for each job, in the sweep's own process or in a worker's."""
 
@@ -66,71 +73,77 @@ class Task:
     def __call__(self, cfg: DictConfig) -> float | None:
         """Run the job and return its value; None where it has none, or where the sweep is to stop."""
         hydra = HydraConfig.get()
-        _share_the_machine(cfg, self.places[int(Path(hydra.runtime.output_dir).name)], self.workers)
-        return self.run([hydra], cfg, partial(self.main, cfg))[0]
+        number = int(Path(hydra.runtime.output_dir).name)
+        _share_the_machine(cfg, self.places[number], self.workers)
+        return self.run(cfg, Work([hydra], partial(self.main, cfg))).get(number)
 
-    def run(self, jobs: Sequence[Any], cfg: DictConfig, work: Callable[[], Any]) -> list[float | None]:
-        """Run jobs, whose `hydra` configs these are, by calling `work` in a process of its own; their values.
+    def run(self, cfg: DictConfig, *works: Work) -> dict[int, float | None]:
+        """Do the works side by side, and return the values of their jobs, by number.
 
-        `cfg` is the config of one of them.
+        `cfg` is one of their configs; what they share is made ready before.
         """
         if (self.folder / STOP).exists() or self.is_orphaned():
-            return [None] * len(jobs)
-        with suppress(Exception):  # the job itself meets the same fault, and tells it
+            return {}
+        with suppress(Exception):  # the jobs themselves meet the same fault, and tell it
             _make_ready(cfg)
-        folders = {int(Path(hydra.runtime.output_dir).name): Path(hydra.runtime.output_dir) for hydra in jobs}
+        hydras = {int(Path(hydra.runtime.output_dir).name): hydra for work in works for hydra in work.jobs}
+        ended = dict[int, dict[str, Any]]()
         with files.locked(self.folder / RUNNING, shared=True):
-            self.ledger.append(*({"job": number, "status": "running", "pid": os.getpid()} for number in folders))
-            code, error = self._run(work)
-            ended = {number: settle(folder, self.ids[number], code, error) for number, folder in folders.items()}
+            self.ledger.append(*({"job": number, "status": "running", "pid": os.getpid()} for number in hydras))
+            for work, (code, error) in zip(works, self._do([work.do for work in works]), strict=True):
+                for folder in (Path(hydra.runtime.output_dir) for hydra in work.jobs):
+                    ended[int(folder.name)] = end = settle(folder, self.ids[int(folder.name)], code, error)
+                    if end["status"] == "interrupted":
+                        stop(self.folder, code)
             self.ledger.append(*({"job": number} | end for number, end in ended.items()))
-        for hydra, (number, end) in zip(jobs, ended.items(), strict=True):
-            self._tell(number, end, folders[number], hydra.overrides.task)
-        statuses = {end["status"] for end in ended.values()}
-        if "failed" in statuses and self.stop_on_failure:
+        for number, end in ended.items():
+            self._tell(number, end, Path(hydras[number].runtime.output_dir), hydras[number].overrides.task)
+        if self.stop_on_failure and any(end["status"] == "failed" for end in ended.values()):
             stop(self.folder)
-        if "interrupted" in statuses:
-            stop(self.folder, code)
-        return [end.get("value") for end in ended.values()]
+        return {number: end.get("value") for number, end in ended.items()}
 
     def is_orphaned(self) -> bool:
         """Whether this is a worker whose sweep was killed: what it would do now, a resumed sweep does as well."""
         return self.sweeper not in (os.getpid(), os.getppid())
 
-    def _run(self, work: Callable[[], Any]) -> tuple[int, str | None]:
-        """Do the work of the job; its exit code and, where it raised something, that in a line.
+    def _do(self, works: Sequence[Callable[[], Any]]) -> list[tuple[int, str | None]]:
+        """Do the works; the exit code of each and, where it raised something, that in a line.
 
-        It has a process of its own: one that is killed takes nothing else with it, and all that it took of memory is
-        given back. Where there is no fork, it runs in this process.
+        Each has a process of its own: one that is killed takes nothing else with it, and all that it took of memory is
+        given back. Where there is no fork, they are done in this process.
         """
         if not CAN_FORK:
-            return _run_here(work)
-        here, there = multiprocessing.Pipe(duplex=False)
-        job = multiprocessing.get_context("fork").Process(target=_child, args=(work, there, self.workers))
-        with self._passing_stops_on(job):
-            while job.is_alive():
-                job.join(timeout=1)
+            return [_run_here(work) for work in works]
+        pipes = [multiprocessing.Pipe(duplex=False) for _ in works]
+        processes = [
+            multiprocessing.get_context("fork").Process(target=_child, args=(work, there, self.workers * len(works)))
+            for work, (_, there) in zip(works, pipes, strict=True)
+        ]
+        with self._passing_stops_on(processes):
+            while running := [process for process in processes if process.is_alive()]:
+                running[0].join(timeout=1)
                 if self.is_orphaned():
-                    _signal(job, signal.SIGTERM)
-        return job.exitcode or 0, here.recv() if here.poll() else None
+                    _signal(running, signal.SIGTERM)
+        said = [here.recv() if here.poll() else None for here, _ in pipes]
+        return [(process.exitcode or 0, error) for process, error in zip(processes, said, strict=True)]
 
     @contextmanager
-    def _passing_stops_on(self, job: Any) -> Iterator[None]:
-        """Start the job; SIGINT and SIGTERM go on to it and stop the sweep, but not this process, which waits."""
-
+    def _passing_stops_on(self, processes: Sequence[Any]) -> Iterator[None]:
+        """Start the processes; SIGINT and SIGTERM go on to them and stop the sweep, but not this process: it waits."""
         told = list[int]()
 
         def pass_on(number: int, _: Any) -> None:
             told.append(number)
-            _signal(job, number)
+            _signal(processes, number)
             stop(self.folder, 128 + number)
 
-        signal.pthread_sigmask(signal.SIG_BLOCK, stops.SIGNALS)  # until both processes know what to do
+        signal.pthread_sigmask(signal.SIG_BLOCK, stops.SIGNALS)  # until all processes know what to do
         try:
             with stops.handling(pass_on):
-                job.start()
-                for number in told:  # before there was a job; another thread may take a signal that is blocked here
-                    _signal(job, number)
+                for process in processes:
+                    process.start()
+                for number in told:  # before they were there; another thread may take a signal that is blocked here
+                    _signal(processes, number)
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
                 yield
         finally:
@@ -248,7 +261,8 @@ def _run_here(work: Callable[[], Any]) -> tuple[int, str | None]:
     return 0, None
 
 
-def _signal(job: Any, number: int) -> None:
-    if job.pid:
-        with suppress(ProcessLookupError):  # it has just ended
-            os.kill(job.pid, number)
+def _signal(processes: Sequence[Any], number: int) -> None:
+    for process in processes:
+        if process.pid:
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(process.pid, number)

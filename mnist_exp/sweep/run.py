@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from mnist_exp import config, errors, files, record, resume, stops
 from mnist_exp.errors import ConfigError
+from mnist_exp.fused import plan as fused
 from mnist_exp.sweep import jobs, plan, workers
 from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger
 
@@ -57,6 +58,8 @@ def sweep(
     folder, points = _asked_for(context.config_loader, master, params, arguments, options)
     if options.dry_run:
         log.info("\n".join(" ".join(point.job.overrides) for point in points))
+        if master.hydra.launcher._target_.endswith(".FusedLauncher"):
+            log.info(fused.describe(fused.groups(point.word.config() for point in points)))
         return
     todo = _todo(points, folder, options)
     launcher = cast(dict[str, Any], OmegaConf.to_container(master.hydra.launcher, resolve=True))
