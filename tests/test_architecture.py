@@ -16,6 +16,12 @@ ARROWS = {
     "resume": BASE | {"build", "checkpoint", "config", "record"},
     "build": BASE | {"data.batches", "data.sources"},
     "loop": {"data.batches"},
+    "alone": {"loop"},
+    "fused.stack": set(),
+    "fused.together": {"data.batches", "fused.stack", "loop", "losses"},
+    "fused.members": BASE | {"alone", "fused.together", "loop", "record"},
+    "fused.plan": {"build", "config", "record"},
+    "fused.launch": {"fused.members", "fused.plan", "sweep.jobs"},
     "checkpoint": BASE | {"data.batches"},
     "plots": BASE | {"data.batches"},
     "data.batches": {"data.augment"},
@@ -29,7 +35,7 @@ ARROWS = {
     "sweep.jobs": BASE | {"build", "record", "sweep.ledger"},
     "sweep.run": BASE
     | {"build", "config", "record", "resume", "sweep.jobs", "sweep.ledger", "sweep.plan"}
-    | {"sweep.report", "sweep.workers"},
+    | {"fused.plan", "sweep.report", "sweep.workers"},
     "sweep.stats": set(),
     "sweep.workers": set(),
     "sweep.results": BASE | {"record", "sweep.ledger", "sweep.stats"},
@@ -38,6 +44,7 @@ ARROWS = {
     "sweep.report": BASE | {"sweep.plots", "sweep.results", "sweep.stats", "sweep.words"},
 }
 KNOW_CONFIGS = {"config", "build", "errors", "record", "resume", "sweep.plan", "sweep.jobs", "sweep.run"}  # Hydra's
+KNOW_CONFIGS |= {"alone", "fused.launch", "fused.members", "fused.plan"}
 
 
 def modules() -> dict[str, Path]:

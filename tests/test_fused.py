@@ -1,23 +1,35 @@
 """Runs that are trained as one come out as if each were alone."""
 
+import signal
 from collections.abc import Callable, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
-from omegaconf import DictConfig
-from torch import Tensor
+from conftest import ROOT, TINY, Outcome
+from omegaconf import DictConfig, OmegaConf
+from runs import learned, summary
+from torch import Tensor, nn
 
 from mnist_exp import build, loop
 from mnist_exp.data.batches import Normalize
 from mnist_exp.data.sources import Images
+from mnist_exp.fused.stack import Stack, is_layered, structure
 from mnist_exp.fused.together import Together
+from mnist_exp.sweep.ledger import Ledger
 
 Composed = Callable[..., DictConfig]
+Run = Callable[..., Outcome]
 SMALL = ["model.hidden_layers=[12,8]", "data.validation=23", "data.batch_size=30", "epochs=2", "device=cpu"]
 OTHER_SEEDS_AND_RATES = [("seed=0", 1.0), ("seed=0", 0.3), ("seed=1", 1.0), ("seed=2", 0.3), ("seed=1", 0.3)]
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many crews, wherever the tests run."""
+    monkeypatch.setattr("mnist_exp.record.cores", lambda: 2)
 
 
 @pytest.fixture
@@ -95,6 +107,103 @@ def test_fused_equals_alone(choice: dict[str, str], composed: Composed, source: 
 def test_fused_equals_alone_whatever_is_chosen(model: str, optimizer: str, composed: Composed, source: Images) -> None:
     others = list(product(CHOICES["activation"], CHOICES["loss"], CHOICES["schedule"]))
     assert len(others) == 72
-    for activation, loss, schedule in others:
-        words = f"model={model} optimizer={optimizer} activation={activation} loss={loss} schedule={schedule}"
-        require_equal(group(composed, *words.split()), source)
+    configs = group(composed, f"model={model}", f"optimizer={optimizer}")[:3]  # equal seeds, equal rates, and neither
+    for options_of in others:
+        for cfg, (name, option) in product(configs, zip(("activation", "loss", "schedule"), options_of, strict=True)):
+            cfg[name] = OmegaConf.load(ROOT / "conf" / name / f"{option}.yaml")
+        require_equal(configs, source)
+
+
+FUSED = ["-m", *(word for word in TINY if not word.startswith("plots")), "hydra/launcher=fused", "hydra.sweep.dir=it"]
+
+
+def statuses() -> dict[int, str]:
+    return {number: job.status for number, job in Ledger(Path("it")).read()[1].items()}
+
+
+def test_every_job_keeps_a_folder_as_if_it_were_alone(run: Run) -> None:
+    outcome = run(*FUSED, "optimizer.lr=0.01,0.001", "activation=relu,tanh", "seed=0,1")
+    assert outcome.code == 0, outcome.err
+    assert "4 as one: activation=relu" in outcome.out
+    for number in range(8):
+        fused = Path("it", str(number))
+        overrides = [word for word in OmegaConf.load(fused / ".hydra" / "overrides.yaml") if "hydra" not in word]
+        assert run(*overrides, "plots=false", f"hydra.run.dir=alone/{number}").code == 0
+        alone = Path("alone", str(number))
+        files = [{str(path.relative_to(it)) for path in it.rglob("*")} for it in (fused, alone)]
+        assert files[0] == files[1]
+        ours, theirs = summary(fused), summary(alone)
+        same = ("status", "config_id", "seed", "parameters", "epochs", "best_epoch", "device", "threads", "data")
+        assert {key: ours[key] for key in same} == {key: theirs[key] for key in same}
+        assert ours["best_val_loss"] == pytest.approx(theirs["best_val_loss"], rel=1e-4)
+        assert [path.stat().st_size for path in fused.glob("checkpoints/*")] == pytest.approx(
+            [path.stat().st_size for path in alone.glob("checkpoints/*")], abs=300
+        )
+
+
+def test_the_same_crews_give_the_same_bits(run: Run) -> None:
+    words = [*FUSED[:-1], "optimizer.lr=0.01,0.001", "seed=0,1", "model.dropout=0.2", "hydra.launcher.max_models=2"]
+    for folder in ("one", "two"):
+        assert run(*words, f"hydra.sweep.dir={folder}").code == 0
+    for number in range(4):
+        assert learned(Path("one", str(number))) == learned(Path("two", str(number)))
+
+
+def test_a_model_that_runs_away_takes_no_other_with_it(run: Run) -> None:
+    words = [*FUSED, "activation=relu", "seed=0,1"]
+    outcome = run(*words, "optimizer.lr=0.01,1e30")
+    assert outcome.code == 1
+    assert statuses() == {0: "completed", 1: "failed", 2: "completed", 3: "failed"} or statuses() == {
+        0: "completed", 1: "completed", 2: "failed", 3: "failed"
+    }  # fmt: skip
+    assert "the loss became nan at epoch 1, step 2: a smaller optimizer.lr usually helps" in outcome.out
+    assert "Traceback" in Path("it", "3", "train.log").read_text()
+
+
+def test_a_job_like_no_other_runs_by_itself(run: Run) -> None:
+    outcome = run(*FUSED, "data.batch_size=20,30")
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("1 alone") == 2
+    assert statuses() == {0: "completed", 1: "completed"}
+
+
+def test_a_dry_run_shows_the_plan(run: Run) -> None:
+    outcome = run(*FUSED, "seed=0,1,2", "hydra.sweeper.dry_run=true")
+    assert "3 as one" in outcome.out
+    assert not Path("it").exists()
+
+
+def test_a_crew_goes_on_where_it_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*FUSED[:-1], "epochs=4", "optimizer.lr=0.01,0.001", "seed=0,1", "model.dropout=0.2"]
+    assert run(*words, "hydra.sweep.dir=undisturbed").code == 0
+    train = Together.epoch
+
+    def interrupted(self: Together, number: int) -> Any:
+        if number == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return train(self, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Together, "epoch", interrupted)
+        assert run(*words, "hydra.sweep.dir=it").code == 143
+    assert set(statuses().values()) == {"interrupted"}
+    assert run("-m", "resume=it", "hydra/launcher=fused").code == 0
+    for number in range(4):
+        assert learned(Path("it", str(number))) == learned(Path("undisturbed", str(number)))
+        assert summary(Path("it", str(number)))["resumed"] == [{"after_epoch": 2, "changed": {}}]
+
+
+def test_any_other_model_is_stacked_by_vmap(images: Tensor) -> None:
+    models = [nn.Sequential(nn.Flatten(), nn.LayerNorm(784), nn.Linear(784, 10)).eval() for _ in range(3)]
+    floats = images.float() / 255
+    alone = torch.stack([model(floats) for model in models])
+    assert not is_layered(models[0])
+    assert structure(models[0]) == structure(models[1])
+    torch.testing.assert_close(Stack(models, [0, 0, 0])(floats.unsqueeze(0)), alone)
+
+
+def test_each_model_has_its_own_share_of_dropout() -> None:
+    models = [nn.Sequential(nn.Flatten(), nn.Dropout(share)) for share in (0.0, 0.25, 0.75)]
+    ones = Stack(models, [0, 0, 0])(torch.ones(1, 200, 1, 10, 10))
+    assert (ones == 0).double().mean(dim=(1, 2)).tolist() == pytest.approx([0, 0.25, 0.75], abs=0.02)
+    assert ones.mean(dim=(1, 2)).tolist() == pytest.approx([1, 1, 1], abs=0.05)

@@ -15,7 +15,7 @@ class FusedConf:
     """What `hydra.launcher.` offers."""
 
     _target_: str = "hydra_plugins.mnist_exp.launcher.FusedLauncher"
-    max_models: int | None = None  # trained as one; null: as many as fit into the memory
+    max_models: int | None = None  # trained as one; null: all that are alike, divided by the cores
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedConf, provider="mnist_exp")

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from mnist_exp import record, stops
 from mnist_exp.alone import Steps
 from mnist_exp.fused.together import Together
-from mnist_exp.loop import Row, Training
+from mnist_exp.loop import Row, Training, train_and_validate
 
 
 class Config(NamedTuple):
@@ -80,18 +80,25 @@ def run(main: Callable[[DictConfig], Steps], configs: Sequence[Config]) -> None:
 
 def _train(members: Sequence[Member]) -> None:
     """Epoch by epoch, until no run wants one. Those that are behind, for they were interrupted so, catch up first."""
-    crew, together = list[Member](), None
+    crew, train = list[Member](), None
     while epochs := [member.wants[1] for member in members if member.wants]:
         at_work, crew = crew, [member for member in members if member.wants and member.wants[1] == min(epochs)]
         try:
-            if crew != at_work or together is None:
-                together = Together([member.wants[0] for member in crew if member.wants])
-            results: Sequence[Row | Exception] = together.epoch(min(epochs))
+            if crew != at_work or train is None:
+                train = _trainer([member.wants[0] for member in crew if member.wants])
+            results = train(min(epochs))
         except Exception as error:  # too little memory, say
             results = [error] * len(crew)
         with stops.uninterrupted():  # all of them keep their epoch, or none
             for member, result in zip(crew, results, strict=True):
                 member.take(result)
+
+
+def _trainer(trainings: Sequence[Training]) -> Callable[[int], Sequence[Row | Exception]]:
+    """What trains them for the epoch of a number."""
+    if len(trainings) > 1:
+        return Together(trainings).epoch
+    return lambda epoch: [train_and_validate(trainings[0], epoch)]
 
 
 def _form_of_logs(hydra: Any) -> logging.Formatter | None:

@@ -10,13 +10,15 @@ from itertools import accumulate, groupby, pairwise
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
 from torch.optim import Optimizer
 
 from mnist_exp.data.batches import Batches, TrainingBatches
 from mnist_exp.fused.stack import Stack, structure
-from mnist_exp.loop import ADVICE, Row, Training
+from mnist_exp.loop import ADVICE, Loss, Row, Training
+from mnist_exp.losses import CrossEntropy
 
 ROWS = 16_384  # of activations at a time, in validation
 
@@ -108,9 +110,8 @@ class Crew:
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Each model's own loss, (K,)."""
-        if len(labels) == 1:
-            return torch.cat([vmap(loss, in_dims=(0, None))(logits[part], labels[0]) for loss, part in self.losses])
-        return torch.cat([vmap(loss)(logits[part], labels[part]) for loss, part in self.losses])
+        labels = labels.expand(len(logits), -1)
+        return torch.cat([_each_loss(loss, logits[part], labels[part]) for loss, part in self.losses])
 
     def end(self, epoch: int) -> Iterator[tuple[Training, tuple[float, float, float, float] | FloatingPointError]]:
         """Each training with the losses and accuracies of its row, or with what went wrong."""
@@ -206,6 +207,17 @@ def _stream(train: TrainingBatches) -> Hashable:
     """Equal for batches that come out equal."""
     chance = train.order.get_state(), train.chance.get_state()
     return (id(train.images), train.batch_size, pickle.dumps(train.augment), *(it.numpy().tobytes() for it in chance))
+
+
+def _each_loss(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of each model by itself: (K, N, classes) and (K, N) to (K,)."""
+    if type(loss) is not CrossEntropy:
+        losses: Tensor = vmap(loss)(logits, labels)
+        return losses
+    each = F.cross_entropy(  # as vmap does it, in half the time
+        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=loss.label_smoothing
+    )
+    return each.view(labels.shape).mean(dim=1)
 
 
 def _loss(it: Training) -> str:
