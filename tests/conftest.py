@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 import mnist_exp.config  # noqa: F401  # it registers the schema that every config is composed with
+from mnist_exp import stops
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -46,10 +47,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def type_in(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         code: object = 0
+        handlers = {number: signal.getsignal(number) for number in stops.SIGNALS}
         try:
             runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
         except SystemExit as stop:
             code = stop.code
+        finally:  # a process that is stopped ignores what comes after, and this one lives on
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         out, err = capsys.readouterr()
         if isinstance(code, str):  # Python prints a message given to sys.exit, and exits with 1
             code, err = 1, err + code
