@@ -20,7 +20,7 @@ ARROWS = {
     "fused.stack": set(),
     "fused.together": {"data.batches", "fused.stack", "loop", "losses"},
     "fused.members": BASE | {"alone", "fused.together", "loop", "record"},
-    "fused.plan": {"build", "config", "record"},
+    "fused.plan": BASE | {"build", "config", "record"},
     "fused.launch": {"fused.members", "fused.plan", "sweep.jobs"},
     "checkpoint": BASE | {"data.batches"},
     "plots": BASE | {"data.batches"},

@@ -153,9 +153,7 @@ def test_a_model_that_runs_away_takes_no_other_with_it(run: Run) -> None:
     words = [*FUSED, "activation=relu", "seed=0,1"]
     outcome = run(*words, "optimizer.lr=0.01,1e30")
     assert outcome.code == 1
-    assert statuses() == {0: "completed", 1: "failed", 2: "completed", 3: "failed"} or statuses() == {
-        0: "completed", 1: "completed", 2: "failed", 3: "failed"
-    }  # fmt: skip
+    assert statuses() == {0: "completed", 1: "failed", 2: "completed", 3: "failed"}
     assert "the loss became nan at epoch 1, step 2: a smaller optimizer.lr usually helps" in outcome.out
     assert "Traceback" in Path("it", "3", "train.log").read_text()
 
@@ -200,6 +198,23 @@ def test_any_other_model_is_stacked_by_vmap(images: Tensor) -> None:
     assert not is_layered(models[0])
     assert structure(models[0]) == structure(models[1])
     torch.testing.assert_close(Stack(models, [0, 0, 0])(floats.unsqueeze(0)), alone)
+
+
+def test_what_comes_before_the_first_layer_with_weights_is_each_models_own(images: Tensor) -> None:
+    """Also in validation, whose images are the same for models of several streams."""
+    models = [nn.Sequential(nn.Flatten(), nn.Dropout(0.2), nn.Linear(784, 10)).eval() for _ in range(2)]
+    stack, floats = Stack(models, [0, 1]), images.float() / 255
+    stack.training = False
+    torch.testing.assert_close(stack(floats.unsqueeze(0)), torch.stack([model(floats) for model in models]))
+
+
+@pytest.mark.parametrize("most", [0, -5])
+def test_a_crew_of_nobody_is_refused(most: int, run: Run) -> None:
+    outcome = run(*FUSED, "seed=0,1", f"hydra.launcher.max_models={most}")
+    assert (outcome.code, outcome.err) == (
+        1, f"error: hydra.launcher.max_models={most}: must be 1 or more, or null for no limit"
+    )  # fmt: skip
+    assert not Path("it").exists()
 
 
 def test_each_model_has_its_own_share_of_dropout() -> None:

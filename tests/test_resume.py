@@ -439,7 +439,6 @@ def test_a_signal_ends_a_run_with_its_epochs_safe(
     number: int, run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(*SMALL, "hydra.run.dir=outputs/a/whole")
-    handlers = {each: signal.getsignal(each) for each in stops.SIGNALS}
     batches = TrainingBatches.__iter__
 
     def asked_to_stop(self: TrainingBatches) -> Iterator[Any]:
@@ -451,8 +450,6 @@ def test_a_signal_ends_a_run_with_its_epochs_safe(
     with monkeypatch.context() as patch:
         patch.setattr(TrainingBatches, "__iter__", asked_to_stop)
         outcome = run(*SMALL, "hydra.run.dir=outputs/a/it")
-    for each, handler in handlers.items():
-        signal.signal(each, handler)
     assert (outcome.code, outcome.err) == (128 + number, "")
     assert "interrupted; to go on: python train.py resume=" in outcome.out
     assert (summary(Path("outputs/a/it"))["status"], summary(Path("outputs/a/it"))["epochs"]) == ("interrupted", 1)

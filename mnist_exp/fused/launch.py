@@ -41,21 +41,27 @@ def _together(
     context: HydraContext, task: Any, master: DictConfig, crews: Sequence[dict[int, DictConfig]]
 ) -> dict[int, JobReturn]:
     """Run crews of jobs side by side, the jobs of each as one."""
-    returns, works = dict[int, JobReturn](), list[jobs.Work]()
+    returns, ready = dict[int, JobReturn](), list[list[members.Config]]()
     for crew in crews:
-        begun = list[members.Config]()
-
-        def begin(cfg: DictConfig, begun: list[members.Config] = begun) -> None:
-            begun.append(members.Config(cfg, HydraConfig.instance().cfg))
-
-        returns |= {place: _prepare(context, begin, config) for place, config in crew.items()}
-        if begun:
-            do = partial(members.run, task.main.__wrapped__, begun)
-            works.append(jobs.Work([it.hydra.hydra for it in begun], do))
+        told, begun = _begin(context, crew)
+        returns |= told
+        ready += [begun] if begun else []
     configure_log(master.hydra.hydra_logging, master.hydra.verbose)  # or the last job's log had what is told of all
-    if works:
-        task.run(begun[0].own, *works)
+    if ready:
+        main = task.main.__wrapped__  # as it is before TrainedAlone
+        works = (jobs.Work([it.hydra.hydra for it in crew], partial(members.run, main, crew)) for crew in ready)
+        task.run(ready[0][0].own, *works)
     return returns
+
+
+def _begin(context: HydraContext, crew: dict[int, DictConfig]) -> tuple[dict[int, JobReturn], list[members.Config]]:
+    """Have Hydra make the folders of a crew's jobs; what it says of each, and the configs of those that can run."""
+    begun = list[members.Config]()
+
+    def begin(cfg: DictConfig) -> None:
+        begun.append(members.Config(cfg, HydraConfig.instance().cfg))
+
+    return {place: _prepare(context, begin, config) for place, config in crew.items()}, begun
 
 
 def _prepare(context: HydraContext, task: Any, config: DictConfig) -> JobReturn:

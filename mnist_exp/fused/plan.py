@@ -1,26 +1,31 @@
 """Which jobs of a sweep can be trained as one."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import config, record
+from mnist_exp.errors import ConfigError
 
 # Optimizers of torch.optim whose step on a weight depends on that weight alone: they may take many models' for one.
 ELEMENTWISE = {"SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop"}
-FREE = (
-    "seed",
-    "model.dropout",
-    "optimizer.",
-    "schedule.",
-    "loss.",
-    "augmentation.",
-)  # what jobs of a group may differ in
-NOT_FREE = ("_target_", ".size")  # but not in these: other code, other shapes
+# What jobs of a group may differ in...
+FREE = ("seed", "model.dropout", "optimizer.", "schedule.", "loss.", "augmentation.")
+NOT_FREE = ("_target_", ".size")  # ...but not in these of them: other code, other shapes
 EQUAL = ("device", "deterministic", "data.root")  # beside what makes a run what it is
+
+
+def is_for(launcher: Mapping[str, Any]) -> bool:
+    """Whether a launcher, by its config, is the fused one. Raises ConfigError when it can't be so."""
+    fused = bool(launcher["_target_"].endswith(".FusedLauncher"))
+    if fused and launcher["max_models"] is not None and launcher["max_models"] < 1:
+        raise ConfigError(
+            f"hydra.launcher.max_models={launcher['max_models']}: must be 1 or more, or null for no limit"
+        )
+    return fused
 
 
 class Group(NamedTuple):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-ELEMENTWISE = (
+ACTIVATIONS = (
     nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus,
     nn.Hardtanh, nn.Hardswish, nn.Identity,
 )  # fmt: skip
@@ -31,10 +31,10 @@ class Stack:
 
     def __init__(self, models: Sequence[nn.Module], streams: Sequence[int]) -> None:
         self.models, self.streams, self.training = list(models), list(streams), True
+        self.layered = is_layered(models[0])
+        self.skeleton = nn.Module() if self.layered else copy.deepcopy(models[0]).to("meta")
         self.weights = [_join(each) for each in zip(*(model.parameters() for model in models), strict=True)]
         self.buffers = [_join(each) for each in zip(*(model.buffers() for model in models), strict=True)]
-        self.layered = is_layered(models[0])
-        self.skeleton = copy.deepcopy(models[0]).to("meta")
 
     def __len__(self) -> int:
         return len(self.models)
@@ -54,9 +54,13 @@ class Stack:
             elif of_streams and kind is nn.Conv2d and len(x) == 1:
                 x, of_streams = _first_conv2d(layers, x[0], *own), False
             else:
-                x, of_streams = x[self.streams] if of_streams else x, False
+                x, of_streams = self._a_copy_each(x) if of_streams else x, False
                 x = LAYERS[kind](layers, x, *own) if kind is not nn.Dropout or self.training else x
-        return x[self.streams] if of_streams else x
+        return self._a_copy_each(x) if of_streams else x
+
+    def _a_copy_each(self, x: Tensor) -> Tensor:
+        """What streams bring, (S, ...), for the models that learn from them, (K, ...)."""
+        return x.expand(len(self), *x.shape[1:]) if len(x) == 1 else x[self.streams]
 
     def _by_vmap(self, images: Tensor) -> Tensor:
         self.skeleton.train(self.training)
@@ -166,5 +170,5 @@ LAYERS: dict[type[nn.Module], Callable[..., Tensor]] = {
     nn.AvgPool2d: _each_image,
     nn.PReLU: _prelu,
     nn.Dropout: _dropout,
-    **dict.fromkeys(ELEMENTWISE, _each_number),
+    **dict.fromkeys(ACTIVATIONS, _each_number),
 }

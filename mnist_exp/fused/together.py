@@ -38,9 +38,12 @@ class Together:
         places = {key: place for place, key in enumerate(leaders)}
         self.streams = list(leaders.values())
         self.stream = [places[_stream(it.train)] for it in trainings]
-        self.crews = [
-            Crew([trainings[place] for place in same], [self.stream[place] for place in same])
-            for same in _alike(range(len(trainings)), lambda place: structure(trainings[place].model))
+        alike = defaultdict[str, list[int]](list)
+        for place, it in enumerate(trainings):
+            alike[structure(it.model)].append(place)
+        self.trainers = [
+            Trainer([trainings[place] for place in same], [self.stream[place] for place in same])
+            for same in alike.values()
         ]
 
     def epoch(self, number: int) -> list[Row | FloatingPointError]:
@@ -50,15 +53,15 @@ class Together:
         """
         start = time.perf_counter()
         rates = [it.optimizer.param_groups[0]["lr"] for it in self.trainings]
-        for crew in self.crews:
-            crew.begin()
+        for trainer in self.trainers:
+            trainer.begin()
         for images, labels in batches(self.streams):
-            for crew in self.crews:
-                crew.step(images, labels)
+            for trainer in self.trainers:
+                trainer.step(images, labels)
         for it, place in zip(self.trainings, self.stream, strict=True):
             it.train.order.set_state(self.streams[place].order.get_state())
             it.train.chance.set_state(self.streams[place].chance.get_state())
-        told = {id(it): result for crew in self.crews for it, result in crew.end(number)}
+        told = {id(it): result for trainer in self.trainers for it, result in trainer.end(number)}
         seconds = (time.perf_counter() - start) / len(self.trainings)
         results = [told[id(it)] for it in self.trainings]
         return [
@@ -67,8 +70,8 @@ class Together:
         ]
 
 
-class Crew:
-    """Trainings whose models make a stack."""
+class Trainer:
+    """Trains those whose models make a stack."""
 
     def __init__(self, trainings: Sequence[Training], streams: Sequence[int]) -> None:
         order = sorted(range(len(trainings)), key=lambda place: (_spelled(trainings[place]), streams[place]))
@@ -138,7 +141,7 @@ class Crew:
     def evaluate(self, data: Batches) -> tuple[list[float], list[float]]:
         """Losses and accuracies over all images, each counted once."""
         self.stack.training = False
-        few = Batches(data.images, data.labels, max(1, ROWS // len(self.stack.models)), data.normalize)
+        few = Batches(data.images, data.labels, max(1, ROWS // len(self.stack)), data.normalize)
         logits = torch.cat([self.stack(images.unsqueeze(0)) for images, _ in few], dim=1)
         errors = (logits.max(dim=2).indices != data.labels).sum(dim=1).tolist()
         return self.loss(logits, data.labels.unsqueeze(0)).tolist(), [1 - count / len(data.labels) for count in errors]
@@ -240,11 +243,3 @@ def _runs(items: Sequence[Training], key: Callable[[Training], Hashable]) -> lis
 
 def _is_like(value: Any, weights: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == weights.shape
-
-
-def _alike(items: Sequence[int] | range, key: Callable[[int], str]) -> list[list[int]]:
-    """The items by their keys, in the order in which these first come."""
-    groups = dict[str, list[int]]()
-    for item in items:
-        groups.setdefault(key(item), []).append(item)
-    return list(groups.values())

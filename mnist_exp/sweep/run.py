@@ -56,13 +56,14 @@ def sweep(
     Ends the process with exit code 1 when jobs failed and 130 after Ctrl-C. Raises ConfigError for what can't work.
     """
     folder, points = _asked_for(context.config_loader, master, params, arguments, options)
+    launcher = cast(dict[str, Any], OmegaConf.to_container(master.hydra.launcher, resolve=True))
+    is_fused = fused.is_for(launcher)
     if options.dry_run:
         log.info("\n".join(" ".join(point.job.overrides) for point in points))
-        if master.hydra.launcher._target_.endswith(".FusedLauncher"):
+        if is_fused:
             log.info(fused.describe(fused.groups(point.word.config() for point in points)))
         return
     todo = _todo(points, folder, options)
-    launcher = cast(dict[str, Any], OmegaConf.to_container(master.hydra.launcher, resolve=True))
     with workers.begun(launcher, _workers(master) if todo else 1):
         _check(todo, folder, options)
     folder.mkdir(parents=True, exist_ok=True)
