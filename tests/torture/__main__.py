@@ -33,6 +33,7 @@ def main() -> None:
         "kills.writes": lambda: kills.in_a_write(rounds),
         "kills.stops": lambda: kills.asked_to_stop(rounds),
         "kills.sweeps": lambda: kills.sweeps(few),
+        "kills.fused": lambda: kills.fused_sweeps(few),
         "disks.full": lambda: disks.full(few),
         "disks.read_only": lambda: disks.read_only(few),
         "disks.deleted": lambda: disks.deleted(few),
