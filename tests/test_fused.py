@@ -1,6 +1,8 @@
 """Runs that are trained as one come out as if each were alone."""
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from mnist_exp import build, loop
 from mnist_exp.data.batches import Normalize
 from mnist_exp.data.sources import Images
+from mnist_exp.fused import memory
 from mnist_exp.fused.stack import Stack, is_layered, structure
 from mnist_exp.fused.together import Together
 from mnist_exp.sweep.ledger import Ledger
@@ -215,6 +218,61 @@ def test_a_crew_of_nobody_is_refused(most: int, run: Run) -> None:
         1, f"error: hydra.launcher.max_models={most}: must be 1 or more, or null for no limit"
     )  # fmt: skip
     assert not Path("it").exists()
+
+
+class Normed(nn.Sequential):
+    """A user's model, with buffers that training changes."""
+
+    def __init__(self, in_shape: tuple[int, ...], num_classes: int, **_: Any) -> None:
+        super().__init__(nn.Conv2d(1, 4, 5, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.LazyLinear(num_classes))
+        self(torch.zeros(2, *in_shape))
+
+
+@pytest.mark.usefixtures("in_double")
+def test_batch_normalization_is_each_models_own(
+    composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(build.ALLOW_MORE, __name__)
+    words = [f"model._target_={__name__}.Normed", *SMALL[1:]]
+    require_equal([composed(*words, *others) for others in (["seed=0"], ["seed=1"], ["optimizer.lr=0.01"])], source)
+
+
+def test_the_memory_that_a_model_takes(composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "keep", lambda _: source)
+    weights, outputs = 4 * 337_674, 4 * 30 * (256 + 256 + 512 + 512 + 10)  # bytes; outputs of each layer, batches of 30
+    for words, copies in (["optimizer=adam"], 4), (["optimizer=sgd", "optimizer.momentum=0"], 2):
+        taken = memory.of_a_model(composed(*words, *SMALL[1:])) - memory.OBJECTS
+        batch = 30 * 784 * 4
+        assert copies * weights + outputs <= taken <= copies * weights + 4 * (outputs + batch)
+
+
+def test_a_crew_has_as_many_models_as_there_is_memory_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "of_a_model", lambda _: 1_000_000)
+    monkeypatch.setattr(memory, "free", lambda _: 9_000_000)  # two in each of two crews, in half of it
+    outcome = run(*FUSED, "seed=range(0,7)")
+    assert outcome.code == 0, outcome.err
+    assert "7 models in 2 rounds, of crews of up to 2" in outcome.out
+    assert set(statuses().values()) == {"completed"}
+
+
+def test_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    everything = memory.free(torch.device("cpu"))
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < everything < total or (everything == memory.UNKNOWN and sys.platform != "linux")
+    for name, text in ("memory.max", "5000"), ("memory.current", "4000"), ("memory.stat", "anon 3\ninactive_file 500"):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "cgroup")
+    (tmp_path / "cgroup").write_text("4:memory:/some\n0::/\n")
+    assert memory.free(torch.device("cpu")) == 1500
+    (tmp_path / "memory.max").write_text("max")
+    assert memory.free(torch.device("cpu")) > 1500
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 70000\necho 30000\n")  # two GPUs, MiB
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert memory.free(torch.device("cuda")) == 30000 * 2**20
+    monkeypatch.setenv("PATH", "")
+    assert memory.free(torch.device("cuda")) == memory.UNKNOWN
 
 
 def test_each_model_has_its_own_share_of_dropout() -> None:

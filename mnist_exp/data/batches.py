@@ -84,12 +84,19 @@ class TrainingBatches(Batches):
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The same, several whole batches at a time."""
-        order = torch.randperm(len(self.images), generator=self.order).to(self.images.device)
-        u = torch.rand(len(self.images), self.augment.draws, generator=self.chance)
         size = max(1, CHUNK // self.batch_size) * self.batch_size
-        for rows, numbers in zip(order.split(size), u.split(size), strict=True):
-            images = self.augment(self.images.index_select(0, rows), numbers)
-            yield self.normalize(images), self.labels.index_select(0, rows)
+        for rows, numbers in zip(*(drawn.split(size) for drawn in self.draw()), strict=True):
+            yield self.ready(rows, numbers)
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """A new order of the images (N,), on the device, and the random numbers of their augmentation (N, draws)."""
+        order = torch.randperm(len(self.images), generator=self.order).to(self.images.device)
+        return order, torch.rand(len(self.images), self.augment.draws, generator=self.chance)
+
+    def ready(self, rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """The images of these rows (n,), augmented by these numbers (n, draws) and normalised, and their labels."""
+        images = self.augment(self.images.index_select(0, rows), numbers)
+        return self.normalize(images), self.labels.index_select(0, rows)
 
 
 class Cut(NamedTuple):

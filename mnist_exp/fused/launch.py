@@ -32,7 +32,10 @@ def launch(
             returns[places[0]] = _prepare(context, task, config(places[0]))
             configure_log(master.hydra.hydra_logging, master.hydra.verbose)
             continue
-        for crews in plan.crews(config(places[0]), places, max_models):
+        rounds = plan.crews(config(places[0]), places, max_models)
+        if len(rounds) > 1:
+            log.info(f"  {len(places)} models in {len(rounds)} rounds, of crews of up to {len(rounds[0][-1])}")
+        for crews in rounds:
             returns |= _together(context, task, master, [{place: config(place) for place in crew} for crew in crews])
     return [returns[place] for place in range(len(overrides))]
 

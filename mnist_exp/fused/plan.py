@@ -65,12 +65,16 @@ def _is_free(key: str) -> bool:
 def crews(cfg: DictConfig, places: Sequence[int], most: int | None) -> list[list[Sequence[int]]]:
     """Divide a group, of which `cfg` is one, into crews that are trained as one, side by side: rounds of these.
 
-    On a CPU there is a crew for each core, which gets more out of it than all cores on one crew.
+    On a CPU there is a crew for each core, which gets more out of it than all cores on one crew. A crew has `most`
+    models; None: as many as there is memory for.
     """
     from mnist_exp import build
+    from mnist_exp.fused import memory
 
-    at_once = record.cores() if build.device(cfg).type == "cpu" else 1
-    count = max(min(at_once, len(places)), -(-len(places) // (most or len(places))))
+    device = build.device(cfg)
+    at_once = record.cores() if device.type == "cpu" else 1
+    most = most or memory.most_models(cfg, device, at_once)
+    count = max(min(at_once, len(places)), -(-len(places) // most))
     count += -count % at_once  # whole rounds
     ends = [number * len(places) // count for number in range(count + 1)]
     found = [places[start:end] for start, end in pairwise(ends) if start < end]

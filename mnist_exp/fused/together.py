@@ -7,19 +7,21 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import accumulate, groupby, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
 from torch.optim import Optimizer
+from tqdm import tqdm
 
-from mnist_exp.data.batches import Batches, TrainingBatches
+from mnist_exp.data.batches import CHUNK, Batches, TrainingBatches
 from mnist_exp.fused.stack import Stack, structure
 from mnist_exp.loop import ADVICE, Loss, Row, Training
 from mnist_exp.losses import CrossEntropy
 
+T = TypeVar("T")
 ROWS = 16_384  # of activations at a time, in validation
 
 
@@ -35,9 +37,8 @@ class Together:
         leaders = dict[Hashable, TrainingBatches]()
         for it in trainings:
             leaders.setdefault(_stream(it.train), it.train)
-        places = {key: place for place, key in enumerate(leaders)}
-        self.streams = list(leaders.values())
-        self.stream = [places[_stream(it.train)] for it in trainings]
+        self.streams = sorted(leaders.values(), key=_augmentation)
+        self.stream = [self.streams.index(leaders[_stream(it.train)]) for it in trainings]
         alike = defaultdict[str, list[int]](list)
         for place, it in enumerate(trainings):
             alike[structure(it.model)].append(place)
@@ -55,7 +56,15 @@ class Together:
         rates = [it.optimizer.param_groups[0]["lr"] for it in self.trainings]
         for trainer in self.trainers:
             trainer.begin()
-        for images, labels in batches(self.streams):
+        progress = tqdm(
+            batches(self.streams),
+            desc=f"epoch {number} of {len(self.trainings)} models",
+            total=len(self.streams[0]),
+            unit="batch",
+            leave=False,
+            disable=None,
+        )
+        for images, labels in progress:
             for trainer in self.trainers:
                 trainer.step(images, labels)
         for it, place in zip(self.trainings, self.stream, strict=True):
@@ -107,6 +116,8 @@ class Trainer:
         self.captain.step()
         for arm in self.arms:
             arm.leader.schedule.step()
+            for weights in arm.weights:
+                weights.grad = None  # or there would be two of each in the next step
         self.values.append(losses.detach())
         self.hits.append((logits.max(dim=2).indices == labels).sum(dim=1))
         self.sizes.append(labels.shape[1])
@@ -174,7 +185,6 @@ class Arm:
             it.optimizer.param_groups[0].update(self.group | {"params": params})
             it.optimizer.state.clear()
             for weights, ours in zip(self.weights, own, strict=True):
-                weights.grad = None
                 if weights in self.state:
                     it.optimizer.state[ours] = {
                         name: value[place] if _is_like(value, weights) else value
@@ -199,17 +209,32 @@ class Arm:
 
 
 def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The next batch of each stream, together: images (S, N, C, H, W) and labels (S, N)."""
+    """The next batch of each stream, together: images (S, N, C, H, W) and labels (S, N).
+
+    Streams in a row with the same augmentation are made ready in one go, as many as CHUNK has room for.
+    """
     size = streams[0].batch_size
-    for chunks in zip(*(stream.chunks() for stream in streams), strict=True):
-        images, labels = (torch.stack(each) for each in zip(*chunks, strict=True))
+    parts = _runs(streams, _augmentation)
+    ahead = max(1, CHUNK // (size * min(part.stop - part.start for part in parts)))  # batches of a stream at a time
+    room = max(1, CHUNK // (size * ahead))
+    parts = [slice(at, min(at + room, part.stop)) for part in parts for at in range(part.start, part.stop, room)]
+    orders, numbers = (torch.stack(each) for each in zip(*(stream.draw() for stream in streams), strict=True))
+    for rows, u in zip(orders.split(ahead * size, dim=1), numbers.split(ahead * size, dim=1), strict=True):
+        made = [streams[part.start].ready(rows[part].flatten(), u[part].flatten(0, 1)) for part in parts]
+        images, labels = (torch.cat(each) for each in zip(*made, strict=True))
+        images, labels = images.view(*rows.shape, *images.shape[1:]), labels.view(rows.shape)
         yield from zip(images.split(size, dim=1), labels.split(size, dim=1), strict=True)
 
 
 def _stream(train: TrainingBatches) -> Hashable:
     """Equal for batches that come out equal."""
     chance = train.order.get_state(), train.chance.get_state()
-    return (id(train.images), train.batch_size, pickle.dumps(train.augment), *(it.numpy().tobytes() for it in chance))
+    return (id(train.images), train.batch_size, _augmentation(train), *(it.numpy().tobytes() for it in chance))
+
+
+def _augmentation(train: TrainingBatches) -> bytes:
+    """Equal for equal augmentations."""
+    return pickle.dumps(train.augment)
 
 
 def _each_loss(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
@@ -235,7 +260,7 @@ def _spelled(it: Training) -> tuple[str, ...]:
     return _loss(it), f"{type(it.optimizer)} {settings}", f"{type(it.schedule)} {it.schedule.state_dict()}"
 
 
-def _runs(items: Sequence[Training], key: Callable[[Training], Hashable]) -> list[slice]:
+def _runs(items: Sequence[T], key: Callable[[T], Hashable]) -> list[slice]:
     """The slices of items in a row with equal keys."""
     ends = accumulate(len(list(group)) for _, group in groupby(items, key))
     return [slice(*pair) for pair in pairwise([0, *ends])]

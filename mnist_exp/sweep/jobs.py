@@ -116,7 +116,9 @@ class Task:
             return [_run_here(work) for work in works]
         pipes = [multiprocessing.Pipe(duplex=False) for _ in works]
         processes = [
-            multiprocessing.get_context("fork").Process(target=_child, args=(work, there, self.workers * len(works)))
+            multiprocessing.get_context("fork").Process(
+                target=_child, args=(work, there, self.workers * len(works), self.workers > 1 or work is not works[0])
+            )
             for work, (_, there) in zip(works, pipes, strict=True)
         ]
         with self._passing_stops_on(processes):
@@ -226,7 +228,7 @@ def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
         cfg.device = f"cuda:{place % gpus}" if gpus > 1 else cfg.device
 
 
-def _child(work: Callable[[], Any], parent: Connection, workers: int) -> None:
+def _child(work: Callable[[], Any], parent: Connection, workers: int, quiet: bool) -> None:
     try:
         stops.arm()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
@@ -234,7 +236,7 @@ def _child(work: Callable[[], Any], parent: Connection, workers: int) -> None:
         for handler in logging.getLogger().handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.setLevel(logging.CRITICAL)  # the sweep tells on the console, a line a job
-        if workers > 1:
+        if quiet:
             sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # no progress bars over each other
         if cores() < 2 * workers:
             import torch
