@@ -1,18 +1,21 @@
 """How many models a second train for an epoch: fused, one by one, by two workers, and the usual way.
 
 python benchmarks/fused.py [--models 1 2 4 ...] [--layers 32,32 128,64 256,512] [--rounds 3]
+python benchmarks/fused.py --memory             how much memory a crew takes for each of its models
 
 All on the real MNIST with the default augmentation, in turn: fused against our own single runs in this process (with
 the next batches made on a second core, as ever), against as many workers as there are cores, each with a run of its
 own, and against the usual way, a DataLoader around torchvision's transforms. Models with one seed differ in their
 learning rates, each its own; models with a seed each differ in nothing else. Starting processes, loading data and
-writing files is not counted.
+writing files is not counted. More than 32 models train, in all the ways, for a part of an epoch; scaled.
 """
 
 import argparse
 import multiprocessing
+import resource
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -26,7 +29,7 @@ from mnist_exp.fused import plan
 from mnist_exp.fused.together import Together
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
-WAYS = ("fused", "one by one", "workers", "usual way")
+WARM = 1000  # images to warm up with
 
 
 def config(layers: str, *words: str) -> DictConfig:
@@ -34,14 +37,20 @@ def config(layers: str, *words: str) -> DictConfig:
     return compose("config", [f"model.hidden_layers=[{layers}]", *words])
 
 
-def training(cfg: DictConfig) -> loop.Training:
-    """The parts of a run, ready for its first epoch."""
+def training(cfg: DictConfig, share: float = 1) -> loop.Training:
+    """The parts of a run, ready for its first epoch, with a share of the images."""
     device = build.device(cfg)
     data = build.split(cfg, build.keep(cfg), device)
     model = build.model(cfg, data, len(data.classes))
     optimizer = build.optimizer(cfg, model)
     schedule = build.schedule(cfg, optimizer, len(data.train))
-    return loop.Training(model, build.loss(cfg), optimizer, schedule, data.train, data.val)
+    parts = loop.Training(model, build.loss(cfg), optimizer, schedule, data.train, data.val)
+    return part(parts, round(share * len(data.train.images)), round(share * len(data.val.images)))
+
+
+def part(parts: loop.Training, train: int, val: int) -> loop.Training:
+    """The same with so many images."""
+    return parts._replace(train=parts.train[:train], val=parts.val[:val])
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -51,29 +60,27 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def one_by_one(cfg: DictConfig) -> float:
+def one_by_one(cfg: DictConfig, share: float) -> float:
     """Models a second."""
-    parts = training(cfg)
-    loop.train_and_validate(parts, 1)
-    return 1 / seconds(lambda: loop.train_and_validate(parts, 2))
+    parts = training(cfg, share)
+    loop.train_and_validate(part(parts, WARM, WARM), 1)
+    return share / seconds(lambda: loop.train_and_validate(parts, 2))
 
 
-def side_by_side(crews: Sequence[Sequence[DictConfig]]) -> float:
+def side_by_side(crews: Sequence[Sequence[DictConfig]], share: float) -> float:
     """Models a second, those of each crew as one in a process of its own.
 
-    The first epoch, in which memory is claimed, is not counted.
+    A few steps before, in which memory is claimed, are not counted.
     """
 
     def work(crew: Sequence[DictConfig]) -> None:
         torch.set_num_interop_threads(1)  # no core is spare to make batches ready
-        trainings = [training(cfg) for cfg in crew]
-        together = Together(trainings)
-        for number in (1, 2):
-            if len(crew) == 1:
-                loop.train_and_validate(trainings[0], number)
-            else:
-                together.epoch(number)
+        trainings = [training(cfg, share) for cfg in crew]
+        for number, parts in enumerate([[part(it, WARM, WARM) for it in trainings], trainings], start=1):
+            train = Together(parts).epoch if len(crew) > 1 else partial(loop.train_and_validate, parts[0])
             ready.wait()
+            train(number)
+        ready.wait()
 
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(len(crews) + 1)
@@ -82,16 +89,42 @@ def side_by_side(crews: Sequence[Sequence[DictConfig]]) -> float:
     for worker in workers:
         worker.start()
     ready.wait()
+    ready.wait()
     taken = seconds(ready.wait)
     for worker in workers:
         worker.join()
-    return sum(map(len, crews)) / taken
+    return share * sum(map(len, crews)) / taken
 
 
-def fused(configs: Sequence[DictConfig]) -> float:
+def memory_of(crew: Sequence[DictConfig]) -> int:
+    """The most bytes that a crew takes at a time, in a process of its own, in an epoch."""
+
+    def work() -> None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        Together([training(cfg) for cfg in crew]).epoch(1)
+        there.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+
+    here, there = multiprocessing.Pipe(duplex=False)
+    torch.set_num_threads(1)
+    worker = multiprocessing.get_context("fork").Process(target=work)
+    worker.start()
+    taken: int = here.recv()
+    worker.join()
+    return taken
+
+
+def accounted(cfg: DictConfig) -> int:
+    """The bytes of a model's weights, gradients, Adam's state, and of what its layers put out for a batch."""
+    model = training(cfg).model
+    weights = sum(tensor.nbytes for tensor in model.parameters())
+    outputs = sum(layer.out_features for layer in model.modules() if isinstance(layer, torch.nn.Linear))
+    return 4 * weights + 4 * int(cfg.data.batch_size) * 2 * outputs  # before and after the activation
+
+
+def fused(configs: Sequence[DictConfig], share: float) -> float:
     """Models a second, a crew for each core, as hydra/launcher=fused has them."""
     [crews] = plan.crews(configs[0], range(len(configs)), most=None)
-    return side_by_side([[configs[place] for place in crew] for crew in crews])
+    return side_by_side([[configs[place] for place in crew] for crew in crews], share)
 
 
 def the_usual_way(cfg: DictConfig) -> float:
@@ -117,23 +150,42 @@ def main() -> None:
     parser.add_argument("--models", type=int, nargs="+", default=[2**power for power in range(9)])
     parser.add_argument("--layers", nargs="+", default=["32,32", "128,64", "256,512"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     with initialize_config_dir(CONF, version_base="1.3"):
         for layers in options.layers:
+            if options.memory:
+                print(f"\nhidden layers [{layers}], MB for each of 64 models beyond the first 16", flush=True)
+                weigh(layers)
+                continue
             print(f"\nhidden layers [{layers}], models an epoch and second: median (range) of {options.rounds} rounds")
             for count in options.models:
-                rates = [config(layers, f"optimizer.lr={0.001 * 1.01**number}") for number in range(count)]
-                seeds = [config(layers, f"seed={number}") for number in range(count)]
-                compare(count, {"one seed": rates, "a seed each": seeds}, options.rounds)
+                compare(count, kinds(layers, count), options.rounds)
+
+
+def kinds(layers: str, count: int) -> dict[str, list[DictConfig]]:
+    """Models that share a stream of batches, and models that do not."""
+    return {
+        "one seed": [config(layers, f"optimizer.lr={0.001 * 1.01**number}") for number in range(count)],
+        "a seed each": [config(layers, f"seed={number}") for number in range(count)],
+    }
+
+
+def weigh(layers: str) -> None:
+    """Print how much memory a model takes."""
+    build.keep(config(layers))
+    for kind, configs in kinds(layers, 80).items():
+        taken = (memory_of(configs) - memory_of(configs[:16])) / 64
+        print(f"{kind:12} {taken / 2**20:6.2f}, {taken / accounted(configs[0]):.2f} of what it must", flush=True)
 
 
 def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None:
     """Print the speed of so many models fused, and how many times those of the other ways that is."""
-    found = dict[str, list[float]]()
+    found, share = dict[str, list[float]](), min(1, 32 / count)
     for _ in range(rounds):
-        ours = {kind: fused(configs) for kind, configs in kinds.items()}
+        ours = {kind: fused(configs, share) for kind, configs in kinds.items()}
         cfg = kinds["one seed"][0]
-        others = {"one by one": one_by_one(cfg), "workers": side_by_side([[cfg]] * record.cores())}
+        others = {"one by one": one_by_one(cfg, share), "workers": side_by_side([[cfg]] * record.cores(), share)}
         others["usual way"] = the_usual_way(cfg)
         for kind, speed in ours.items():
             found.setdefault(kind, []).append(speed)

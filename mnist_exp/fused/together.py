@@ -131,7 +131,7 @@ class Trainer:
         """Each training with the losses and accuracies of its row, or with what went wrong."""
         for arm in self.arms:
             arm.take_back(self.captain)
-        values = torch.stack(self.values).double().cpu()  # (steps, K)
+        values = torch.stack(self.values).cpu().double()  # (steps, K)
         sizes = torch.tensor(self.sizes, dtype=torch.double)
         losses = (sizes @ values / sizes.sum()).tolist()
         accuracies = (torch.stack(self.hits).sum(dim=0).cpu() / sizes.sum()).tolist()
@@ -153,9 +153,13 @@ class Trainer:
         """Losses and accuracies over all images, each counted once."""
         self.stack.training = False
         few = Batches(data.images, data.labels, max(1, ROWS // len(self.stack)), data.normalize)
-        logits = torch.cat([self.stack(images.unsqueeze(0)) for images, _ in few], dim=1)
-        errors = (logits.max(dim=2).indices != data.labels).sum(dim=1).tolist()
-        return self.loss(logits, data.labels.unsqueeze(0)).tolist(), [1 - count / len(data.labels) for count in errors]
+        losses, errors = (torch.zeros(len(self.stack), dtype=torch.double, device=data.labels.device) for _ in range(2))
+        for images, labels in few:
+            logits = self.stack(images.unsqueeze(0))
+            losses += self.loss(logits, labels.unsqueeze(0)) * len(labels)
+            errors += (logits.max(dim=2).indices != labels).sum(dim=1)
+        count = len(data.labels)
+        return (losses / count).tolist(), (1 - errors / count).tolist()
 
 
 class Arm:
@@ -229,7 +233,8 @@ def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor
 def _stream(train: TrainingBatches) -> Hashable:
     """Equal for batches that come out equal."""
     chance = train.order.get_state(), train.chance.get_state()
-    return (id(train.images), train.batch_size, _augmentation(train), *(it.numpy().tobytes() for it in chance))
+    images = train.images.data_ptr(), len(train.images), train.batch_size
+    return *images, _augmentation(train), *(state.numpy().tobytes() for state in chance)
 
 
 def _augmentation(train: TrainingBatches) -> bytes:
