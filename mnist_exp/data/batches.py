@@ -85,13 +85,16 @@ class TrainingBatches(Batches):
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The same, several whole batches at a time."""
         size = max(1, CHUNK // self.batch_size) * self.batch_size
-        for rows, numbers in zip(*(drawn.split(size) for drawn in self.draw()), strict=True):
-            yield self.ready(rows, numbers)
+        for rows in self.shuffled().split(size):
+            yield self.ready(rows, self.numbers(len(rows)))
 
-    def draw(self) -> tuple[Tensor, Tensor]:
-        """A new order of the images (N,), on the device, and the random numbers of their augmentation (N, draws)."""
-        order = torch.randperm(len(self.images), generator=self.order).to(self.images.device)
-        return order, torch.rand(len(self.images), self.augment.draws, generator=self.chance)
+    def shuffled(self) -> Tensor:
+        """A new order of the images (N,), on the device."""
+        return torch.randperm(len(self.images), generator=self.order).to(self.images.device)
+
+    def numbers(self, count: int) -> Tensor:
+        """Random numbers (count, draws) for the augmentation of the next images."""
+        return torch.rand(count, self.augment.draws, generator=self.chance)
 
     def ready(self, rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """The images of these rows (n,), augmented by these numbers (n, draws) and normalised, and their labels."""

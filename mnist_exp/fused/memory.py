@@ -34,7 +34,7 @@ def of_a_model(cfg: DictConfig) -> int:
     model, loss = build.model(cfg, data, len(data.classes)), build.loss(cfg)
     optimizer = build.optimizer(cfg, model)
     weights, batch = list(model.parameters()), data.train[: cfg.data.batch_size]
-    images, labels = batch.ready(*batch.draw())
+    images, labels = batch.ready(batch.shuffled(), batch.numbers(len(batch.labels)))
     kept = list[Tensor]()
 
     def keep(tensor: Tensor) -> Tensor:
@@ -47,9 +47,9 @@ def of_a_model(cfg: DictConfig) -> int:
         tensor.grad = torch.zeros_like(tensor)
     optimizer.step()
     state = [value for own in optimizer.state.values() for value in own.values() if isinstance(value, Tensor)]
-    random = len(data.train.labels) * (8 + 4 * data.train.augment.draws)
-    # Gradients of what was kept take as much again, and a batch is there twice while it is made.
-    return OBJECTS + 2 * _bytes(weights) + _bytes(state) + 2 * _bytes(kept, but=weights) + 2 * images.nbytes + random
+    # Gradients of what was kept take as much again, a batch is there twice while it is made, and so is the order.
+    stream = 2 * images.nbytes + 16 * len(data.train.labels)
+    return OBJECTS + 2 * _bytes(weights) + _bytes(state) + 2 * _bytes(kept, but=weights) + stream
 
 
 def free(device: torch.device) -> int:

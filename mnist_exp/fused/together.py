@@ -222,9 +222,10 @@ def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor
     ahead = max(1, CHUNK // (size * min(part.stop - part.start for part in parts)))  # batches of a stream at a time
     room = max(1, CHUNK // (size * ahead))
     parts = [slice(at, min(at + room, part.stop)) for part in parts for at in range(part.start, part.stop, room)]
-    orders, numbers = (torch.stack(each) for each in zip(*(stream.draw() for stream in streams), strict=True))
-    for rows, u in zip(orders.split(ahead * size, dim=1), numbers.split(ahead * size, dim=1), strict=True):
-        made = [streams[part.start].ready(rows[part].flatten(), u[part].flatten(0, 1)) for part in parts]
+    orders = torch.stack([stream.shuffled() for stream in streams])
+    for rows in orders.split(ahead * size, dim=1):
+        u = [stream.numbers(rows.shape[1]) for stream in streams]
+        made = [streams[part.start].ready(rows[part].flatten(), torch.cat(u[part])) for part in parts]
         images, labels = (torch.cat(each) for each in zip(*made, strict=True))
         images, labels = images.view(*rows.shape, *images.shape[1:]), labels.view(rows.shape)
         yield from zip(images.split(size, dim=1), labels.split(size, dim=1), strict=True)
