@@ -93,6 +93,8 @@ def model(cfg: DictConfig, split: Split, num_classes: int) -> nn.Module:
     with _blaming("model"):
         in_shape = tuple(split.val.images.shape[1:])
         model: nn.Module = _part(cfg.model)(in_shape=in_shape, num_classes=num_classes, activation=activation)
+    with _blaming("init"):
+        _part(cfg.init)(model)
     torch.manual_seed(stream(cfg.seed, "dropout"))
     return model.to(split.val.images.device)
 

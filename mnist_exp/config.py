@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from mnist_exp.errors import ConfigError
 
-GROUPS = ("data", "augmentation", "model", "activation", "optimizer", "schedule", "loss")
+GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "schedule", "loss")
 
 # Choices that decide where and how fast a run goes, not what it is; config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
@@ -41,6 +41,7 @@ class Config:
     augmentation: dict[str, Any] = MISSING
     model: dict[str, Any] = MISSING
     activation: dict[str, Any] = MISSING
+    init: dict[str, Any] = MISSING
     optimizer: dict[str, Any] = MISSING
     schedule: dict[str, Any] = MISSING
     loss: dict[str, Any] = MISSING
@@ -93,8 +94,13 @@ LIMITS = {
     ),
     "augmentation.affine.shear": Limit(lambda value: 0 <= value < 90, "0 or more and less than 90 degrees"),
     "augmentation.affine.interpolation": INTERPOLATION,
+    "augmentation.elastic.sigma": POSITIVE,
+    "augmentation.elastic.alpha": NOT_NEGATIVE,
+    "augmentation.elastic.points": COUNT,
+    "augmentation.elastic.interpolation": INTERPOLATION,
     "model.hidden_layers": Limit(lambda value: all(units >= 1 for units in value), "layers of 1 or more units"),
     "model.dropout": BELOW_ONE,
+    "model.max_norm": Limit(lambda value: value > 0, "more than 0, or null for no limit"),
     "optimizer.lr": POSITIVE,
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.momentum": BELOW_ONE,

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 Activation = Callable[[], nn.Module]  # called once a layer, or PReLU's slope would be shared
 
@@ -14,14 +15,57 @@ def mlp(
     activation: Activation,
     hidden_layers: Sequence[int],
     dropout: float = 0.0,
+    max_norm: float | None = None,
 ) -> nn.Sequential:
-    """A multilayer perceptron: a linear layer, the activation and dropout for each hidden size, and a linear layer."""
+    """A multilayer perceptron: a linear layer, the activation and dropout for each hidden size, and a linear layer.
+
+    With `max_norm`, the weights that come into a hidden unit keep within that norm.
+    """
     channels, height, width = in_shape
     sizes = [channels * height * width, *hidden_layers]
     layers: list[nn.Module] = [nn.Flatten()]  # (N, C, H, W) -> (N, C*H*W)
     for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), activation(), nn.Dropout(dropout)]
+        linear = nn.Linear(fan_in, fan_out) if max_norm is None else MaxNormLinear(fan_in, fan_out, max_norm)
+        layers += [linear, activation(), nn.Dropout(dropout)]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], num_classes))
+
+
+class MaxNormLinear(nn.Linear):
+    """A linear layer whose units' incoming weights are shortened to `max_norm` where they are longer, before each use.
+
+    Srivastava et al. 2014, JMLR 15, section 5.1 (and, for when it is done, torch.nn.Embedding).
+    """
+
+    def __init__(self, fan_in: int, fan_out: int, max_norm: float) -> None:
+        super().__init__(fan_in, fan_out)
+        self.max_norm = max_norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        shorten(self.weight, self.max_norm)
+        return super().forward(x)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, max_norm={self.max_norm:g}"
+
+
+@torch.no_grad()
+def shorten(weights: Tensor, max_norm: float) -> None:
+    """Scale down, in place, the rows (..., units, inputs) that are longer than `max_norm`."""
+    norms = torch.linalg.vector_norm(weights, dim=-1, keepdim=True)
+    weights.mul_((max_norm / norms).clamp_(max=1))
+
+
+def initialize(model: nn.Module, weights: Callable[[Tensor], object]) -> None:
+    """Fill the weights of linear and convolutional layers by `weights`, of torch.nn.init, and biases with zeros."""
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            weights(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def leave_as_built(model: nn.Module) -> None:
+    """Keep the weights that torch.nn gives its layers: uniform within 1 / sqrt(inputs), biases too."""
 
 
 def linear(in_shape: tuple[int, int, int], num_classes: int, activation: Activation) -> nn.Sequential:

@@ -17,10 +17,11 @@ ARROWS = {
     "build": BASE | {"data.batches", "data.sources"},
     "loop": {"data.batches"},
     "alone": {"loop"},
-    "fused.stack": set(),
+    "fused.stack": {"models"},
     "fused.together": {"data.batches", "fused.stack", "loop", "losses"},
     "fused.members": BASE | {"alone", "fused.together", "loop", "record"},
-    "fused.plan": BASE | {"build", "config", "record"},
+    "fused.plan": BASE | {"build", "config", "fused.memory", "record"},
+    "fused.memory": {"build"},
     "fused.launch": {"fused.members", "fused.plan", "sweep.jobs"},
     "checkpoint": BASE | {"data.batches"},
     "plots": BASE | {"data.batches"},
@@ -44,7 +45,7 @@ ARROWS = {
     "sweep.report": BASE | {"sweep.plots", "sweep.results", "sweep.stats", "sweep.words"},
 }
 KNOW_CONFIGS = {"config", "build", "errors", "record", "resume", "sweep.plan", "sweep.jobs", "sweep.run"}  # Hydra's
-KNOW_CONFIGS |= {"alone", "fused.launch", "fused.members", "fused.plan"}
+KNOW_CONFIGS |= {"alone", "fused.launch", "fused.memory", "fused.members", "fused.plan"}
 
 
 def modules() -> dict[str, Path]:

@@ -3,10 +3,22 @@
 import pytest
 import torch
 import torchvision.transforms.functional as TF
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from mnist_exp.data.augment import Compose, RandomAffine, RandomCrop, RandomRotation, Transform, affine, crop, rotate
+from mnist_exp.data.augment import (
+    Compose,
+    RandomAffine,
+    RandomCrop,
+    RandomElastic,
+    RandomRotation,
+    Transform,
+    affine,
+    crop,
+    displace,
+    rotate,
+)  # fmt: skip
 
 
 def uniform(low: float, high: float, seed: int, count: int = 103) -> Tensor:
@@ -56,6 +68,49 @@ def test_crop_equals_torchvision(images: Tensor, height: int, width: int, paddin
     corners = zip(images, top.tolist(), left.tolist(), strict=True)
     alone = [TF.crop(TF.pad(image, [padding]), y, x, height, width) for image, y, x in corners]
     assert torch.equal(crop(images, top, left, height, width, padding), torch.stack(alone))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+def test_displace_equals_torchvision(images: Tensor, interpolation: str) -> None:
+    images = images[..., :20]
+    field = torch.randn(103, 2, 28, 20, generator=torch.Generator().manual_seed(1))
+    shares = (field / torch.tensor([20 / 2, 28 / 2]).view(2, 1, 1)).permute(0, 2, 3, 1)
+    alone, exact = (
+        [
+            TF.elastic_transform(image, share.unsqueeze(0).to(kind), InterpolationMode(interpolation))
+            for image, share in zip(images.to(kind), shares, strict=True)
+        ]
+        for kind in (torch.float32, torch.float64)
+    )
+    assert_equal(displace(images, field, interpolation), [image.round().byte() for image in alone], exact)
+
+
+def test_an_elastic_field_is_noise_smoothed_by_a_gaussian() -> None:
+    noise = torch.rand(28, 28, dtype=torch.double) * 2 - 1
+    each_pixel = RandomElastic(sigma=4, alpha=1, points=28).smoothing(28).double()
+    smoothed = gaussian_filter(noise.numpy(), sigma=4, mode="constant", truncate=8)
+    torch.testing.assert_close(each_pixel @ noise @ each_pixel.T, torch.from_numpy(smoothed), rtol=0, atol=1e-6)
+    few = RandomElastic(sigma=4, alpha=1, points=8).smoothing(28).double()
+    ours, theirs = few @ few.T, each_pixel @ each_pixel.T  # covariances along a side
+    torch.testing.assert_close(ours, theirs, rtol=0.02, atol=1e-4)
+    torch.testing.assert_close(ours[8:20, 8:20], theirs[8:20, 8:20], rtol=0.001, atol=1e-4)  # away from the edges
+
+
+def test_elastic_moves_pixels_as_far_as_it_says() -> None:
+    """By alpha / sqrt(3) times the norm of a Gaussian, in the middle of the image."""
+    middle = torch.zeros(4000, 1, 28, 28, dtype=torch.uint8)
+    middle[:, :, 14, 14] = 200
+    elastic = RandomElastic(sigma=4, alpha=34, points=8, interpolation="nearest")
+    u = torch.rand(4000, elastic.draws, generator=torch.Generator().manual_seed(0))
+    moved = elastic(middle, u).nonzero()[:, 2:].double()
+    assert moved.mean(dim=0).tolist() == pytest.approx([14, 14], abs=0.1)
+    expected = 34 / 3**0.5 / (2 * torch.pi**0.5 * 4)
+    assert moved.std(dim=0).tolist() == pytest.approx([expected, expected], rel=0.05)
+
+
+def test_noise_that_is_too_coarse_is_refused(images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"elastic\.points=8: must be 14 or more for 28 pixels at this sigma"):
+        RandomElastic(sigma=2, alpha=34, points=8).center(images)
 
 
 def test_random_numbers_span_the_whole_range_and_no_more() -> None:

@@ -12,9 +12,10 @@ from mnist_exp.errors import ConfigError
 OPTIONS = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
 EXPECTED = {
     "data": "digits emnist fashion_mnist kmnist mnist qmnist",
-    "augmentation": "affine none rotate_crop",
+    "augmentation": "affine elastic none rotate_crop",
     "model": "lenet linear mlp",
     "activation": "elu gelu leaky_relu prelu relu selu sigmoid silu tanh",
+    "init": "kaiming_normal normal orthogonal torch xavier_uniform",
     "optimizer": "adagrad adam adamw nadam rmsprop sgd",
     "schedule": "constant cosine onecycle step",
     "loss": "cross_entropy mse",
@@ -58,7 +59,7 @@ def test_the_default_run_is_the_one_promised(composed) -> None:
     assert (cfg.model.hidden_layers, cfg.optimizer.lr) == ([256, 512], 0.001)
     assert (cfg.augmentation.rotation.degrees, cfg.augmentation.crop.padding) == (10, 2)
     targets = [cfg[group]._target_.rpartition(".")[2] for group in config.GROUPS]
-    assert targets == ["mnist", "Compose", "mlp", "ReLU", "Adam", "constant", "CrossEntropy"]
+    assert targets == ["mnist", "Compose", "mlp", "ReLU", "leave_as_built", "Adam", "constant", "CrossEntropy"]
 
 
 def test_equal_choices_have_equal_ids_however_they_are_made(composed) -> None:

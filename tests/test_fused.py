@@ -103,6 +103,11 @@ def test_fused_equals_alone(choice: dict[str, str], composed: Composed, source: 
     require_equal(group(composed, *(f"{name}={option}" for name, option in choice.items())), source)
 
 
+@pytest.mark.usefixtures("in_double")
+def test_models_that_keep_within_a_norm_or_begin_otherwise_are_fused(composed: Composed, source: Images) -> None:
+    require_equal(group(composed, "model=mlp", "model.max_norm=0.5", "init=orthogonal", "augmentation=elastic"), source)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("in_double")
 @pytest.mark.parametrize("optimizer", CHOICES["optimizer"])

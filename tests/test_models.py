@@ -53,3 +53,34 @@ def test_every_model_learns_with_every_activation_and_loss(model, activation: st
     assert all(weights.grad is not None and weights.grad.isfinite().all() for weights in net.parameters())
     optimizer.step()
     assert loss(net(images), labels) < before
+
+
+def test_max_norm_shortens_what_is_too_long_as_torch_does() -> None:
+    layer = models.MaxNormLinear(30, 20, max_norm=0.6)
+    before = layer.weight.detach().clone()
+    lengths = before.norm(dim=1)
+    assert 0 < (lengths > 0.6).sum() < 20
+    images = torch.randn(5, 30)
+    expected = torch.renorm(before, p=2, dim=0, maxnorm=0.6)
+    torch.testing.assert_close(layer(images), images @ expected.T + layer.bias)
+    torch.testing.assert_close(layer.weight.detach(), expected)
+    assert torch.equal(layer.weight[lengths < 0.6], before[lengths < 0.6])
+
+
+def test_hidden_layers_keep_within_a_norm_and_the_last_does_not() -> None:
+    net = models.mlp((1, 28, 28), 10, nn.ReLU, hidden_layers=[8, 8], max_norm=2)
+    kinds = [type(layer) for layer in net if isinstance(layer, nn.Linear)]
+    assert kinds == [models.MaxNormLinear, models.MaxNormLinear, nn.Linear]
+
+
+def test_weights_are_as_torch_initializes_them() -> None:
+    net, other = (models.lenet((1, 28, 28), 10, nn.ReLU) for _ in range(2))
+    layers = [layer for layer in other if isinstance(layer, nn.Linear | nn.Conv2d)]
+    torch.manual_seed(1)
+    models.initialize(net, nn.init.xavier_uniform_)
+    torch.manual_seed(1)
+    for layer in layers:
+        nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    for ours, theirs in zip(net.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

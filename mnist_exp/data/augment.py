@@ -115,6 +115,40 @@ class RandomAffine(Transform):
         )
 
 
+class RandomElastic(Transform):
+    """Moves every pixel by a smooth random field, as Simard, Steinkraus & Platt 2003, ICDAR, section 2.
+
+    That is noise, uniform in [-1, 1] and zero outside the image, smoothed by a Gaussian of `sigma` pixels and times
+    `alpha` pixels. The noise has `points` x `points` places for each direction: so smooth a field has no more to say
+    where there is a point every `sigma` pixels, and a number a pixel would take longer to draw than all the rest.
+    """
+
+    def __init__(self, sigma: float, alpha: float, points: int, interpolation: str = "bilinear") -> None:
+        self.sigma, self.alpha, self.points, self.interpolation = sigma, alpha, points, interpolation
+        self.draws = 2 * points**2
+
+    def __call__(self, images: Tensor, u: Tensor) -> Tensor:
+        noise = _between(-1, 1, u).view(-1, 2, self.points, self.points)
+        tall, wide = (self.smoothing(side) for side in images.shape[-2:])
+        return displace(images, self.alpha * (tall @ noise @ wide.T), self.interpolation)
+
+    def center(self, images: Tensor) -> Tensor:
+        side = max(images.shape[-2:])
+        if side > self.points * self.sigma:
+            least = -int(-side // self.sigma)
+            raise ValueError(f"elastic.points={self.points}: must be {least} or more for {side} pixels at this sigma")
+        return images
+
+    def smoothing(self, side: int) -> Tensor:
+        """What a point of noise adds to each pixel along one side, (side, points)."""
+        apart = side / self.points
+        places = (torch.arange(self.points) + 0.5) * apart - 0.5
+        away = (torch.arange(side).unsqueeze(1) - places) / self.sigma
+        # A point stands for `apart` pixels, whose independent noise would have this much more variance.
+        height: float = apart**0.5 / (self.sigma * (2 * torch.pi) ** 0.5)
+        return torch.exp(-(away**2) / 2) * height
+
+
 def rotate(images: Tensor, degrees: Tensor, interpolation: str) -> Tensor:
     """Each image turned counter-clockwise by its own angle, (N,) degrees."""
     zero = torch.zeros_like(degrees)
@@ -146,14 +180,31 @@ def _between(low: float, high: float, u: Tensor) -> Tensor:
     return low + (high - low) * u
 
 
+def displace(images: Tensor, field: Tensor, interpolation: str) -> Tensor:
+    """Each image with its pixels read from where its own field (N, 2, H, W), x and y in pixels, points to."""
+    height, width = images.shape[-2:]
+    half = torch.tensor([width / 2, height / 2]).view(2, 1, 1)  # grid_sample wants [-1, 1]
+    return _read(images, (_pixels(height, width)[:2].view(2, height, width) + field) / half, interpolation)
+
+
 def _sample(images: Tensor, matrix: Tensor, interpolation: str) -> Tensor:
     """Read each image at the places (N, 2, 3) that its matrix gives, in pixels from the centre; dark outside."""
-    n, _, height, width = images.shape
+    height, width = images.shape[-2:]
+    half = torch.tensor([[width / 2], [height / 2]])
+    # (N, 2, 3) @ (3, H*W) -> (N, 2, H*W)
+    places = (matrix / half).to(images.device) @ _pixels(height, width).to(images.device)
+    return _read(images, places.view(-1, 2, height, width), interpolation)
+
+
+def _pixels(height: int, width: int) -> Tensor:
+    """The pixels' x and y from the centre, and ones: (3, H*W)."""
     x = torch.linspace(-(width - 1) / 2, (width - 1) / 2, width)
     y = torch.linspace(-(height - 1) / 2, (height - 1) / 2, height)
-    pixels = torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)])
-    half = torch.tensor([[width / 2], [height / 2]])  # grid_sample wants [-1, 1]
-    places = (matrix / half).to(images.device) @ pixels.to(images.device)  # (N, 2, 3) @ (3, H*W) -> (N, 2, H*W)
-    grid = places.view(n, 2, height, width).permute(0, 2, 3, 1)  # a view: grid_sample reads x and y apart the faster
+    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)])
+
+
+def _read(images: Tensor, places: Tensor, interpolation: str) -> Tensor:
+    """Read each image at the places (N, 2, H, W), x and y in [-1, 1]; dark outside."""
+    grid = places.to(images.device).permute(0, 2, 3, 1)  # a view: grid_sample reads x and y apart the faster
     sampled = F.grid_sample(images.float(), grid, mode=interpolation, align_corners=False)
     return sampled.round_().to(torch.uint8)

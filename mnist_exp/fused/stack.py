@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from mnist_exp.models import MaxNormLinear, shorten
+
 ACTIVATIONS = (
     nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus,
     nn.Hardtanh, nn.Hardswish, nn.Identity,
@@ -47,6 +49,9 @@ class Stack:
         weights, x, of_streams = iter(self.weights), images, True
         for layers in zip(*self.models, strict=True):
             kind, own = type(layers[0]), [next(weights) for _ in layers[0].parameters()]
+            if kind is MaxNormLinear:
+                kind = nn.Linear
+                shorten(own[0], layers[0].max_norm)
             if kind is nn.Flatten:
                 x = x.flatten(2)
             elif of_streams and kind is nn.Linear:
@@ -88,7 +93,7 @@ def is_layered(model: nn.Module) -> bool:
     """Whether the model is a sequence of layers that are known here, each used once, and with their usual settings."""
     return (
         type(model) is nn.Sequential
-        and all(type(layer) in (nn.Flatten, *LAYERS) for layer in model)
+        and all(type(layer) in (nn.Flatten, MaxNormLinear, *LAYERS) for layer in model)
         and all((layer.start_dim, layer.end_dim) == (1, -1) for layer in model if type(layer) is nn.Flatten)
         and all((layer.padding_mode, layer.groups) == ("zeros", 1) for layer in model if type(layer) is nn.Conv2d)
         and len(set(map(id, model))) == len(model)

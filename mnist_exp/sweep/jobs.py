@@ -96,7 +96,8 @@ class Task:
                     if end["status"] == "interrupted":
                         stop(self.folder, code)
             self.ledger.append(*({"job": number} | end for number, end in ended.items()))
-        for number, end in ended.items():
+        told = {number: end for number, end in ended.items() if len(ended) == 1 or end["status"] != "interrupted"}
+        for number, end in told.items():  # of a crew that was interrupted, the sweep's last line says enough
             self._tell(number, end, Path(hydras[number].runtime.output_dir), hydras[number].overrides.task)
         if self.stop_on_failure and any(end["status"] == "failed" for end in ended.values()):
             stop(self.folder)
