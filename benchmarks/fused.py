@@ -25,7 +25,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from mnist_exp import build, loop, record
-from mnist_exp.fused import plan
+from mnist_exp.fused import memory, plan
 from mnist_exp.fused.together import Together
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
@@ -75,6 +75,8 @@ def side_by_side(crews: Sequence[Sequence[DictConfig]], share: float) -> float:
 
     def work(crew: Sequence[DictConfig]) -> None:
         torch.set_num_interop_threads(1)  # no core is spare to make batches ready
+        if len(crew) > 1:
+            memory.hold()
         trainings = [training(cfg, share) for cfg in crew]
         for number, parts in enumerate([[part(it, WARM, WARM) for it in trainings], trainings], start=1):
             train = Together(parts).epoch if len(crew) > 1 else partial(loop.train_and_validate, parts[0])
@@ -100,6 +102,7 @@ def memory_of(crew: Sequence[DictConfig]) -> int:
     """The most bytes that a crew takes at a time, in a process of its own, in an epoch."""
 
     def work() -> None:
+        memory.hold()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         Together([training(cfg) for cfg in crew]).epoch(1)
         there.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)

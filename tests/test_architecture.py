@@ -19,7 +19,7 @@ ARROWS = {
     "alone": {"loop"},
     "fused.stack": {"models"},
     "fused.together": {"data.batches", "fused.stack", "loop", "losses"},
-    "fused.members": BASE | {"alone", "fused.together", "loop", "record"},
+    "fused.members": BASE | {"alone", "fused.memory", "fused.together", "loop", "record"},
     "fused.plan": BASE | {"build", "config", "fused.memory", "record"},
     "fused.memory": {"build"},
     "fused.launch": {"fused.members", "fused.plan", "sweep.jobs"},

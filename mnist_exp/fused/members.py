@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from mnist_exp import record, stops
 from mnist_exp.alone import Steps
+from mnist_exp.fused import memory
 from mnist_exp.fused.together import Together
 from mnist_exp.loop import Row, Training, train_and_validate
 
@@ -64,6 +65,7 @@ class Member:
 
 def run(main: Callable[[DictConfig], Steps], configs: Sequence[Config]) -> None:
     """Do all the runs. Raises SystemExit when they were asked to stop, and have."""
+    memory.hold()
     form = _form_of_logs(configs[0].hydra.hydra)
     members = [Member(main, config, form) for config in configs]
     try:
