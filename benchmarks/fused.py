@@ -1,13 +1,13 @@
 """How many models a second train for an epoch: fused, one by one, by two workers, and the usual way.
 
-python benchmarks/fused.py [--models 1 2 4 ...] [--layers 32,32 128,64 256,512] [--rounds 3]
+python benchmarks/fused.py [--models 2 4 8 ...] [--layers 32,32 128,64 256,512] [--rounds 3]
 python benchmarks/fused.py --memory             how much memory a crew takes for each of its models
 
 All on the real MNIST with the default augmentation, in turn: fused against our own single runs in this process (with
 the next batches made on a second core, as ever), against as many workers as there are cores, each with a run of its
 own, and against the usual way, a DataLoader around torchvision's transforms. Models with one seed differ in their
 learning rates, each its own; models with a seed each differ in nothing else. Starting processes, loading data and
-writing files is not counted. More than 32 models train, in all the ways, for a part of an epoch; scaled.
+writing files is not counted. More than 16 models train, in all the ways, for a part of an epoch, scaled.
 """
 
 import argparse
@@ -150,7 +150,7 @@ def the_usual_way(cfg: DictConfig) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=int, nargs="+", default=[2**power for power in range(9)])
+    parser.add_argument("--models", type=int, nargs="+", default=[2**power for power in range(1, 9)])
     parser.add_argument("--layers", nargs="+", default=["32,32", "128,64", "256,512"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", action="store_true")
@@ -184,7 +184,7 @@ def weigh(layers: str) -> None:
 
 def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None:
     """Print the speed of so many models fused, and how many times those of the other ways that is."""
-    found, share = dict[str, list[float]](), min(1, 32 / count)
+    found, share = dict[str, list[float]](), min(1, 16 / count)
     for _ in range(rounds):
         ours = {kind: fused(configs, share) for kind, configs in kinds.items()}
         cfg = kinds["one seed"][0]

@@ -31,6 +31,7 @@ class Config:
     """The types of the top level; conf/config.yaml has the values and says what they mean."""
 
     epochs: int = MISSING
+    best_by: str = MISSING
     seed: int = MISSING
     device: str = MISSING
     threads: int = MISSING
@@ -78,6 +79,7 @@ INTERPOLATION = Limit(lambda value: value in ("nearest", "bilinear"), "nearest o
 # Keys not named here (of an option that a user adds, say) are judged by the part that they configure.
 LIMITS = {
     "epochs": COUNT,
+    "best_by": Limit(lambda value: value in ("val_loss", "val_accuracy"), "val_loss or val_accuracy"),
     "seed": SEED,
     "threads": THREADS,
     "data.validation": COUNT,

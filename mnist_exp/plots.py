@@ -90,7 +90,7 @@ def curves(rows: Sequence[Row], best_epoch: int) -> Figure:
     best = {row.epoch: row for row in rows}[best_epoch]
     figure = _chart(
         f"Best epoch {best_epoch}: validation loss {best.val_loss:.4f}, accuracy {_percent(best.val_accuracy)}",
-        "The best epoch has the lowest validation loss; its weights are the ones tested.",
+        "Validation chose that epoch; its weights are the ones tested.",
         height=4.3,
     )
     loss, accuracy = figure.subplots(1, 2)

@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
@@ -36,6 +36,10 @@ SUMMARY = (
     "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
     "data", "files", "resumed",
 )  # fmt: skip
+BEST_FIRST: dict[str, Callable[[Row], Any]] = {
+    "val_loss": lambda row: row.val_loss,
+    "val_accuracy": lambda row: (-row.val_accuracy, row.val_loss),
+}
 SEALED = (METRICS, "checkpoints/best.pt", "checkpoints/last.pt")  # the files that a completed run's summary vouches for
 SAME_BITS = ("device", "threads", "versions")  # equal choices give equal bits where these are equal too
 _CODE = Path(__file__).parent
@@ -56,8 +60,8 @@ class Run:
 
     @property
     def best(self) -> Row:
-        """The epoch with the lowest validation loss, the first of equals."""
-        return _best(self.rows)
+        """The epoch that validation chose, the first of equals."""
+        return self._best(self.rows)
 
     @property
     def done(self) -> int:
@@ -74,7 +78,7 @@ class Run:
         return {
             "identity": self.identity,
             "epoch": len(rows),
-            "best_epoch": _best(rows).epoch if rows else None,
+            "best_epoch": self._best(rows).epoch if rows else None,
             "rows": [list(row) for row in rows],
             "seconds": time.perf_counter() - self.start,
         } | {fact: self.summary[fact] for fact in ("config_id", "data", "resumed", *SAME_BITS)}
@@ -124,6 +128,9 @@ class Run:
             f"with the weights of epoch {self.best.epoch}"
         )
 
+    def _best(self, rows: Sequence[Row]) -> Row:
+        return min(rows, key=BEST_FIRST[self.identity["best_by"]])
+
     def close(self, status: str, error: str | None = None) -> None:
         """Write summary.json."""
         if not self.may_write:
@@ -141,10 +148,6 @@ class Run:
             self.note(files={name: files.sha256(self.folder / name) for name in SEALED})
         self.note(status=status, error=error, seconds=round(time.perf_counter() - self.start, 3))
         files.write(self.folder / "summary.json", (files.seal(self.summary, indent=2) + "\n").encode())
-
-
-def _best(rows: Sequence[Row]) -> Row:
-    return min(rows, key=lambda row: row.val_loss)
 
 
 def _line(values: Iterable[Any]) -> str:

@@ -19,7 +19,7 @@ EXPECTED = {
     "optimizer": "adagrad adam adamw nadam rmsprop sgd",
     "schedule": "constant cosine onecycle step",
     "loss": "cross_entropy mse",
-    "experiment": "activations digits lecun1998 lenet",
+    "experiment": "activations digits keras_mnist_mlp lecun1998_300_100 lecun1998_500_150 lenet",
 }
 
 

@@ -105,6 +105,15 @@ def test_a_job_in_a_multirun_equals_the_same_run_alone(run: Run) -> None:
     assert len({job[1]["config_id"] for job in jobs.values()}) == 4
 
 
+@pytest.mark.parametrize("best_by", ["val_loss", "val_accuracy"])
+def test_validation_chooses_the_epoch_by_loss_or_by_accuracy(best_by: str, run: Run) -> None:
+    outcome = run(*TINY, "epochs=15", "optimizer.lr=0.03", "seed=1", f"best_by={best_by}")
+    rows = [(float(row["val_loss"]), -float(row["val_accuracy"]), row["epoch"]) for row in metrics(outcome.folders[-1])]
+    best = {"val_loss": min(rows), "val_accuracy": min(rows, key=lambda row: (row[1], row[0]))}
+    assert best["val_loss"] != best["val_accuracy"]
+    assert summary(outcome.folders[-1])["best_epoch"] == int(best[best_by][2])
+
+
 def test_a_sweeper_gets_the_best_validation_loss(composed, tmp_path: Path) -> None:
     main = runpy.run_path(str(ROOT / "train.py"))["main"]
     value = main(composed(*TINY, folder=tmp_path))
