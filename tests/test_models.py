@@ -13,7 +13,7 @@ def test_parameter_counts() -> None:
     """The MLP's as the mission gives it; LeNet-5's with a full second convolution, by hand from the paper's layers."""
     mnist = {"in_shape": (1, 28, 28), "num_classes": 10, "activation": nn.ReLU}
     assert count(models.mlp(**mnist, hidden_layers=[256, 512])) == 337_674
-    papers = {(300, 100): 266_610, (500, 150): 469_160, (512, 512): 669_706}  # LeCun et al. 1998, twice; Keras's example
+    papers = {(300, 100): 266_610, (500, 150): 469_160, (512, 512): 669_706}  # LeCun 1998, twice; Keras
     for hidden, parameters in papers.items():
         assert count(models.mlp(**mnist, hidden_layers=hidden)) == parameters
     assert count(models.linear(**mnist)) == 784 * 10 + 10
