@@ -153,13 +153,13 @@ class Trainer:
         """Losses and accuracies over all images, each counted once."""
         self.stack.training = False
         few = Batches(data.images, data.labels, max(1, ROWS // len(self.stack)), data.normalize)
-        losses, errors = (torch.zeros(len(self.stack), dtype=torch.double, device=data.labels.device) for _ in range(2))
+        losses, errors = list[Tensor](), list[Tensor]()
         for images, labels in few:
             logits = self.stack(images.unsqueeze(0))
-            losses += self.loss(logits, labels.unsqueeze(0)) * len(labels)
-            errors += (logits.max(dim=2).indices != labels).sum(dim=1)
-        count = len(data.labels)
-        return (losses / count).tolist(), (1 - errors / count).tolist()
+            losses.append(self.loss(logits, labels.unsqueeze(0)) * len(labels))
+            errors.append((logits.max(dim=2).indices != labels).sum(dim=1))
+        loss, share = (torch.stack(each).cpu().double().sum(dim=0) / len(data.labels) for each in (losses, errors))
+        return loss.tolist(), (1 - share).tolist()
 
 
 class Arm:
