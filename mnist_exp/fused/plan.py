@@ -13,8 +13,9 @@ from mnist_exp.errors import ConfigError
 # Optimizers of torch.optim whose step on a weight depends on that weight alone: they may take many models' for one.
 ELEMENTWISE = {"SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop"}
 # What jobs of a group may differ in...
-FREE = ("seed", "model.dropout", "init.", "optimizer.", "schedule.", "loss.", "augmentation.")
-NOT_FREE = ("_target_", ".size", ".points")  # ...but not in these of them: other code, other shapes
+WHOLLY_FREE = ("init.", "schedule.")
+FREE = ("seed", "model.dropout", "optimizer.", "loss.", "augmentation.")
+NOT_FREE = ("_target_", ".size", ".points")  # ...but not in these of the latter: other code, other shapes
 EQUAL = ("device", "deterministic", "data.root")  # beside what makes a run what it is
 
 
@@ -59,7 +60,7 @@ def kind(cfg: DictConfig) -> str | None:
 
 
 def _is_free(key: str) -> bool:
-    return key.startswith(("init.", "schedule.")) or (key.startswith(FREE) and not key.endswith(NOT_FREE))
+    return key.startswith(WHOLLY_FREE) or (key.startswith(FREE) and not key.endswith(NOT_FREE))
 
 
 def crews(cfg: DictConfig, places: Sequence[int], most: int | None) -> list[list[Sequence[int]]]:
