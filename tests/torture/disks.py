@@ -100,7 +100,7 @@ def deleted(rounds: int) -> Tally:
         for number in range(rounds):
             where = Path(f"outputs/gone/{number}")
             pid = start(*WORDS, f"hydra.run.dir={where}")
-            while not (where / "train.log").exists():
+            while not (where / ".hydra/overrides.yaml").exists():  # the last that Hydra makes, before the run begins
                 time.sleep(0.002)
             time.sleep(CHANCE.uniform(0, 0.7 * seconds))
             where.rename("aside")
