@@ -29,6 +29,7 @@ ALLOW_MORE = "MNIST_EXP_ALLOW"
 def device(cfg: DictConfig) -> torch.device:
     """Set up torch for this run and return the device that cfg.device names; auto is cuda, then mps, then cpu."""
     torch.set_num_threads(cfg.threads)
+    torch.set_float32_matmul_precision(cfg.matmul_precision)
     torch.set_flush_denormal(True)  # Adam's moments of pixels that are always dark would slow each step by a tenth
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it when deterministic
     # As torch.use_deterministic_algorithms, which would import 150 MB of compilers as well.

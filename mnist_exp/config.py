@@ -35,6 +35,7 @@ class Config:
     seed: int = MISSING
     device: str = MISSING
     threads: int = MISSING
+    matmul_precision: str = MISSING
     plots: bool = MISSING
     deterministic: bool = MISSING
     resume: str | None = MISSING
@@ -82,6 +83,7 @@ LIMITS = {
     "best_by": Limit(lambda value: value in ("val_loss", "val_accuracy"), "val_loss or val_accuracy"),
     "seed": SEED,
     "threads": THREADS,
+    "matmul_precision": Limit(lambda value: value in ("highest", "high", "medium"), "highest, high or medium"),
     "data.validation": COUNT,
     "data.batch_size": COUNT,
     "data.seed": SEED,

@@ -79,6 +79,12 @@ def test_a_device_that_is_not_there_is_refused(name: str, composed) -> None:
         build.device(composed(f"device='{name}'"))
 
 
+def test_each_run_has_its_own_precision(composed) -> None:
+    for asked in ("medium", "high", "highest"):  # the last is what the other tests need
+        build.device(composed(f"matmul_precision={asked}"))
+        assert torch.get_float32_matmul_precision() == asked
+
+
 def test_streams_have_nothing_to_do_with_each_other() -> None:
     names = ["weights", "dropout", "order", "augmentation", "split", "pictures"]
     seeds = {build.stream(seed, name) for seed in range(100) for name in names}

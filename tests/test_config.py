@@ -74,7 +74,7 @@ def test_equal_choices_have_equal_ids_however_they_are_made(composed) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", ["seed=1", "epochs=6", "data.seed=1", "optimizer.lr=0.01", "activation=gelu", "loss=mse"]
+    "other", ["seed=1", "epochs=6", "data.seed=1", "optimizer.lr=0.01", "activation=gelu", "loss=mse", "matmul_precision=high"]
 )
 def test_other_choices_have_other_ids(other: str, composed) -> None:
     assert config.config_id(composed(other)) != config.config_id(composed())
@@ -125,6 +125,7 @@ def test_good_values_pass(fine: str, composed) -> None:
         (["epochs=0"], "epochs=0: must be 1 or more"),
         (["seed=-1"], "seed=-1: must be 0 to 2^63 - 1"),
         (["threads=0"], "threads=0: must be 1 to 1,024"),
+        (["matmul_precision=bf16"], "matmul_precision=bf16: must be highest, high or medium"),
         (["epochs=???"], "epochs=???: must be 1 or more"),
         (["+optimizer.momentum=abc"], "optimizer.momentum=abc: must be 0 or more and less than 1"),
         (["augmentation.rotation=5"], "augmentation.rotation=5: must be a mapping with _target_, degrees"),
