@@ -109,7 +109,7 @@ def loss(cfg: DictConfig) -> Any:
 def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
     """The optimizer of all the model's parameters."""
     with _blaming("optimizer"):
-        optimizer: Optimizer = _part(cfg.optimizer)(model.parameters())
+        optimizer: Optimizer = _part(cfg.optimizer, without=("lr_range",))(model.parameters())
         return optimizer
 
 

@@ -22,8 +22,9 @@ GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "s
 
 # Choices that decide where and how fast a run goes, not what it is; config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
-NOT_IDENTITY = ("device", "threads", "plots", "deterministic", "data.root", "resume")
-KEYS_OF_A_RESUME = ("epochs", *(key for key in NOT_IDENTITY if key != "resume"))  # what they say is yet to come
+OF_A_SESSION = ("device", "threads", "plots", "deterministic", "data.root", "resume")
+NOT_IDENTITY = (*OF_A_SESSION, "optimizer.lr_range")  # which a sweep reads, and no run
+KEYS_OF_A_RESUME = ("epochs", *(key for key in OF_A_SESSION if key != "resume"))  # what they say is yet to come
 
 
 @dataclass
@@ -106,6 +107,9 @@ LIMITS = {
     "model.dropout": BELOW_ONE,
     "model.max_norm": Limit(lambda value: value > 0, "more than 0, or null for no limit"),
     "optimizer.lr": POSITIVE,
+    "optimizer.lr_range": Limit(
+        lambda value: len(value) == 2 and 0 < value[0] < value[1], "[low, high] with 0 < low < high"
+    ),
     "optimizer.weight_decay": NOT_NEGATIVE,
     "optimizer.momentum": BELOW_ONE,
     "optimizer.betas": Limit(
@@ -151,7 +155,8 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The choices that make a run what it is, by their dotted keys; equal ones are spelled alike."""
     choices = OmegaConf.to_container(cfg, resolve=True)
-    return {key: _same_number(value) for key, value in _leaves("", choices) if key not in NOT_IDENTITY}
+    leaves = _leaves("", choices)
+    return {key: _same_number(value) for key, value in leaves if key.partition("[")[0] not in NOT_IDENTITY}
 
 
 def config_id(cfg: DictConfig, without: tuple[str, ...] = ()) -> str:

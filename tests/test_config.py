@@ -12,7 +12,7 @@ from mnist_exp.errors import ConfigError
 OPTIONS = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
 EXPECTED = {
     "data": "digits emnist fashion_mnist kmnist mnist qmnist",
-    "augmentation": "affine elastic none rotate_crop",
+    "augmentation": "affine affine_elastic elastic none rotate_crop",
     "model": "lenet linear mlp",
     "activation": "elu gelu leaky_relu prelu relu selu sigmoid silu tanh",
     "init": "kaiming_normal normal orthogonal torch xavier_uniform",
@@ -49,7 +49,7 @@ def test_every_option_composes_builds_and_takes_a_step(option: Path, composed, i
 @pytest.mark.parametrize("option", [path for path in OPTIONS if path.parent.name == "optimizer"], ids=str)
 def test_optimizers_share_the_words_that_a_sweep_may_cross(option: Path) -> None:
     keys = OmegaConf.load(ROOT / "conf" / option).keys()
-    assert {"lr", "weight_decay"} <= keys
+    assert {"lr", "lr_range", "weight_decay"} <= keys
     assert ("fused" in keys) == (option.stem not in ("rmsprop", "nadam"))  # torch has no fused kernel for these two
 
 
@@ -65,6 +65,7 @@ def test_the_default_run_is_the_one_promised(composed) -> None:
 def test_equal_choices_have_equal_ids_however_they_are_made(composed) -> None:
     plain = config.config_id(composed())
     elsewhere = ["device=cpu", "threads=2", "plots=false", "data.root=/elsewhere", "deterministic=false"]
+    elsewhere.append("optimizer.lr_range=[1,2]")
     assert config.config_id(composed(*elsewhere)) == plain
     assert (
         config.config_id(composed("optimizer.lr=1e-3", "optimizer=adam", "epochs=5", "optimizer.weight_decay=0"))
@@ -143,6 +144,7 @@ def test_good_values_pass(fine: str, composed) -> None:
         (["optimizer.lr=inf"], "optimizer.lr=inf: must be a finite number"),
         (["optimizer.lr=fast"], "optimizer.lr=fast: must be a number like 0.001, as in optimizer/adam.yaml"),
         (["optimizer.betas=[0.9]"], "optimizer.betas=[0.9]: must be two numbers of 0 or more, less than 1"),
+        (["optimizer.lr_range=[0.1,0.1]"], "optimizer.lr_range=[0.1,0.1]: must be [low, high] with 0 < low < high"),
         (["optimizer.fused=1"], "optimizer.fused=1: must be true or false, as in optimizer/adam.yaml"),
         (["augmentation=affine", "augmentation.affine.scale=[2,1]"], "[low, high] with 0 < low <= high"),
         (["augmentation.rotation.interpolation=cubic"], "must be nearest or bilinear"),

@@ -105,9 +105,9 @@ def _asked_for(
 def _for_this_session(arguments: list[str], loader: ConfigLoader) -> list[str]:
     """Choices that may be added when a sweep goes on; raises ConfigError for those that would change its results."""
     for override in OverridesParser.create(config_loader=loader).parse_overrides(arguments):
-        if config.key_of(str(override.input_line)) not in config.NOT_IDENTITY or override.is_sweep_override():
+        if config.key_of(str(override.input_line)) not in config.OF_A_SESSION or override.is_sweep_override():
             raise ConfigError(
-                f"{override.input_line}: a sweep goes on with its own choices; only {', '.join(config.NOT_IDENTITY)} "
+                f"{override.input_line}: a sweep goes on with its own choices; only {', '.join(config.OF_A_SESSION)} "
                 "may change, to one value. For new points type the whole grid again, with hydra.sweep.dir=FOLDER"
             )
     return arguments
