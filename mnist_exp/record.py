@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # their module imports torch, and a wrong config should be to
 log = logging.getLogger(__name__)
 
 METRICS, LOG, LEDGER = "metrics.csv", "train.log", "ledger.jsonl"  # the last makes a folder a sweep
+TUNING, RATE = "tuning", "optimizer.lr"  # in a sweep's folder that of its trials, a sweep of its own; what they choose
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
 SUMMARY = (
     "status", "error", "config_id", "seed", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy",

@@ -36,13 +36,14 @@ ARROWS = {
     "sweep.jobs": BASE | {"build", "record", "sweep.ledger"},
     "sweep.run": BASE
     | {"build", "config", "record", "resume", "sweep.jobs", "sweep.ledger", "sweep.plan"}
-    | {"fused.plan", "sweep.report", "sweep.workers"},
+    | {"fused.plan", "sweep.report", "sweep.results", "sweep.tuning", "sweep.workers"},
     "sweep.stats": set(),
     "sweep.workers": set(),
     "sweep.results": BASE | {"record", "sweep.ledger", "sweep.stats"},
-    "sweep.words": {"sweep.plan", "sweep.results", "sweep.stats"},
-    "sweep.plots": {"sweep.results", "sweep.stats"},
-    "sweep.report": BASE | {"sweep.plots", "sweep.results", "sweep.stats", "sweep.words"},
+    "sweep.tuning": {"record", "sweep.results"},
+    "sweep.words": {"sweep.plan", "sweep.results", "sweep.stats", "sweep.tuning"},
+    "sweep.plots": {"sweep.results", "sweep.stats", "sweep.tuning"},
+    "sweep.report": BASE | {"sweep.plots", "sweep.results", "sweep.stats", "sweep.tuning", "sweep.words"},
 }
 KNOW_CONFIGS = {"config", "build", "errors", "record", "resume", "sweep.plan", "sweep.jobs", "sweep.run"}  # Hydra's
 KNOW_CONFIGS |= {"alone", "fused.launch", "fused.memory", "fused.members", "fused.plan"}

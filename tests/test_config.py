@@ -19,7 +19,8 @@ EXPECTED = {
     "optimizer": "adagrad adam adamw nadam rmsprop sgd",
     "schedule": "constant cosine onecycle step",
     "loss": "cross_entropy mse",
-    "experiment": "activations digits keras_mnist_mlp lecun1998_300_100 lecun1998_500_150 lenet",
+    "experiment": "activations digits hinton2005_500_300 keras_mnist_mlp lecun1998_300_100 lecun1998_500_150 lenet "
+    "optimizers simard2003_800",
 }
 
 
@@ -75,7 +76,8 @@ def test_equal_choices_have_equal_ids_however_they_are_made(composed) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", ["seed=1", "epochs=6", "data.seed=1", "optimizer.lr=0.01", "activation=gelu", "loss=mse", "matmul_precision=high"]
+    "other",
+    ["seed=1", "epochs=6", "data.seed=1", "optimizer.lr=0.01", "activation=gelu", "loss=mse", "matmul_precision=high"],
 )
 def test_other_choices_have_other_ids(other: str, composed) -> None:
     assert config.config_id(composed(other)) != config.config_id(composed())

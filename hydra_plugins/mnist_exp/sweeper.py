@@ -19,6 +19,8 @@ class ResumableConf:
 
     _target_: str = "hydra_plugins.mnist_exp.sweeper.ResumableSweeper"
     params: dict[str, str] = field(default_factory=dict)  # a sweep kept in a file, key: values
+    trials: int = 0  # learning rates that each arm tries before, over optimizer.lr_range: validation chooses one
+    trial_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])  # of each; they do not judge
     dry_run: bool = False  # print the jobs and run none
     stop_on_failure: bool = False  # else the other jobs run on
     retry_failed: bool = False  # on resume, run the failed jobs again

@@ -8,7 +8,7 @@ import pickle
 import re
 import shlex
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice, product
 from pathlib import Path
@@ -105,6 +105,65 @@ def grid(arguments: Sequence[str], loader: ConfigLoader, max_jobs: int) -> list[
     if count > max_jobs:
         raise ConfigError(f"more than {max_jobs:,} jobs: say hydra.sweeper.max_jobs=N if that is meant")
     return list(product(*axes.values()))
+
+
+class Trials(NamedTuple):
+    """Runs that are to choose each arm's learning rate: a sweep of its own, before the one that judges."""
+
+    rates: int  # of each arm; 0: no trials
+    seeds: list[int]  # of each rate, none of which judges
+
+
+NO_TRIALS = Trials(0, [])
+
+
+class Trial(NamedTuple):
+    """One of these runs."""
+
+    arm: str  # that it chooses a rate for
+    rate: str  # as an override
+    point: Point
+
+
+def trials(points: Sequence[Point], asked: Trials, composed: Callable[[Sequence[str]], Point]) -> list[Trial]:
+    """The trials of all arms of `points`: rates over each one's optimizer.lr_range, each with every seed.
+
+    Raises ConfigError where there is no such range, or where somebody else has chosen.
+    """
+    if not asked.rates:
+        return []
+    if asked.rates < 0 or not asked.seeds:
+        raise ConfigError("hydra.sweeper.trials: must be 0 or more, and hydra.sweeper.trial_seeds one seed or more")
+    if both := {point.job.seed for point in points}.intersection(asked.seeds):
+        raise ConfigError(f"seed={min(both)}: one of hydra.sweeper.trial_seeds, which choose and therefore can't judge")
+    return [
+        Trial(arm, rate, composed([*words, rate, f"seed={seed}"]))
+        for arm, words, limits in _arms_to_tune(points)
+        for rate in rates(limits, asked.rates)
+        for seed in asked.seeds
+    ]
+
+
+def _arms_to_tune(points: Sequence[Point]) -> Iterator[tuple[str, list[str], list[float]]]:
+    """Each arm with its overrides, but for the seed, and its range of learning rates."""
+    for arm, job in {point.job.arm: point.job for point in points}.items():
+        words = [word for word in job.overrides if not SEED.fullmatch(word)]
+        for word in words:
+            if config.key_of(word) == record.RATE:
+                raise ConfigError(f"{word}: the trials choose it; leave it out, or say hydra.sweeper.trials=0")
+        limits = job.choices.get(f"{record.RATE}_range")
+        if not limits:
+            raise ConfigError(
+                f"{record.RATE}_range: optimizer={job.choices['optimizer']} has none; trials need [low, high]"
+            )
+        yield arm, words, limits
+
+
+def rates(limits: Sequence[float], count: int) -> list[str]:
+    """So many learning rates within [low, high], evenly spaced by their ratio, as overrides; one is in the middle."""
+    low, high = limits
+    steps = [step / (count - 1) for step in range(count)] if count > 1 else [0.5]
+    return [f"{record.RATE}={low * (high / low) ** step:.3g}" for step in steps]
 
 
 class Composer:
@@ -237,9 +296,10 @@ def find(asked: str) -> Path:
         ledgers = list(Path("multirun").rglob(record.LEDGER))
         if not ledgers:
             raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
-        return max(ledgers, key=lambda path: path.stat().st_mtime).parent
+        folder = max(ledgers, key=lambda path: path.stat().st_mtime).parent
+        return folder.parent if folder.name == record.TUNING else folder
     folder = Path(asked)
-    if asked and (folder / record.LEDGER).is_file():
+    if asked and any((folder / path).is_file() for path in (record.LEDGER, f"{record.TUNING}/{record.LEDGER}")):
         return folder
     if not asked or not folder.is_dir():
         reason = "no such folder"
@@ -264,11 +324,13 @@ def kept_flags(arguments: Sequence[str]) -> list[str]:
     return flags
 
 
-def announcement(points: Sequence[Point]) -> str:
-    """How many jobs, and which keys vary."""
+def announcement(points: Sequence[Point], before: Trials) -> str:
+    """How many jobs, after how many trials, and which keys vary."""
     values = dict[str, dict[str, None]]()
     for word in (word for point in points for word in point.job.overrides):
         key, _, value = word.partition("=")
         values.setdefault(key, {})[value] = None
     varying = [f"{key} ({len(kinds)})" for key, kinds in values.items() if len(kinds) > 1]
-    return f"{len(points)} job{'s' * (len(points) != 1)}" + ": " * bool(varying) + " x ".join(varying)
+    count = len({point.job.arm for point in points}) * before.rates * len(before.seeds)
+    trials = f", after {count:,} trials of {record.RATE}" * bool(count)
+    return f"{len(points)} job{'s' * (len(points) != 1)}{trials}" + ": " * bool(varying) + " x ".join(varying)

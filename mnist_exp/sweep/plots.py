@@ -24,7 +24,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mnist_exp.sweep import stats
+from mnist_exp.sweep import stats, tuning
 from mnist_exp.sweep.results import Arm, Results, Run, spell
 
 WIDTH, DPI = 8.0, 150  # inches, dots an inch: the 1,200 px of a run's pictures
@@ -39,9 +39,11 @@ TITLE, TEXT, SMALL, TINY = 11, 9, 8, 7  # points
 BOLD = 1.13  # times as wide as regular
 LEADING, LISTED, PANELS, AXES = 8, 30, 12, 7  # arms in colour, arms in the leaderboard, panels, parallel axes: at most
 MANY, FEW = 20, 8  # values: names of more are left out, numbers of more have no heat map; numbers of few stand evenly
+LEAST = 0.01  # % of misses, on a logarithmic axis that has no place for none
 LOST = 20  # a point so many times as far below the best as the median does not stretch an axis
 CAPTIONS = {
     "leaderboard.png": "Arms by mean validation accuracy, with 95 % intervals and runs; hollow: the mean in the test.",
+    "tuning.png": "Validation accuracy in the trials, by learning rate; large: the rate that was chosen.",
     "curves.png": "Validation accuracy and loss after each epoch, a line an arm.",
     "effects.png": "Validation accuracy by the value of each swept key, averaged over the others.",
     "heat_maps.png": "Mean validation accuracy for each pair of swept keys, averaged over the other keys.",
@@ -103,7 +105,7 @@ def draw(results: Results, dark: bool = False) -> dict[str, bytes]:
 def figures(results: Results, dark: bool = False) -> Iterator[tuple[str, Figure]]:
     """The same as figures, one after the other."""
     makers: tuple[Callable[[Results, Theme], Figure | None], ...]
-    makers = leaderboard, curves, effects, heat_maps, parallel_coordinates
+    makers = leaderboard, sensitivity, curves, effects, heat_maps, parallel_coordinates
     for name, make in zip(CAPTIONS, makers if results.arms else (), strict=False):
         figure = make(results, DARK if dark else LIGHT)
         if figure:
@@ -179,23 +181,85 @@ def curves(results: Results, theme: Theme = LIGHT) -> Figure | None:
         note = ["Lines: means over seeds.", "Bands: lowest to highest seed."]
     note += [f"Gray: the other {_count(len(others), 'arm')}; the axes fit the leaders."] * bool(others)
     note += ["Losses of different loss functions do not compare."] * ("loss" in results.swept)
-    labels = [_fit(f"{rank}  {arm.label}", WIDTH - 2 * MARGIN - 0.4) for arm, rank in leading]
-    across = min(4, len(labels), max(1, int((WIDTH - 2 * MARGIN) / (max(map(_inches, labels)) + 0.6))))
-    down = math.ceil(len(labels) / across)
+    legend = _Legend([f"{rank}  {arm.label}" for arm, rank in leading])
     top, tall, wide = _head(note), 3.2, WIDTH / 2 - AXIS - 2 * MARGIN
-    figure, page = _page(f"Learning curves of {what}", note, top + tall + 0.65 + down * LINE, theme)
-    styles: list[dict[str, Any]]
-    styles = [{"color": color, "linestyle": "-" if i < 4 else (0, (4, 1.2))} for i, color in enumerate(theme.colors)]
+    figure, page = _page(f"Learning curves of {what}", note, top + tall + 0.65 + legend.height, theme)
+    styles = _styles(theme)
     columns = [("val_accuracy", 100, "validation accuracy (%)"), ("val_loss", 1, "validation loss (mean over images)")]
     for i, (column, scale, name) in enumerate(columns):
         axes = _axes(figure, i * WIDTH / 2 + MARGIN + AXIS, top, wide, tall, theme)
         axes.set(xlabel="epoch", ylabel=name)
         _draw_curves(axes, [_curve(arm, column, scale) for arm, _ in drawn], styles, theme)
-    for i, label in enumerate(labels):
-        x, y = MARGIN + i // down * (WIDTH - 2 * MARGIN) / across, top + tall + 0.65 + i % down * LINE
-        page.plot([x, x + 0.3], [y, y], linewidth=1.8, **styles[i])
-        _write(page, x + 0.38, y, label, theme.ink)
+    legend.draw(page, top + tall + 0.65, styles, theme)
     return figure
+
+
+def sensitivity(results: Results, theme: Theme = LIGHT) -> Figure | None:
+    """Show what each arm's trials reached at each learning rate, the best arms in colour."""
+    found = tuning.searches(results.trials) if results.trials else []
+    drawn = sorted((it for it in found if it.best), key=lambda it: -it.reached)
+    if not drawn:
+        return None
+    leading, others = drawn[:LEADING], drawn[LEADING:]
+    note = ["Lines: means over seeds.", "Bands: lowest to highest seed.", "Large: the rate that was chosen."]
+    note += [f"Gray: the other {_count(len(others), 'arm')}."] * bool(others)
+    note += ["Left out: rates at which a trial failed."] * any(len(it.arms) < len(it.rates) for it in drawn)
+    legend, top, tall = _Legend([it.label for it in leading]), _head(note), 3.4
+    title = f"Trials: validation accuracy by learning rate, {_count(len(drawn), 'arm')}"
+    figure, page = _page(title, note, top + tall + 0.65 + legend.height, theme)
+    axes = _axes(figure, MARGIN + AXIS, top, WIDTH - AXIS - 2 * MARGIN, tall, theme)
+    styles = _styles(theme)
+    for i, it in enumerate(drawn):
+        rates = [tuning.rate(arm.runs[0]) for arm in it.arms]
+        style = styles[i] if i < LEADING else {"color": theme.faint, "zorder": 1}
+        misses = np.array([[1 - arm.val.mean, 1 - arm.val.best, 1 - arm.val.worst] for arm in it.arms]).T
+        mean, lowest, highest = (100 * misses).clip(LEAST)
+        axes.plot(rates, mean, marker="o", markersize=3.5, linewidth=1.6, **style)
+        axes.plot(it.chosen, mean.min(), "o", markersize=8, color=style["color"])
+        if i < LEADING:
+            axes.fill_between(rates, lowest, highest, color=style["color"], alpha=0.1, linewidth=0)
+    axes.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="validation accuracy (%)")
+    axes.invert_yaxis()  # of misses, evenly spaced by their ratio
+    axes.set_yticks(*_accuracies(*sorted(axes.get_ylim())))
+    axes.minorticks_off()
+    legend.draw(page, top + tall + 0.65, styles, theme)
+    return figure
+
+
+def _accuracies(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Ticks for misses (%) from low to high on a logarithmic axis, and the accuracies that they stand for."""
+    finest = [step * 10.0**power for power in range(-3, 2) for step in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]
+    ticks = [tick for tick in finest if low <= tick <= high]
+    for steps in ("12358", "125", "1"):  # first digits of what is kept, where there are too many
+        ticks = (
+            ticks if len(ticks) <= 10 else [tick for tick in ticks if f"{tick:e}"[0] in steps and f"{tick:e}"[2] == "0"]
+        )
+    return ticks, [f"{100 - tick:.10g}" for tick in ticks]
+
+
+def _styles(theme: Theme) -> list[dict[str, Any]]:
+    """How the lines of the leading arms are drawn."""
+    return [{"color": color, "linestyle": "-" if i < 4 else (0, (4, 1.2))} for i, color in enumerate(theme.colors)]
+
+
+class _Legend:
+    """Names of lines below a picture, in columns."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.labels = [_fit(name, WIDTH - 2 * MARGIN - 0.4) for name in names]
+        room = WIDTH - 2 * MARGIN
+        self.across = min(4, len(names), max(1, int(room / (max(map(_inches, self.labels)) + 0.6))))
+        self.down = math.ceil(len(names) / self.across)
+
+    @property
+    def height(self) -> float:
+        return self.down * LINE
+
+    def draw(self, page: Axes, top: float, styles: Sequence[dict[str, Any]], theme: Theme) -> None:
+        for i, label in enumerate(self.labels):
+            x, y = MARGIN + i // self.down * (WIDTH - 2 * MARGIN) / self.across, top + i % self.down * LINE
+            page.plot([x, x + 0.3], [y, y], linewidth=1.8, **styles[i])
+            _write(page, x + 0.38, y, label, theme.ink)
 
 
 def _draw_curves(axes: Axes, curves: Sequence[Numbers], styles: Sequence[dict[str, Any]], theme: Theme) -> None:
@@ -413,7 +477,7 @@ def _table(down: Key, across: Key) -> Table:
 def _keys(results: Results) -> tuple[list[Key], list[str]]:
     """The keys of which the arms have several values, and a sentence on those left out."""
     keys, left_out = list[Key](), list[str]()
-    for name in results.swept:
+    for name in results.crossed:
         groups = dict[str, list[Arm]]()
         typed = dict.fromkeys(spell(run.job.choices.get(name)) for run in results.runs)
         for value in typed:

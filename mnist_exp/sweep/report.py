@@ -15,7 +15,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from html import escape
 from math import isfinite, isnan
 from pathlib import Path
@@ -24,10 +24,11 @@ from urllib.parse import quote
 
 from mnist_exp import errors, files
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import plots, words
+from mnist_exp.sweep import plots, tuning, words
 from mnist_exp.sweep.results import Results, Run, read, spell
 
 TEMPLATE = Path(__file__).with_name("report.html")
+NEAR = 0.005  # of the best rate's accuracy: how many rates would have done as well, nearly
 TOP = 10  # rows of the leaderboard in a terminal
 CURVES = {"train_loss": 1, "train_accuracy": 100, "val_loss": 1, "val_accuracy": 100}  # to what the page shows
 FIGURES = {  # columns of results.csv: keys of summary.json
@@ -110,6 +111,7 @@ def to_terminal(results: Results) -> str:
     told = [
         words.progress(results.runs),
         *words.warnings(results),
+        *words.trials(results),
         words.answer(results)[0],
         *words.advice(results.arms),
     ]
@@ -125,6 +127,8 @@ def to_markdown(results: Results, pictures: Sequence[str]) -> str:
     parts += [f"**{headline}**", "\n".join(f"- {sentence}" for sentence in sentences)]
     if results.arms:
         parts += ["## Leaderboard", _markdown_table(leaderboard(results)), f"{words.RANKING} {words.METHOD}"]
+    if results.trials:
+        parts += ["## Learning rates", *words.trials(results), _markdown_table(learning_rates(results))]
     if pictures:
         parts += ["## Pictures", *(f"![{_markdown(plots.CAPTIONS[name])}](plots/{quote(name)})" for name in pictures)]
     if failures(results).rows:
@@ -153,6 +157,8 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         "ranking": words.RANKING,
         "method": words.METHOD,
         "leaderboard": _html_table(leaderboard(results)),
+        "trials": " ".join(map(_marked_up, words.trials(results))),
+        "learning_rates": _html_table(learning_rates(results)),
         "pictures": "".join(_figure(name, light[name], dark[name]) for name in light),
         "progress": words.progress(results.runs),
         "statuses": "".join(f'<option value="{status}">{status} ({n})</option>' for status, n in statuses.items()),
@@ -182,6 +188,19 @@ def leaderboard(results: Results) -> Table:
     return Table(headers, rows, [*keys, "against the leader"])
 
 
+def learning_rates(results: Results) -> Table:
+    """What each arm's trials found; nothing where there were none."""
+    headers = ["arm", "rates tried", "chosen", "validation (%)", f"within {100 * NEAR:g} pp", "failed", "time"]
+    rows = []
+    for it in tuning.searches(results.trials) if results.trials else ():
+        near = sum(arm.val.mean >= it.reached - NEAR for arm in it.arms)
+        failed = sum(run.job.status == "failed" for run in it.runs)
+        tried = f"{it.rates[0]:g} to {it.rates[-1]:g}"
+        row = [it.label, tried, _number(it.chosen, "g"), _hundredths(it.reached), f"{near} of {len(it.rates)}"]
+        rows.append([*row, str(failed), words.clock(it.seconds)])
+    return Table(headers, rows, ["arm"])
+
+
 def failures(results: Results) -> Table:
     """The jobs that failed or were interrupted, with the command that runs each again."""
     headers = ["run", "status", "reason", "the command that runs it alone"]
@@ -199,7 +218,7 @@ def provenance(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     seconds = sum(run.summary.get("seconds") or 0 for run in results.runs)
     facts = [("folder", str(folder.resolve())) for folder in results.folders]
     facts += [("data", content) for content in contents]
-    facts += [("time in runs", f"{timedelta(seconds=round(seconds))} (h:mm:ss), of all runs together")]
+    facts += [("time in runs", f"{words.clock(seconds)} (h:mm:ss), of all runs together")]
     told = [("Sweep" if len(results.folders) == 1 else "Sweeps", facts)]
     for i, session in enumerate(results.sessions, start=1):
         facts = [

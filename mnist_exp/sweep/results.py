@@ -50,6 +50,12 @@ class Results(NamedTuple):
     arms: list[Arm]  # with a completed run, the best mean validation accuracy first
     comparisons: list[stats.Comparison]  # the first arm against each other one, in the arms' order; p is corrected
     warnings: list[str]  # why figures may not be comparable
+    trials: Results | None = None  # of the learning rates that were tried before, in a sweep of their own
+
+    @property
+    def crossed(self) -> tuple[str, ...]:
+        """The swept keys whose values were given, not found by trials."""
+        return tuple(key for key in self.swept if not self.trials or key != record.RATE)
 
 
 def read(folders: Sequence[Path]) -> Results:
@@ -79,7 +85,9 @@ def read(folders: Sequence[Path]) -> Results:
     swept = _swept(runs)
     arms = _arms(sorted(completed.values(), key=lambda run: run.job.seed), swept)
     comparisons = stats.leader_against_others([{run.job.seed: _val(run) for run in arm.runs} for arm in arms])
-    return Results(tuple(folders), sessions, runs, swept, arms, comparisons, warnings)
+    before = [folder / record.TUNING for folder in folders if (folder / record.TUNING / record.LEDGER).is_file()]
+    trials = read(before) if before else None
+    return Results(tuple(folders), sessions, runs, swept, arms, comparisons, warnings, trials)
 
 
 def _what_it_is(folder: Path) -> str:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -41,6 +42,11 @@ class Options(NamedTuple):
     retry_failed: bool
     allow_changed: bool
     max_jobs: int
+    trials: int
+    trial_seeds: Sequence[int]
+
+
+Composed = Callable[[Sequence[str]], plan.Point]
 
 
 def sweep(
@@ -55,32 +61,27 @@ def sweep(
 
     Ends the process with exit code 1 when jobs failed and 130 after Ctrl-C. Raises ConfigError for what can't work.
     """
-    folder, points = _asked_for(context.config_loader, master, params, arguments, options)
-    launcher = cast(dict[str, Any], OmegaConf.to_container(master.hydra.launcher, resolve=True))
-    is_fused = fused.is_for(launcher)
+    folder, points, before, composed = _asked_for(context.config_loader, master, params, arguments, options)
+    trials = plan.trials(points, before, composed)
+    is_fused = fused.is_for(_launcher(master))
     if options.dry_run:
-        log.info("\n".join(" ".join(point.job.overrides) for point in points))
-        if is_fused:
-            log.info(fused.describe(fused.groups(point.word.config() for point in points)))
+        _list(points, trials, is_fused)
         return
-    todo = _todo(points, folder, options)
-    with workers.begun(launcher, _workers(master) if todo else 1):
-        _check(todo, folder, options)
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
-        todo = _begin(points, folder, options)
-        with read_write(master.hydra), open_dict(master.hydra):
-            master.hydra.sweep.dir = str(folder)
-        if not (folder / "multirun.yaml").exists():
-            OmegaConf.save(master, folder / "multirun.yaml")
-        _launch(todo, folder, context, main, master, options)
-        _end(folder, [point.job.number for point in todo])
+    run = partial(_run, context=context, main=main, master=master, options=options)
+    if trials:
+        then = {"then": [point.job.overrides for point in points], "trials": before}
+        run([trial.point for trial in trials], folder / record.TUNING, then)
+        rates = _chosen(trials, folder / record.TUNING)
+        points = [composed([*point.job.overrides, rates[point.job.arm]]) for point in points]
+    run(points, folder)
 
 
 def _asked_for(
     loader: ConfigLoader, master: DictConfig, params: Sequence[str], arguments: Sequence[str], options: Options
-) -> tuple[Path, list[plan.Point]]:
-    """The sweep's folder and its jobs, composed and checked, each choice once. Raises ConfigError."""
+) -> tuple[Path, list[plan.Point], plan.Trials, Composed]:
+    """The sweep's folder, its jobs, composed and checked, each choice once, which trials come before them, and what
+    composes more of the kind. Raises ConfigError.
+    """
     if OmegaConf.to_container(master.hydra.sweep, resolve=False)["subdir"] != "${hydra.job.num}":  # type: ignore
         raise ConfigError("hydra.sweep.subdir: can't be changed, for a sweep finds its jobs by their numbers")
     asked = [word for word in arguments if config.key_of(word) == "resume" and word != "resume=null"]
@@ -89,17 +90,82 @@ def _asked_for(
     if asked:
         folder = plan.find(master.resume)
         more = _for_this_session([word for word in arguments if word not in asked], loader)
-        wanted = plan.unfinished(Ledger(folder), options.retry_failed)
+        wanted, before = _left(folder, options.retry_failed)
     else:
         folder, more = Path(master.hydra.sweep.dir), []
         wanted = plan.grid([*params, *arguments], loader, options.max_jobs)
+        before = plan.Trials(options.trials, list(options.trial_seeds))
     bar = tqdm(wanted, desc="checking", unit="job", leave=False, disable=None)
-    composer = plan.Composer(loader, master)
-    composed = [plan.compose(composer, overrides, more) for overrides in bar]
-    points = list({point.job.config_id: point for point in reversed(composed)}.values())[::-1]  # the first of equals
+    composed = partial(plan.compose, plan.Composer(loader, master), more=more)
+    found = [composed(overrides) for overrides in bar]
+    points = list({point.job.config_id: point for point in reversed(found)}.values())[::-1]  # the first of equals
     if not asked:
-        log.info(plan.announcement(points))
-    return folder, points
+        log.info(plan.announcement(points, before))
+    return folder, points, before, composed
+
+
+def _left(folder: Path, retry_failed: bool) -> tuple[list[tuple[str, ...]], plan.Trials]:
+    """The jobs that are still to be run in a sweep's folder, by their overrides, and the trials that come before."""
+    if Ledger(folder).path.exists():  # the trials, if there were any, are over
+        return plan.unfinished(Ledger(folder), retry_failed), plan.NO_TRIALS
+    session = Ledger(folder / record.TUNING).read()[0][-1]
+    return list(map(tuple, session["then"])), plan.Trials(*session["trials"])
+
+
+def _list(points: Sequence[plan.Point], trials: Sequence[plan.Trial], is_fused: bool) -> None:
+    """Say what would be run."""
+    groups = [[trial.point for trial in trials], points] if trials else [points]
+    for group in groups:
+        log.info("\n".join(" ".join(point.job.overrides) for point in group))
+        if is_fused:
+            log.info(fused.describe(fused.groups(point.word.config() for point in group)))
+        if group is not points:
+            log.info(f"and then, each with the {record.RATE} that does best in validation:")
+
+
+def _launcher(master: DictConfig) -> dict[str, Any]:
+    """The launcher's config."""
+    return cast(dict[str, Any], OmegaConf.to_container(master.hydra.launcher, resolve=True))
+
+
+def _run(
+    points: Sequence[plan.Point],
+    folder: Path,
+    then: dict[str, Any] | None = None,
+    *,
+    context: HydraContext,
+    main: TaskFunction,
+    master: DictConfig,
+    options: Options,
+) -> None:
+    """Run what is left of these jobs, and report. For trials, `then` is what the ledger keeps of what comes after."""
+    todo = _todo(points, folder, options)
+    with workers.begun(_launcher(master), _workers(master) if todo else 1):
+        _check(todo, folder, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        todo = _begin(points, folder, options, then or {})
+        with read_write(master.hydra), open_dict(master.hydra):
+            master.hydra.sweep.dir = str(folder)
+        if not (folder / "multirun.yaml").exists():
+            OmegaConf.save(master, folder / "multirun.yaml")
+        _launch(todo, folder, context, main, master, options)
+        _end(folder, [point.job.number for point in todo], are_trials=then is not None)
+
+
+def _chosen(trials: Sequence[plan.Trial], folder: Path) -> dict[str, str]:
+    """The rate of each arm, as an override, that did best in its trials. Raises ConfigError for an arm without one."""
+    from mnist_exp.sweep import results, tuning
+
+    found = tuning.searches(results.read([folder]))
+    best = {search.best.id for search in found if search.best}
+    rates = {trial.arm: trial.rate for trial in trials if trial.point.job.arm in best}
+    for trial in trials:
+        if trial.arm not in rates:
+            words = " ".join(trial.point.job.overrides)
+            raise ConfigError(f"{words}: no rate of this arm has completed all its trials; {folder}/report.md says why")
+    log.info(f"the trials chose {', '.join(f'{search.chosen:g} for {search.label}' for search in found)}")
+    return rates
 
 
 def _for_this_session(arguments: list[str], loader: ConfigLoader) -> list[str]:
@@ -154,7 +220,7 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _begin(points: Sequence[plan.Point], folder: Path, options: Options) -> list[plan.Point]:
+def _begin(points: Sequence[plan.Point], folder: Path, options: Options, then: dict[str, Any]) -> list[plan.Point]:
     """Write down what is to be done, and make room for it."""
     if Ledger(folder).path.exists():
         _settle(folder)
@@ -174,6 +240,7 @@ def _begin(points: Sequence[plan.Point], folder: Path, options: Options) -> list
         "machine": record.machine(),
         "allow_changed": options.allow_changed,
         "new": sum(point.job.number not in known for point in todo),  # without all of these, the list is torn
+        **then,
     }
     todo = [_ready(point, folder, known) for point in todo]
     replaced = [{"job": job.number, "status": "replaced"} for job in plan.replaced(todo, known)]
@@ -296,8 +363,11 @@ def _workers(master: DictConfig) -> int:
     return asked if asked > 0 else max(1, record.cores() + 1 + asked)
 
 
-def _end(folder: Path, numbers: Sequence[int]) -> None:
-    """Say what failed and how to go on, write the report, and end the process accordingly."""
+def _end(folder: Path, numbers: Sequence[int], are_trials: bool) -> None:
+    """Say what failed and how to go on, write the report, and end the process accordingly.
+
+    After trials that are all through, failed ones too, it does not end: some rates are meant to be too high.
+    """
     from mnist_exp.sweep import report
 
     stop = folder / jobs.STOP
@@ -307,18 +377,24 @@ def _end(folder: Path, numbers: Sequence[int]) -> None:
     told = [job for job in Ledger(folder).read()[1].values() if job.status != "replaced"]
     failed = [job for job in told if job.status == "failed"]
     flags = plan.kept_flags(sys.argv[1:])
-    if failed:
+    if failed and are_trials:
+        log.warning(f"{len(failed)} of {len(told)} trials failed: {folder / 'report.md'}")
+    elif failed:
         log.error(f"{len(failed)} of {len(told)} jobs failed:")
         for job in failed:
             again = plan.command(*flags, *job.overrides)
             log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {again}")
-    if any(job.status in ("pending", "interrupted") for job in told):
+    is_unfinished = any(job.status in ("pending", "interrupted") for job in told)
+    if is_unfinished or (are_trials and code):
         launcher = [word for word in sys.argv[1:] if word.startswith(("hydra/launcher", "hydra.launcher"))]
-        log.info(f"to go on: {plan.command('-m', *flags, f'resume={folder}', *launcher)}")
+        whole = folder.parent if are_trials else folder
+        log.info(f"to go on: {plan.command('-m', *flags, f'resume={whole}', *launcher)}")
     completed = {job.number for job in told if job.status == "completed"}
-    succeeded = not failed and completed.issuperset(numbers)
+    are_through = are_trials and not is_unfinished
+    succeeded = are_through or (not failed and completed.issuperset(numbers))
     try:
-        log.info(report.write([folder]))
+        short = report.write([folder])
+        log.log(logging.DEBUG if are_through else logging.INFO, short)
     except OSError as error:
         log.error(f"no report: {errors.explain(error)}")
         succeeded = False

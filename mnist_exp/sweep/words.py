@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from math import isnan
 from shlex import quote
 
-from mnist_exp.sweep import plan, stats
+from mnist_exp.sweep import plan, stats, tuning
 from mnist_exp.sweep.results import Arm, Results, Run
 
 ALPHA = 0.05  # of a claim, as stats.LEVEL is of an interval
@@ -26,7 +27,7 @@ METHOD = (
 def title(results: Results) -> str:
     """What was swept, and on which data."""
     data = dict.fromkeys(str(run.summary["data"]["name"]) for arm in results.arms for run in arm.runs)
-    return (" \u00d7 ".join(results.swept) or "One config") + (f" on {', '.join(data)}" if data else "")
+    return (" \u00d7 ".join(results.crossed) or "One config") + (f" on {', '.join(data)}" if data else "")
 
 
 def scope(results: Results) -> str:
@@ -68,6 +69,29 @@ def warnings(results: Results) -> list[str]:
         f"{_count(changed, 'command')} had leave to go on although code, packages or data had changed (allow_changed)"
     )
     return [*results.warnings, *([told] if changed else [])]
+
+
+def trials(results: Results) -> list[str]:
+    """How the learning rates were chosen, what that cost, and where it looks as if the range was too narrow."""
+    if not results.trials:
+        return []
+    found, seeds = tuning.searches(results.trials), {run.job.seed for run in results.trials.runs}
+    before, judging = (
+        clock(sum(run.summary.get("seconds") or 0 for run in it.runs)) for it in (results.trials, results)
+    )
+    rates = sorted({len(it.rates) for it in found})
+    told = (
+        f"Each arm tried {' or '.join(map(str, rates))} learning rates before, with {_count(len(seeds), 'seed')} each; "
+        f"validation chose among them, and other seeds judged. The {_count(len(results.trials.runs), 'trial')} took "
+        f"{before} of run time, the {_count(len(results.runs), 'run')} that judged {judging}."
+    )
+    ends = [
+        f"{in_backticks(it.label)} did best at the {'lowest' if it.chosen == it.rates[0] else 'highest'} rate that was "
+        f"tried, {it.chosen:g}: a better one may lie beyond optimizer.lr_range."
+        for it in found
+        if it.is_at_an_end
+    ]
+    return [told, *ends]
 
 
 def answer(results: Results) -> list[str]:
@@ -149,7 +173,17 @@ def again(run: Run) -> str:
 
 def name(arm: Arm) -> str:
     """An arm's label in backticks."""
-    return f"`{' '.join(arm.label.replace('`', chr(39)).split())}`"
+    return in_backticks(arm.label)
+
+
+def in_backticks(label: str) -> str:
+    """The label as code, whatever is in it."""
+    return f"`{' '.join(label.replace('`', chr(39)).split())}`"
+
+
+def clock(seconds: float) -> str:
+    """91 -> "0:01:31"."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def percent(fraction: float) -> str:

@@ -1,0 +1,192 @@
+"""Trials of learning rates before the sweep that judges: what they are, what they choose, what stops them."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY, Outcome, as_in_a_terminal
+from made_up import sweep
+from runs import learned
+
+from mnist_exp.errors import ConfigError
+from mnist_exp.sweep import plan, plots, report, results, tuning, words
+from mnist_exp.sweep.ledger import Ledger
+
+Run = Callable[..., Outcome]
+QUICK = [word for word in TINY if not word.startswith("plots")]
+TRIALS = ["hydra.sweeper.trials=3", "hydra.sweeper.trial_seeds=[7,8]"]
+WORDS = [*QUICK, "optimizer=adam,sgd", "seed=0,1", *TRIALS, "hydra.sweep.dir=it"]
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's pictures take seconds."""
+    if not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+
+
+def asked(folder: str) -> list[tuple[str, ...]]:
+    """The last overrides of each job in a sweep's folder."""
+    return [job.overrides[len(QUICK) :] for job in Ledger(Path(folder)).read()[1].values()]
+
+
+def best_rates(folder: str) -> dict[str, str]:
+    """The rate of each optimizer with the highest mean validation accuracy, by what results.csv says."""
+    with open(Path(folder) / "results.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    means = dict[str, dict[str, float]]()
+    for row in rows:
+        same = [r for r in rows if all(r[key] == row[key] for key in ("optimizer", "optimizer.lr"))]
+        means.setdefault(row["optimizer"], {})[row["optimizer.lr"]] = fmean(float(r["val_accuracy"]) for r in same)
+    return {optimizer: max(found, key=lambda rate: found[rate]) for optimizer, found in means.items()}
+
+
+@pytest.mark.parametrize(("limits", "count"), [([1e-4, 1e-2], 7), ([3e-3, 0.3], 2), ([1, 100], 1)])
+def test_rates_are_evenly_spaced_by_their_ratio(limits: list[float], count: int) -> None:
+    expected = np.geomspace(*limits, count) if count > 1 else [10.0]
+    found = [float(word.removeprefix("optimizer.lr=")) for word in plan.rates(limits, count)]
+    np.testing.assert_allclose(found, expected, rtol=5e-3)  # three digits
+
+
+@pytest.mark.pictures
+def test_trials_choose_a_rate_for_each_arm_and_other_seeds_judge(run: Run, tmp_path: Path) -> None:
+    outcome = run("-m", *WORDS)
+    assert outcome.code == 0, outcome.err
+    assert "4 jobs, after 12 trials of optimizer.lr: optimizer (2) x seed (2)" in outcome.out
+    rates = {"adam": ("0.0001", "0.001", "0.01"), "sgd": ("0.003", "0.03", "0.3")}
+    assert asked("it/tuning") == [
+        (f"optimizer={name}", f"optimizer.lr={rate}", f"seed={seed}")
+        for name, tried in rates.items()
+        for rate in tried
+        for seed in (7, 8)
+    ]
+    best = best_rates("it/tuning")
+    assert asked("it") == [
+        (f"optimizer={name}", f"seed={seed}", f"optimizer.lr={best[name]}") for name in rates for seed in (0, 1)
+    ]
+    assert f"the trials chose {best['adam']} for adam, {best['sgd']} for sgd" in outcome.out
+    assert {path.name for path in Path("it/tuning").iterdir()} >= {"0", "11", "ledger.jsonl", "report.html"}
+    assert Path("it/plots/tuning.png").read_bytes().startswith(b"\x89PNG")
+    text = Path("it/report.md").read_text()
+    assert "Each arm tried 3 learning rates before, with 2 seeds each" in text
+    assert "The 12 trials took" in text
+    assert f"| adam | 0.0001 to 0.01 | {best['adam']} |" in text
+    assert 'id="learning-rates"' in Path("it/report.html").read_text()
+    again = run("-m", *WORDS)  # nothing is left to do, in neither of the two
+    assert "12 of 12 jobs are completed, 0 to run" in again.out
+    assert "4 of 4 jobs are completed, 0 to run" in again.out
+
+
+def test_a_dry_run_shows_both_stages(run: Run, tmp_path: Path) -> None:
+    lines = run("-m", *WORDS, "hydra.sweeper.dry_run=true").out.splitlines()
+    assert [line.split()[-2:] for line in (lines[1], lines[12])] == [
+        ["optimizer.lr=0.0001", "seed=7"],
+        ["optimizer.lr=0.3", "seed=8"],
+    ]
+    assert lines[13] == "and then, each with the optimizer.lr that does best in validation:"
+    assert [line.split()[-2:] for line in lines[14:]] == [
+        [f"optimizer={name}", f"seed={seed}"] for name in ("adam", "sgd") for seed in (0, 1)
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rate_at_which_a_trial_fails_is_not_chosen(run: Run) -> None:
+    words = [*QUICK, "optimizer=sgd", "optimizer.lr_range=[0.01,1e15]", "seed=0", *TRIALS, "hydra.sweep.dir=it"]
+    outcome = run("-m", *words)
+    assert outcome.code == 0, outcome.err
+    assert "trials failed: it/tuning/report.md" in outcome.out + outcome.err
+    assert asked("it") == [("optimizer=sgd", "optimizer.lr_range=[0.01,1e15]", "seed=0", "optimizer.lr=0.01")]
+    text = Path("it/report.md").read_text()
+    assert "`default` did best at the lowest rate that was tried, 0.01: a better one may lie beyond" in text
+
+
+def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
+    words = [*QUICK, "optimizer=sgd", "optimizer.lr_range=[1e14,1e15]", "seed=0", *TRIALS, "hydra.sweep.dir=it"]
+    outcome = run("-m", *words)
+    assert outcome.code == 1
+    assert "no rate of this arm has completed all its trials; it/tuning/report.md says why" in outcome.err
+    assert not Path("it/ledger.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["optimizer.lr=0.1"], "optimizer.lr=0.1: the trials choose it; leave it out, or say hydra.sweeper.trials=0"),
+        (["seed=6,7"], "seed=7: one of hydra.sweeper.trial_seeds, which choose and therefore can't judge"),
+        (["~optimizer.lr_range"], "optimizer.lr_range: optimizer=adam has none; trials need [low, high]"),
+        (["hydra.sweeper.trials=-1"], "hydra.sweeper.trials: must be 0 or more"),
+        (["hydra.sweeper.trial_seeds=[]"], "hydra.sweeper.trial_seeds one seed or more"),
+        (["hydra.sweeper.trial_seeds=[-1]"], "seed=-1: must be 0 to 2^63 - 1"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_trials_that_can_not_be_are_refused(wrong: list[str], told: str, run: Run, tmp_path: Path) -> None:
+    outcome = run("-m", *QUICK, *TRIALS, *wrong)
+    assert outcome.code == 1
+    assert told in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_that_were_stopped_go_on_and_then_the_sweep(run: Run, tmp_path: Path) -> None:
+    words = [*WORDS[:-1], "epochs=40"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-m", *words, "hydra.sweep.dir=it"], cwd=tmp_path, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=as_in_a_terminal,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "it/tuning/2/metrics.csv").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, ""), err
+    assert "to go on: python train.py -m resume=it" in out
+    assert not (tmp_path / "it/ledger.jsonl").exists()
+    outcome = run("-m", "resume=it")
+    assert outcome.code == 0, outcome.err
+    run("-m", *words, "hydra.sweep.dir=whole")
+    for folder in ("tuning/2", "tuning/11", "0", "3"):
+        assert learned(Path("it", folder)) == learned(Path("whole", folder))
+    assert run("-m", "resume=it").code == 0
+
+
+def test_latest_is_the_sweep_and_not_its_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sweep(Path("multirun/a/b"), {"optimizer.lr": [0.1]}, [0])
+    os.utime("multirun/a/b/ledger.jsonl", (0, 0))
+    sweep(Path("multirun/a/c/tuning"), {"optimizer.lr": [0.1]}, [0])
+    assert plan.find("latest") == Path("multirun/a/c")
+    assert plan.find("multirun/a/c") == Path("multirun/a/c")
+    with pytest.raises(ConfigError):
+        plan.find("multirun/a")
+
+
+def test_the_report_tells_of_trials(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "it", {"optimizer": ["adam", "sgd"]}, range(5))
+    grid = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.001, 0.01, 0.1]}
+    sweep(folder / "tuning", grid, [7, 8], spoiled={2: "failed"})
+    found = results.read([folder])
+    assert found.trials is not None
+    adam, sgd = tuning.searches(found.trials)
+    assert (adam.label, adam.rates, [tuning.rate(arm.runs[0]) for arm in adam.arms]) == (
+        "adam",
+        [0.001, 0.01, 0.1],
+        [0.001, 0.1],  # a trial of the other failed
+    )
+    means = [fmean(run.summary["best_val_accuracy"] for run in arm.runs) for arm in sgd.arms]
+    assert sgd.chosen == sgd.rates[int(np.argmax(means))]
+    assert len(words.trials(found)) == 1 + adam.is_at_an_end + sgd.is_at_an_end
+    table = report.learning_rates(found)
+    assert [row[table.headers.index("failed")] for row in table.rows] == ["1", "0"]
+    assert "tuning.png" in dict(plots.figures(found))
+    assert json.loads(json.dumps(words.trials(results.read([folder / "tuning"])))) == []
