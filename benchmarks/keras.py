@@ -21,18 +21,17 @@ from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
-from mnist_exp import build, loop
+from mnist_exp import build, config, loop
 from mnist_exp.data.batches import Batches, TrainingBatches
 
 ROOT = Path(__file__).parents[1]
 THERE, HERE = (0.0, 255.0), None  # mean and standard deviation to subtract and divide by; None: the images' own
 
 
-def errors(pixels: tuple[float, float] | None, images: int, seed: int) -> dict[str, float]:
+def errors(cfg: DictConfig, pixels: tuple[float, float] | None, images: int) -> dict[str, float]:
     """Train once; the share of test images that are wrong (%), by which epoch's weights are taken."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("config", ["experiment=keras_mnist_mlp", f"seed={seed}", f"data.root={ROOT / 'data'}"])
     data = build.split(cfg, build.source(cfg), build.device(cfg))
     if pixels:
         scale = copy.copy(data.train.normalize)
@@ -65,10 +64,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
+    words = ["experiment=keras_mnist_mlp", f"data.root={ROOT / 'data'}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        cfgs = [compose("config", [*words, f"seed={seed}"]) for seed in range(options.seeds)]
+    print(f"config {config.config_id(cfgs[0], without=('seed',))} of all seeds")
     print(f"{date.today()}, {options.seeds} seeds each, torch {torch.__version__}")
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         tried = {
-            (pixels, images): [pool.submit(errors, pixels, images, seed) for seed in range(options.seeds)]
+            (pixels, images): [pool.submit(errors, cfg, pixels, images) for cfg in cfgs]
             for pixels, images in product((HERE, THERE), (55_000, 60_000))
         }
         for (pixels, images), futures in tried.items():
