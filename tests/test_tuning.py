@@ -164,7 +164,11 @@ def test_latest_is_the_sweep_and_not_its_trials(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     sweep(Path("multirun/a/b"), {"optimizer.lr": [0.1]}, [0])
     os.utime("multirun/a/b/ledger.jsonl", (0, 0))
-    sweep(Path("multirun/a/c/tuning"), {"optimizer.lr": [0.1]}, [0])
+    trials = sweep(Path("multirun/a/c/tuning"), {"optimizer.lr": [0.1]}, [0])
+    assert plan.find("latest") == trials  # of a sweep that somebody has called so
+    with pytest.raises(ConfigError, match="no sweep of this program"):
+        plan.find("multirun/a/c")
+    Ledger(trials).append({"then": [], "trials": [1, [0]]})
     assert plan.find("latest") == Path("multirun/a/c")
     assert plan.find("multirun/a/c") == Path("multirun/a/c")
     with pytest.raises(ConfigError):

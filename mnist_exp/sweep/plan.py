@@ -297,9 +297,9 @@ def find(asked: str) -> Path:
         if not ledgers:
             raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
         folder = max(ledgers, key=lambda path: path.stat().st_mtime).parent
-        return folder.parent if folder.name == record.TUNING else folder
+        return folder.parent if _holds_trials(folder) else folder
     folder = Path(asked)
-    if asked and any((folder / path).is_file() for path in (record.LEDGER, f"{record.TUNING}/{record.LEDGER}")):
+    if asked and ((folder / record.LEDGER).is_file() or _holds_trials(folder / record.TUNING)):
         return folder
     if not asked or not folder.is_dir():
         reason = "no such folder"
@@ -308,6 +308,11 @@ def find(asked: str) -> Path:
     else:
         reason = f"no sweep of this program, for it has no {record.LEDGER}"
     raise ConfigError(f"resume={asked}: {reason}")
+
+
+def _holds_trials(folder: Path) -> bool:
+    """Whether it is the folder of trials, after which a sweep in the folder above it was to come."""
+    return (folder / record.LEDGER).is_file() and any("then" in session for session in Ledger(folder).read()[0])
 
 
 def command(*words: str) -> str:

@@ -394,7 +394,8 @@ def _end(folder: Path, numbers: Sequence[int], are_trials: bool) -> None:
     succeeded = are_through or (not failed and completed.issuperset(numbers))
     try:
         short = report.write([folder])
-        log.log(logging.DEBUG if are_through else logging.INFO, short)
+        if not are_through:
+            log.info(short)
     except OSError as error:
         log.error(f"no report: {errors.explain(error)}")
         succeeded = False
