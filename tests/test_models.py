@@ -14,6 +14,7 @@ def test_parameter_counts() -> None:
     mnist = {"in_shape": (1, 28, 28), "num_classes": 10, "activation": nn.ReLU}
     assert count(models.mlp(**mnist, hidden_layers=[256, 512])) == 337_674
     papers = {(300, 100): 266_610, (500, 150): 469_160, (512, 512): 669_706}  # LeCun 1998, twice; Keras
+    papers |= {(500, 300): 545_810, (800,): 636_010}  # Hinton 2005, Simard 2003: by hand
     for hidden, parameters in papers.items():
         assert count(models.mlp(**mnist, hidden_layers=hidden)) == parameters
     assert count(models.linear(**mnist)) == 784 * 10 + 10

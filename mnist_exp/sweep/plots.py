@@ -202,7 +202,7 @@ def sensitivity(results: Results, theme: Theme = LIGHT) -> Figure | None:
         return None
     leading, others = drawn[:LEADING], drawn[LEADING:]
     note = ["Lines: means over seeds.", "Bands: lowest to highest seed.", "Large: the rate that was chosen."]
-    note += [f"Gray: the other {_count(len(others), 'arm')}."] * bool(others)
+    note += [f"Gray: {_count(len(others), 'other arm')}."] * bool(others)
     note += ["Left out: rates at which a trial failed."] * any(len(it.arms) < len(it.rates) for it in drawn)
     legend, top, tall = _Legend([it.label for it in leading]), _head(note), 3.4
     title = f"Trials: validation accuracy by learning rate, {_count(len(drawn), 'arm')}"
