@@ -124,7 +124,7 @@ BAD = {
     "optimizer=adamm": "optimizer=adamm: no such option, choose from adagrad, adam, adamw, nadam, rmsprop, sgd",
     "experiment=nope": "experiment=nope: no such option",
     "speed=11": "speed: no such key, choose from",
-    "optimizer.speed=11": "optimizer.speed: no such key, choose from _target_, lr, weight_decay",
+    "optimizer.speed=11": "optimizer.speed: no such key, choose from _target_, lr, lr_range, weight_decay",
     "epochs=many": "epochs: Value 'many' of type 'str' could not be converted to Integer",
     "epochs=1.5": "epochs: Value '1.5' of type 'float' could not be converted to Integer",
     "plots=maybe": "plots: Value 'maybe' is not a valid bool",
