@@ -49,7 +49,7 @@ def errors(cfg: DictConfig, pixels: tuple[float, float] | None, images: int) -> 
     for epoch in range(1, cfg.epochs + 1):
         loop.train_epoch(parts, epoch)
         rows.append((accuracy(parts, data.val), accuracy(parts, data.test)))
-    best, last = max(rows), rows[-1]
+    best, last = max(rows, key=lambda row: row[0]), rows[-1]  # the first of equals in validation
     return {"last": 100 * (1 - last[1])} | ({} if train is not data.train else {"best": 100 * (1 - best[1])})
 
 
