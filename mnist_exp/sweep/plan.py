@@ -114,7 +114,7 @@ class Trials(NamedTuple):
     seeds: list[int]  # of each rate, none of which judges
 
 
-NO_TRIALS = Trials(0, [])
+NO_TRIALS, MOST_RATES = Trials(0, []), 100
 
 
 class Trial(NamedTuple):
@@ -132,8 +132,8 @@ def trials(points: Sequence[Point], asked: Trials, composed: Callable[[Sequence[
     """
     if not asked.rates:
         return []
-    if asked.rates < 0 or not asked.seeds:
-        raise ConfigError("hydra.sweeper.trials: must be 0 or more, and hydra.sweeper.trial_seeds one seed or more")
+    if not 0 < asked.rates <= MOST_RATES or not asked.seeds:
+        raise ConfigError(f"hydra.sweeper.trials: must be 0 to {MOST_RATES}, and trial_seeds a list of one seed or more")
     if both := {point.job.seed for point in points}.intersection(asked.seeds):
         raise ConfigError(f"seed={min(both)}: one of hydra.sweeper.trial_seeds, which choose and therefore can't judge")
     return [
