@@ -125,7 +125,7 @@ def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
         (["~optimizer.lr_range"], "optimizer.lr_range: optimizer=adam has none; trials need [low, high]"),
         (["hydra.sweeper.trials=-1"], "hydra.sweeper.trials: must be 0 to 100"),
         (["hydra.sweeper.trials=1000000000"], "hydra.sweeper.trials: must be 0 to 100"),
-        (["hydra.sweeper.trial_seeds=[]"], "trial_seeds a list of one seed or more"),
+        (["hydra.sweeper.trial_seeds=[]"], "trial_seeds one seed or more"),
         (["hydra.sweeper.trial_seeds=[-1]"], "seed=-1: must be 0 to 2^63 - 1"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",

@@ -133,7 +133,7 @@ def trials(points: Sequence[Point], asked: Trials, composed: Callable[[Sequence[
     if not asked.rates:
         return []
     if not 0 < asked.rates <= MOST_RATES or not asked.seeds:
-        raise ConfigError(f"hydra.sweeper.trials: must be 0 to {MOST_RATES}, and trial_seeds a list of one seed or more")
+        raise ConfigError(f"hydra.sweeper.trials: must be 0 to {MOST_RATES}, and trial_seeds one seed or more")
     if both := {point.job.seed for point in points}.intersection(asked.seeds):
         raise ConfigError(f"seed={min(both)}: one of hydra.sweeper.trial_seeds, which choose and therefore can't judge")
     return [
