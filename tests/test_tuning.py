@@ -19,6 +19,7 @@ from runs import learned
 
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import plan, plots, report, results, tuning, words
+from mnist_exp.sweep import run as run_room
 from mnist_exp.sweep.ledger import Ledger
 
 Run = Callable[..., Outcome]
@@ -174,6 +175,12 @@ def test_latest_is_the_sweep_and_not_its_trials(tmp_path: Path, monkeypatch: pyt
     assert plan.find("multirun/a/c") == Path("multirun/a/c")
     with pytest.raises(ConfigError):
         plan.find("multirun/a")
+
+
+def test_trials_that_were_resumed_by_themselves_still_know_what_comes_after(tmp_path: Path) -> None:
+    trials = sweep(tmp_path / "tuning", {"optimizer.lr": [0.1]}, [0])
+    Ledger(trials).append({"then": [["seed=0"]], "trials": [1, [7]]}, {"command": "python train.py -m resume=tuning"})
+    assert run_room._left(tmp_path, retry_failed=False) == ([("seed=0",)], plan.Trials(1, [7]))
 
 
 def test_the_report_tells_of_trials(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from urllib.parse import quote
 from mnist_exp import errors, files
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import plots, tuning, words
-from mnist_exp.sweep.results import Results, Run, read, spell
+from mnist_exp.sweep.results import Results, Run, read, seconds, spell
 
 TEMPLATE = Path(__file__).with_name("report.html")
 NEAR = 0.005  # of the best rate's accuracy: how many rates would have done as well, nearly
@@ -215,10 +215,9 @@ def failures(results: Results) -> Table:
 def provenance(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     """Where the figures come from: the data and the time, then each command with its code and machine."""
     contents = sorted({_data(run) for arm in results.arms for run in arm.runs})
-    seconds = sum(run.summary.get("seconds") or 0 for run in results.runs)
     facts = [("folder", str(folder.resolve())) for folder in results.folders]
     facts += [("data", content) for content in contents]
-    facts += [("time in runs", f"{words.clock(seconds)} (h:mm:ss), of all runs together")]
+    facts += [("time in runs", f"{words.clock(seconds(results.runs))} (h:mm:ss), of all runs together")]
     told = [("Sweep" if len(results.folders) == 1 else "Sweeps", facts)]
     for i, session in enumerate(results.sessions, start=1):
         facts = [

@@ -132,6 +132,11 @@ def spell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value).replace(" ", "")
 
 
+def seconds(runs: Sequence[Run]) -> float:
+    """What runs took, added up, as far as they have told."""
+    return float(sum(run.summary.get("seconds") or 0 for run in runs))
+
+
 def _val(run: Run) -> float:
     return float(run.summary["best_val_accuracy"])
 

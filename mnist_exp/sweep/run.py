@@ -108,7 +108,8 @@ def _left(folder: Path, retry_failed: bool) -> tuple[list[tuple[str, ...]], plan
     """The jobs that are still to be run in a sweep's folder, by their overrides, and the trials that come before."""
     if Ledger(folder).path.exists():  # the trials, if there were any, are over
         return plan.unfinished(Ledger(folder), retry_failed), plan.NO_TRIALS
-    session = Ledger(folder / record.TUNING).read()[0][-1]
+    sessions = Ledger(folder / record.TUNING).read()[0]
+    session = next(it for it in reversed(sessions) if "then" in it)  # plan.find has seen one
     return list(map(tuple, session["then"])), plan.Trials(*session["trials"])
 
 
@@ -380,10 +381,7 @@ def _end(folder: Path, numbers: Sequence[int], are_trials: bool) -> None:
     if failed and are_trials:
         log.warning(f"{len(failed)} of {len(told)} trials failed: {folder / 'report.md'}")
     elif failed:
-        log.error(f"{len(failed)} of {len(told)} jobs failed:")
-        for job in failed:
-            again = plan.command(*flags, *job.overrides)
-            log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {again}")
+        _tell_of(failed, len(told), flags)
     is_unfinished = any(job.status in ("pending", "interrupted") for job in told)
     if is_unfinished or (are_trials and code):
         launcher = [word for word in sys.argv[1:] if word.startswith(("hydra/launcher", "hydra.launcher"))]
@@ -401,3 +399,11 @@ def _end(folder: Path, numbers: Sequence[int], are_trials: bool) -> None:
         succeeded = False
     if code or not succeeded:
         sys.exit(code or 1)
+
+
+def _tell_of(failed: Sequence[Job], among: int, flags: Sequence[str]) -> None:
+    """Say of each job that failed why, and what runs it alone."""
+    log.error(f"{len(failed)} of {among} jobs failed:")
+    for job in failed:
+        again = plan.command(*flags, *job.overrides)
+        log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {again}")

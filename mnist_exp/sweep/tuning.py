@@ -7,7 +7,7 @@ from math import nan
 from typing import NamedTuple
 
 from mnist_exp.record import RATE
-from mnist_exp.sweep.results import Arm, Results, Run, spell
+from mnist_exp.sweep.results import Arm, Results, Run, seconds, spell
 
 
 class Search(NamedTuple):
@@ -26,7 +26,7 @@ class Search(NamedTuple):
     @property
     def seconds(self) -> float:
         """What the trials took, added up."""
-        return sum(run.summary.get("seconds") or 0.0 for run in self.runs)
+        return seconds(self.runs)
 
     @property
     def chosen(self) -> float:

@@ -9,7 +9,7 @@ from math import isnan
 from shlex import quote
 
 from mnist_exp.sweep import plan, stats, tuning
-from mnist_exp.sweep.results import Arm, Results, Run
+from mnist_exp.sweep.results import Arm, Results, Run, seconds
 
 ALPHA = 0.05  # of a claim, as stats.LEVEL is of an interval
 MOST = 10  # sentences about single arms; more are counted
@@ -76,9 +76,7 @@ def trials(results: Results) -> list[str]:
     if not results.trials:
         return []
     found, seeds = tuning.searches(results.trials), {run.job.seed for run in results.trials.runs}
-    before, judging = (
-        clock(sum(run.summary.get("seconds") or 0 for run in it.runs)) for it in (results.trials, results)
-    )
+    before, judging = (clock(seconds(it.runs)) for it in (results.trials, results))
     rates = sorted({len(it.rates) for it in found})
     told = (
         f"Each arm tried {' or '.join(map(str, rates))} learning rates before, with {_count(len(seeds), 'seed')} each; "
