@@ -105,6 +105,7 @@ LIMITS = {
     "augmentation.elastic.interpolation": INTERPOLATION,
     "model.hidden_layers": Limit(lambda value: all(units >= 1 for units in value), "layers of 1 or more units"),
     "model.dropout": BELOW_ONE,
+    "model.input_dropout": BELOW_ONE,
     "model.max_norm": Limit(lambda value: value > 0, "more than 0, or null for no limit"),
     "optimizer.lr": POSITIVE,
     "optimizer.lr_range": Limit(

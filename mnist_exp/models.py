@@ -15,15 +15,16 @@ def mlp(
     activation: Activation,
     hidden_layers: Sequence[int],
     dropout: float = 0.0,
+    input_dropout: float = 0.0,
     max_norm: float | None = None,
 ) -> nn.Sequential:
     """A multilayer perceptron: a linear layer, the activation and dropout for each hidden size, and a linear layer.
 
-    With `max_norm`, the weights that come into a hidden unit keep within that norm.
+    With `input_dropout`, pixels are dropped too. With `max_norm`, the weights that come into a hidden unit keep within that norm.
     """
     channels, height, width = in_shape
     sizes = [channels * height * width, *hidden_layers]
-    layers: list[nn.Module] = [nn.Flatten()]  # (N, C, H, W) -> (N, C*H*W)
+    layers: list[nn.Module] = [nn.Flatten(), nn.Dropout(input_dropout)]  # (N, C, H, W) -> (N, C*H*W)
     for fan_in, fan_out in pairwise(sizes):
         linear = nn.Linear(fan_in, fan_out) if max_norm is None else MaxNormLinear(fan_in, fan_out, max_norm)
         layers += [linear, activation(), nn.Dropout(dropout)]

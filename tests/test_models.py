@@ -15,6 +15,7 @@ def test_parameter_counts() -> None:
     assert count(models.mlp(**mnist, hidden_layers=[256, 512])) == 337_674
     papers = {(300, 100): 266_610, (500, 150): 469_160, (512, 512): 669_706}  # LeCun 1998, twice; Keras
     papers |= {(500, 300): 545_810, (800,): 636_010}  # Hinton 2005, Simard 2003: by hand
+    papers |= {(1024, 1024, 1024): 2_913_290}  # Srivastava 2014: by hand
     for hidden, parameters in papers.items():
         assert count(models.mlp(**mnist, hidden_layers=hidden)) == parameters
     assert count(models.linear(**mnist)) == 784 * 10 + 10
@@ -75,6 +76,11 @@ def test_hidden_layers_keep_within_a_norm_and_the_last_does_not() -> None:
     net = models.mlp((1, 28, 28), 10, nn.ReLU, hidden_layers=[8, 8], max_norm=2)
     kinds = [type(layer) for layer in net if isinstance(layer, nn.Linear)]
     assert kinds == [models.MaxNormLinear, models.MaxNormLinear, nn.Linear]
+
+
+def test_pixels_and_hidden_units_have_their_own_shares_of_dropout() -> None:
+    net = models.mlp((1, 28, 28), 10, nn.ReLU, hidden_layers=[8, 8], dropout=0.5, input_dropout=0.2)
+    assert [layer.p for layer in net if isinstance(layer, nn.Dropout)] == [0.2, 0.5, 0.5]
 
 
 def test_weights_are_as_torch_initializes_them() -> None:

@@ -54,13 +54,15 @@ class Stack:
                 shorten(own[0], layers[0].max_norm)
             if kind is nn.Flatten:
                 x = x.flatten(2)
+            elif kind is nn.Dropout and not (self.training and any(layer.p for layer in layers)):
+                continue
             elif of_streams and kind is nn.Linear:
                 x, of_streams = _first_linear(x, self.streams, *own), False
             elif of_streams and kind is nn.Conv2d and len(x) == 1:
                 x, of_streams = _first_conv2d(layers, x[0], *own), False
             else:
                 x, of_streams = self._a_copy_each(x) if of_streams else x, False
-                x = LAYERS[kind](layers, x, *own) if kind is not nn.Dropout or self.training else x
+                x = LAYERS[kind](layers, x, *own)
         return self._a_copy_each(x) if of_streams else x
 
     def _a_copy_each(self, x: Tensor) -> Tensor:
@@ -161,8 +163,6 @@ def _prelu(_: Any, x: Tensor, weight: Tensor) -> Tensor:
 
 def _dropout(layers: Sequence[nn.Dropout], x: Tensor) -> Tensor:
     """Each model has its own share, and its own masks."""
-    if not any(layer.p for layer in layers):
-        return x
     share = torch.tensor([layer.p for layer in layers], dtype=x.dtype, device=x.device).view(-1, *[1] * (x.dim() - 1))
     return x * (torch.rand_like(x) >= share) / (1 - share)
 
