@@ -20,7 +20,8 @@ def mlp(
 ) -> nn.Sequential:
     """A multilayer perceptron: a linear layer, the activation and dropout for each hidden size, and a linear layer.
 
-    With `input_dropout`, pixels are dropped too. With `max_norm`, the weights that come into a hidden unit keep within that norm.
+    With `input_dropout`, pixels are dropped too; with `max_norm`, the weights that come into a hidden unit keep within
+    that norm.
     """
     channels, height, width = in_shape
     sizes = [channels * height * width, *hidden_layers]
