@@ -117,6 +117,8 @@ def _first_linear(x: Tensor, streams: list[int], weight: Tensor, bias: Tensor | 
     if len(x) == 1:  # one product with the weights of all
         y = _linear((), x, weight.view(1, models * units, -1), None if bias is None else bias.view(1, -1))
         return y.transpose(1, 2).view(models, units, -1).transpose(1, 2)
+    if streams == list(range(models)):
+        return _linear((), x, weight, bias)
     # Models in a row that have streams in a row: a view of the images is enough.
     starts = [0, *(place for place, (one, two) in enumerate(pairwise(streams), 1) if two != one + 1), models]
     return torch.cat([

@@ -55,7 +55,7 @@ class Together:
         start = time.perf_counter()
         rates = [it.optimizer.param_groups[0]["lr"] for it in self.trainings]
         for trainer in self.trainers:
-            trainer.begin()
+            trainer.begin(len(self.streams[0]))
         progress = tqdm(
             batches(self.streams),
             desc=f"epoch {number} of {len(self.trainings)} models",
@@ -92,10 +92,13 @@ class Trainer:
         self.captain = copy.copy(self.trainings[0].optimizer)  # steps for all of them, arm by arm
         self.losses = [(self.trainings[part.start].loss, part) for part in _runs(self.trainings, _loss)]
 
-    def begin(self) -> None:
-        """Get ready for an epoch."""
+    def begin(self, steps: int) -> None:
+        """Get ready for an epoch of so many steps."""
         self.stack.training = True
-        self.values, self.hits, self.sizes = list[Tensor](), list[Tensor](), list[int]()
+        # In tables: what each step leaves behind by itself would lie between the large tensors, and keep holes open.
+        self.values = self.learned[0].new_zeros(steps, len(self.stack))
+        self.hits = torch.zeros(len(self.stack), dtype=torch.int64, device=self.values.device)
+        self.sizes = list[int]()
         self.captain.param_groups, self.captain.state = [], defaultdict(dict)
         for arm in self.arms:
             arm.lend(self.captain)
@@ -118,8 +121,8 @@ class Trainer:
             arm.leader.schedule.step()
             for weights in arm.weights:
                 weights.grad = None  # or there would be two of each in the next step
-        self.values.append(losses.detach())
-        self.hits.append((logits.max(dim=2).indices == labels).sum(dim=1))
+        self.values[len(self.sizes)] = losses.detach()
+        self.hits += (logits.max(dim=2).indices == labels).sum(dim=1)
         self.sizes.append(labels.shape[1])
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -131,10 +134,10 @@ class Trainer:
         """Each training with the losses and accuracies of its row, or with what went wrong."""
         for arm in self.arms:
             arm.take_back(self.captain)
-        values = torch.stack(self.values).cpu().double()  # (steps, K)
+        values = self.values.cpu().double()  # (steps, K)
         sizes = torch.tensor(self.sizes, dtype=torch.double)
         losses = (sizes @ values / sizes.sum()).tolist()
-        accuracies = (torch.stack(self.hits).sum(dim=0).cpu() / sizes.sum()).tolist()
+        accuracies = (self.hits.cpu() / sizes.sum()).tolist()
         val_losses, val_accuracies = self.evaluate(self.trainings[0].val)
         for place, it in enumerate(self.trainings):
             lost = (~values[:, place].isfinite()).nonzero()
@@ -215,19 +218,23 @@ class Arm:
 def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor]]:
     """The next batch of each stream, together: images (S, N, C, H, W) and labels (S, N).
 
-    Streams in a row with the same augmentation are made ready in one go, as many as CHUNK has room for.
+    Streams in a row with the same augmentation are made ready in one go, as many as CHUNK has room for. What is handed
+    out is overwritten by what comes next.
     """
     size = streams[0].batch_size
     parts = _runs(streams, _augmentation)
     ahead = max(1, CHUNK // (size * min(part.stop - part.start for part in parts)))  # batches of a stream at a time
     room = max(1, CHUNK // (size * ahead))
     parts = [slice(at, min(at + room, part.stop)) for part in parts for at in range(part.start, part.stop, room)]
-    orders = torch.stack([stream.shuffled() for stream in streams])
+    orders = torch.stack([stream.shuffled().int() for stream in streams])
+    images = labels = orders[:0]
     for rows in orders.split(ahead * size, dim=1):
-        u = [stream.numbers(rows.shape[1]) for stream in streams]
-        made = [streams[part.start].ready(rows[part].flatten(), torch.cat(u[part])) for part in parts]
-        images, labels = (torch.cat(each) for each in zip(*made, strict=True))
-        images, labels = images.view(*rows.shape, *images.shape[1:]), labels.view(rows.shape)
+        for part in parts:
+            numbers = torch.cat([stream.numbers(rows.shape[1]) for stream in streams[part]])
+            made, classes = streams[part.start].ready(rows[part].flatten(), numbers)
+            if images.shape[:2] != rows.shape:
+                images, labels = made.new_empty(*rows.shape, *made.shape[1:]), classes.new_empty(rows.shape)
+            images[part], labels[part] = made.view_as(images[part]), classes.view_as(labels[part])
         yield from zip(images.split(size, dim=1), labels.split(size, dim=1), strict=True)
 
 
