@@ -104,7 +104,9 @@ def memory_of(crew: Sequence[DictConfig]) -> int:
     def work() -> None:
         memory.hold()
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        Together([training(cfg) for cfg in crew]).epoch(1)
+        together = Together([training(cfg) for cfg in crew])
+        memory.trim()
+        together.epoch(1)
         there.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
     here, there = multiprocessing.Pipe(duplex=False)
@@ -116,12 +118,13 @@ def memory_of(crew: Sequence[DictConfig]) -> int:
     return taken
 
 
-def accounted(cfg: DictConfig) -> int:
-    """The bytes of a model's weights, gradients, Adam's state, and of what its layers put out for a batch."""
-    model = training(cfg).model
-    weights = sum(tensor.nbytes for tensor in model.parameters())
-    outputs = sum(layer.out_features for layer in model.modules() if isinstance(layer, torch.nn.Linear))
-    return 4 * weights + 4 * int(cfg.data.batch_size) * 2 * outputs  # before and after the activation
+def accounted(cfg: DictConfig, own_batch: bool) -> int:
+    """The bytes of a model's weights, gradients, Adam's state, and of what it and its layers put out for a batch."""
+    parts = training(cfg)
+    weights = sum(tensor.nbytes for tensor in parts.model.parameters())
+    outputs = sum(2 * layer.out_features for layer in parts.model.modules() if isinstance(layer, torch.nn.Linear))
+    pixels = parts.train.images[0].numel() if own_batch else 0
+    return 4 * weights + 4 * int(cfg.data.batch_size) * (pixels + outputs)  # before and after the activation
 
 
 def fused(configs: Sequence[DictConfig], share: float) -> float:
@@ -179,7 +182,8 @@ def weigh(layers: str) -> None:
     build.keep(config(layers))
     for kind, configs in kinds(layers, 80).items():
         taken = (memory_of(configs) - memory_of(configs[:16])) / 64
-        print(f"{kind:12} {taken / 2**20:6.2f}, {taken / accounted(configs[0]):.2f} of what it must", flush=True)
+        must = accounted(configs[0], own_batch=kind == "a seed each")
+        print(f"{kind:12} {taken / 2**20:6.2f}, {taken / must:.2f} of what it must", flush=True)
 
 
 def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None:

@@ -1,5 +1,6 @@
 """Runs that are trained as one come out as if each were alone."""
 
+import copy
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from mnist_exp.data.batches import Normalize
 from mnist_exp.data.sources import Images
 from mnist_exp.fused import memory
 from mnist_exp.fused.stack import Stack, is_layered, structure
-from mnist_exp.fused.together import Together
+from mnist_exp.fused.together import Together, batches
 from mnist_exp.sweep.ledger import Ledger
 
 Composed = Callable[..., DictConfig]
@@ -278,6 +279,33 @@ def test_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert memory.free(torch.device("cuda")) == 30000 * 2**20
     monkeypatch.setenv("PATH", "")
     assert memory.free(torch.device("cuda")) == memory.UNKNOWN
+
+
+def test_gradients_are_written_into_the_same_memory_at_each_step() -> None:
+    models = [nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)) for _ in range(3)]
+    for streams in ([0, 0, 0], [0, 1, 2], [0, 1, 0]):
+        stack = Stack([copy.deepcopy(model) for model in models], streams)
+        places = [it.data_ptr() for it in stack.gradients if len(it)]
+        for _ in range(2):
+            images = torch.randn(max(streams) + 1, 5, 1, 2, 3)
+            gradients = torch.autograd.grad(stack(images).square().sum(), stack.weights)
+            assert [it.data_ptr() for it in gradients if it.dim() == 3] == places
+            alone = [
+                torch.autograd.grad(model(images[stream]).square().sum(), model.parameters())
+                for model, stream in zip(models, streams, strict=True)
+            ]
+            for ours, theirs in zip(gradients, zip(*alone, strict=True), strict=True):
+                torch.testing.assert_close(ours, torch.stack(theirs))
+
+
+def test_a_batch_takes_the_place_of_the_one_before(
+    composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mnist_exp.fused.together.CHUNK", 1)  # a batch at a time
+    streams = [training(composed(*SMALL, f"seed={seed}"), source).train for seed in (0, 1)]
+    places = [images.data_ptr() for images, _ in batches(streams) if images.shape[1] == 30]
+    assert len(places) > 1
+    assert len(set(places)) == 1
 
 
 def test_each_model_has_its_own_share_of_dropout() -> None:

@@ -98,9 +98,11 @@ def _train(members: Sequence[Member]) -> None:
 
 def _trainer(trainings: Sequence[Training]) -> Callable[[int], Sequence[Row | Exception]]:
     """What trains them for the epoch of a number."""
-    if len(trainings) > 1:
-        return Together(trainings).epoch
-    return lambda epoch: [train_and_validate(trainings[0], epoch)]
+    if len(trainings) == 1:
+        return lambda epoch: [train_and_validate(trainings[0], epoch)]
+    together = Together(trainings)
+    memory.trim()
+    return together.epoch
 
 
 def _form_of_logs(hydra: Any) -> logging.Formatter | None:

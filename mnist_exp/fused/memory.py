@@ -34,6 +34,12 @@ def hold() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def trim() -> None:
+    """Give the system back what lies free between other things, as the weights do that were joined to others'."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def most_models(cfg: DictConfig, device: torch.device, at_once: int) -> int:
     """How many models like that of `cfg` a crew can have, where so many crews run at once: 1 or more."""
     return max(1, int(SHARE * free(device)) // (at_once * of_a_model(cfg)))

@@ -226,7 +226,10 @@ def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor
     ahead = max(1, CHUNK // (size * min(part.stop - part.start for part in parts)))  # batches of a stream at a time
     room = max(1, CHUNK // (size * ahead))
     parts = [slice(at, min(at + room, part.stop)) for part in parts for at in range(part.start, part.stop, room)]
-    orders = torch.stack([stream.shuffled().int() for stream in streams])
+    data = streams[0].images
+    orders = torch.empty(len(streams), len(data), dtype=torch.int32, device=data.device)  # half of what int64 takes
+    for order, stream in zip(orders, streams, strict=True):
+        order.copy_(stream.shuffled())
     images = labels = orders[:0]
     for rows in orders.split(ahead * size, dim=1):
         for part in parts:
