@@ -3,7 +3,7 @@
 python benchmarks/fused.py [--models 2 4 8 ...] [--layers 32,32 128,64 256,512] [--rounds 3]
 python benchmarks/fused.py --memory             how much memory a crew takes for each of its models
 
-All on the real MNIST with the default augmentation, in turn: fused against our own single runs in this process (with
+All on the real MNIST with the default augmentation, in turn: fused against our own single runs in one process (with
 the next batches made on a second core, as ever), against as many workers as there are cores, each with a run of its
 own, and against the usual way, a DataLoader around torchvision's transforms. Models with one seed differ in their
 learning rates, each its own; models with a seed each differ in nothing else. Starting processes, loading data and
@@ -67,6 +67,19 @@ def one_by_one(cfg: DictConfig, share: float) -> float:
     return share / seconds(lambda: loop.train_and_validate(parts, 2))
 
 
+def in_a_process(work: Callable[[], float]) -> float:
+    """What it returns, in a process of its own: one that has used CUDA can't have others."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    torch.set_num_threads(1)  # threads do not survive a fork
+    worker = context.Process(target=lambda: there.send(work()))
+    worker.start()
+    there.close()
+    result: float = here.recv()
+    worker.join()
+    return result
+
+
 def side_by_side(crews: Sequence[Sequence[DictConfig]], share: float) -> float:
     """Models a second, those of each crew as one in a process of its own.
 
@@ -87,7 +100,7 @@ def side_by_side(crews: Sequence[Sequence[DictConfig]], share: float) -> float:
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(len(crews) + 1)
     workers = [context.Process(target=work, args=(crew,)) for crew in crews]
-    torch.set_num_threads(1)  # threads do not survive a fork
+    torch.set_num_threads(1)
     for worker in workers:
         worker.start()
     ready.wait()
@@ -98,24 +111,16 @@ def side_by_side(crews: Sequence[Sequence[DictConfig]], share: float) -> float:
     return share * sum(map(len, crews)) / taken
 
 
-def memory_of(crew: Sequence[DictConfig]) -> int:
-    """The most bytes that a crew takes at a time, in a process of its own, in an epoch."""
-
-    def work() -> None:
-        memory.hold()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        together = Together([training(cfg) for cfg in crew])
-        memory.trim()
-        together.epoch(1)
-        there.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
-
-    here, there = multiprocessing.Pipe(duplex=False)
-    torch.set_num_threads(1)
-    worker = multiprocessing.get_context("fork").Process(target=work)
-    worker.start()
-    taken: int = here.recv()
-    worker.join()
-    return taken
+def memory_of(crew: Sequence[DictConfig]) -> float:
+    """The most bytes that a crew takes at a time in an epoch: a GPU's, or those of its process."""
+    memory.hold()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    together = Together([training(cfg) for cfg in crew])
+    memory.trim()
+    together.epoch(1)
+    if build.device(crew[0]).type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
 def accounted(cfg: DictConfig, own_batch: bool) -> int:
@@ -181,8 +186,9 @@ def weigh(layers: str) -> None:
     """Print how much memory a model takes."""
     build.keep(config(layers))
     for kind, configs in kinds(layers, 80).items():
-        taken = (memory_of(configs) - memory_of(configs[:16])) / 64
-        must = accounted(configs[0], own_batch=kind == "a seed each")
+        many, few = (in_a_process(partial(memory_of, crew)) for crew in (configs, configs[:16]))
+        taken = (many - few) / 64
+        must = in_a_process(partial(accounted, configs[0], kind == "a seed each"))
         print(f"{kind:12} {taken / 2**20:6.2f}, {taken / must:.2f} of what it must", flush=True)
 
 
@@ -192,8 +198,11 @@ def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None
     for _ in range(rounds):
         ours = {kind: fused(configs, share) for kind, configs in kinds.items()}
         cfg = kinds["one seed"][0]
-        others = {"one by one": one_by_one(cfg, share), "workers": side_by_side([[cfg]] * record.cores(), share)}
-        others["usual way"] = the_usual_way(cfg)
+        others = {
+            "one by one": in_a_process(partial(one_by_one, cfg, share)),
+            "workers": side_by_side([[cfg]] * record.cores(), share),
+        }
+        others["usual way"] = in_a_process(partial(the_usual_way, cfg))
         for kind, speed in ours.items():
             found.setdefault(kind, []).append(speed)
             for way, other in others.items():

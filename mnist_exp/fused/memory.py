@@ -69,8 +69,8 @@ def of_a_model(cfg: DictConfig) -> int:
         tensor.grad = torch.zeros_like(tensor)
     optimizer.step()
     state = [value for own in optimizer.state.values() for value in own.values() if isinstance(value, Tensor)]
-    # Gradients of what was kept take as much again, a batch is there twice while it is made, and so is the order.
-    stream = 2 * images.nbytes + 16 * len(data.train.labels)
+    # Gradients of what was kept take as much again.
+    stream = images.nbytes + 4 * len(data.train.labels)
     return OBJECTS + 2 * _bytes(weights) + _bytes(state) + 2 * _bytes(kept, but=weights) + stream
 
 
