@@ -1,6 +1,5 @@
 """Runs that are trained as one come out as if each were alone."""
 
-import copy
 import os
 import signal
 import sys
@@ -279,23 +278,6 @@ def test_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert memory.free(torch.device("cuda")) == 30000 * 2**20
     monkeypatch.setenv("PATH", "")
     assert memory.free(torch.device("cuda")) == memory.UNKNOWN
-
-
-def test_gradients_are_written_into_the_same_memory_at_each_step() -> None:
-    models = [nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)) for _ in range(3)]
-    for streams in ([0, 0, 0], [0, 1, 2], [0, 1, 0]):
-        stack = Stack([copy.deepcopy(model) for model in models], streams)
-        places = [it.data_ptr() for it in stack.gradients if len(it)]
-        for _ in range(2):
-            images = torch.randn(max(streams) + 1, 5, 1, 2, 3)
-            gradients = torch.autograd.grad(stack(images).square().sum(), stack.weights)
-            assert [it.data_ptr() for it in gradients if it.dim() == 3] == places
-            alone = [
-                torch.autograd.grad(model(images[stream]).square().sum(), model.parameters())
-                for model, stream in zip(models, streams, strict=True)
-            ]
-            for ours, theirs in zip(gradients, zip(*alone, strict=True), strict=True):
-                torch.testing.assert_close(ours, torch.stack(theirs))
 
 
 def test_a_batch_takes_the_place_of_the_one_before(

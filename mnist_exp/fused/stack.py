@@ -36,8 +36,6 @@ class Stack:
         self.layered = is_layered(models[0])
         self.skeleton = nn.Module() if self.layered else copy.deepcopy(models[0]).to("meta")
         self.weights = [_join(each) for each in zip(*(model.parameters() for model in models), strict=True)]
-        # Where the gradients of linear layers' weights are written, (K, out, in) each.
-        self.gradients = [torch.empty_like(it) if self.layered and it.dim() == 3 else it[:0] for it in self.weights]
         self.buffers = [_join(each) for each in zip(*(model.buffers() for model in models), strict=True)]
 
     def __len__(self) -> int:
@@ -48,10 +46,9 @@ class Stack:
         return logits.contiguous()  # what comes next looks for the largest logit of each row
 
     def _layer_by_layer(self, images: Tensor) -> Tensor:
-        weights, gradients, x, of_streams = iter(self.weights), iter(self.gradients), images, True
+        weights, x, of_streams = iter(self.weights), images, True
         for layers in zip(*self.models, strict=True):
             kind, own = type(layers[0]), [next(weights) for _ in layers[0].parameters()]
-            into = [next(gradients) for _ in own]
             if kind is MaxNormLinear:
                 kind = nn.Linear
                 shorten(own[0], layers[0].max_norm)
@@ -59,8 +56,8 @@ class Stack:
                 x = x.flatten(2)
             elif kind is nn.Dropout and not (self.training and any(layer.p for layer in layers)):
                 continue
-            elif kind is nn.Linear:
-                x, of_streams = _linear(x, self.streams if of_streams else range(len(self)), into[0], *own), False
+            elif of_streams and kind is nn.Linear:
+                x, of_streams = _first_linear(x, self.streams, *own), False
             elif of_streams and kind is nn.Conv2d and len(x) == 1:
                 x, of_streams = _first_conv2d(layers, x[0], *own), False
             else:
@@ -98,7 +95,7 @@ def is_layered(model: nn.Module) -> bool:
     """Whether the model is a sequence of layers that are known here, each used once, and with their usual settings."""
     return (
         type(model) is nn.Sequential
-        and all(type(layer) in (nn.Flatten, nn.Linear, MaxNormLinear, *LAYERS) for layer in model)
+        and all(type(layer) in (nn.Flatten, MaxNormLinear, *LAYERS) for layer in model)
         and all((layer.start_dim, layer.end_dim) == (1, -1) for layer in model if type(layer) is nn.Flatten)
         and all((layer.padding_mode, layer.groups) == ("zeros", 1) for layer in model if type(layer) is nn.Conv2d)
         and len(set(map(id, model))) == len(model)
@@ -114,45 +111,27 @@ def _join(tensors: Sequence[Tensor]) -> Tensor:
     return joined.requires_grad_(tensors[0].requires_grad)
 
 
-def _linear(x: Tensor, streams: Sequence[int], gradient: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Inputs (S, N, in) by weights (K, out, in), each with the inputs of its stream, to (K, N, out)."""
-    models, units, inputs = weight.shape
-    bias = weight.new_zeros(models, units) if bias is None else bias
+def _first_linear(x: Tensor, streams: list[int], weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Images of streams (S, N, in), by weights (K, out, in), to (K, N, out)."""
+    models, units, _ = weight.shape
     if len(x) == 1:  # one product with the weights of all
-        weight, gradient = (each.view(1, -1, inputs) for each in (weight, gradient))
-        one: Tensor = LinearInto.apply(x, weight, bias.view(1, -1), gradient, [(slice(1), slice(1))])
-        return one.transpose(1, 2).view(models, units, -1).transpose(1, 2)
-    # Models in a row that have streams in a row: a view of the inputs is enough.
+        y = _linear((), x, weight.view(1, models * units, -1), None if bias is None else bias.view(1, -1))
+        return y.transpose(1, 2).view(models, units, -1).transpose(1, 2)
+    if streams == list(range(models)):
+        return _linear((), x, weight, bias)
+    # Models in a row that have streams in a row: a view of the images is enough.
     starts = [0, *(place for place, (one, two) in enumerate(pairwise(streams), 1) if two != one + 1), models]
-    parts = [(slice(streams[a], streams[a] + b - a), slice(a, b)) for a, b in pairwise(starts)]
-    y: Tensor = LinearInto.apply(x, weight, bias, gradient, parts)
-    return y
+    return torch.cat([
+        _linear((), x[streams[a] : streams[a] + b - a], weight[a:b], None if bias is None else bias[a:b])
+        for a, b in pairwise(starts)
+    ])  # fmt: skip
 
 
-class LinearInto(torch.autograd.Function):
-    """Inputs (S, N, in), weights (K, out, in) and biases (K, out) to (K, N, out), by parts: slices of S and of K.
-
-    The weights' gradients are written into the same memory at each step: anew each time, they left holes in the heap.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, into: Tensor, parts: Sequence[tuple[slice, slice]]
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.into, ctx.parts = into, parts
-        y = x.new_empty(*weight.shape[:2], x.shape[1])
-        for which, own in parts:
-            torch.baddbmm(bias[own].unsqueeze(2), weight[own], x[which].transpose(1, 2), out=y[own])
-        return y.transpose(1, 2)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, weight = ctx.saved_tensors
-        for which, own in ctx.parts:
-            torch.bmm(gradient[own].transpose(1, 2), x[which], out=ctx.into[own])
-        of_x = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
-        return of_x, ctx.into, gradient.sum(dim=1), None, None
+def _linear(_: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(K, N, in) to (K, N, out). So written, the gradients are contiguous, as fused optimizers want them."""
+    x = x.transpose(1, 2)
+    y = torch.bmm(weight, x) if bias is None else torch.baddbmm(bias.unsqueeze(2), weight, x)
+    return y.transpose(1, 2)
 
 
 def _first_conv2d(layers: Sequence[nn.Conv2d], x: Tensor, *weights: Tensor) -> Tensor:
@@ -192,6 +171,7 @@ def _dropout(layers: Sequence[nn.Dropout], x: Tensor) -> Tensor:
 
 # What K layers of one kind do to (K, N, ...), with their weights (K, ...).
 LAYERS: dict[type[nn.Module], Callable[..., Tensor]] = {
+    nn.Linear: _linear,
     nn.Conv2d: _conv2d,
     nn.MaxPool2d: _each_image,
     nn.AvgPool2d: _each_image,
