@@ -201,8 +201,8 @@ def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None
         others = {
             "one by one": in_a_process(partial(one_by_one, cfg, share)),
             "workers": side_by_side([[cfg]] * record.cores(), share),
+            "usual way": in_a_process(partial(the_usual_way, cfg)),
         }
-        others["usual way"] = in_a_process(partial(the_usual_way, cfg))
         for kind, speed in ours.items():
             found.setdefault(kind, []).append(speed)
             for way, other in others.items():
