@@ -1,5 +1,6 @@
 """What the tests share: a train.py to call in this process, and images made on the spot."""
 
+import os
 import runpy
 import signal
 import sys
@@ -14,7 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 import mnist_exp.config  # noqa: F401  # it registers the schema that every config is composed with
-from mnist_exp import stops
+from mnist_exp import build, stops
+from mnist_exp.data.batches import Normalize
+from mnist_exp.data.sources import Images
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -25,6 +28,12 @@ TINY = [
     "epochs=2",
     "plots=false",
 ]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep all but the tests of a GPU on the CPU: sweeps fork, and a process that has used CUDA can't."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def as_in_a_terminal() -> None:
@@ -91,3 +100,17 @@ def images() -> torch.Tensor:
 def labels() -> torch.Tensor:
     """Their labels, 0 to 9 in turn."""
     return torch.arange(103) % 10
+
+
+@pytest.fixture
+def source(images: torch.Tensor, labels: torch.Tensor) -> Images:
+    """The same as a data set, for training and for the test."""
+    return Images("made", tuple("0123456789"), images, labels, images, labels, "")
+
+
+@pytest.fixture
+def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models and images in float64."""
+    to_floats, model = Normalize.__call__, build.model
+    monkeypatch.setattr(Normalize, "__call__", lambda *it: to_floats(*it).double())
+    monkeypatch.setattr(build, "model", lambda *it, **sizes: model(*it, **sizes).double())

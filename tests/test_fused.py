@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ from conftest import ROOT, TINY, Outcome
 from omegaconf import DictConfig, OmegaConf
 from runs import learned, summary
 from torch import Tensor, nn
+from trainings import require_equal, training
 
-from mnist_exp import build, loop
-from mnist_exp.data.batches import Normalize
+from mnist_exp import build
 from mnist_exp.data.sources import Images
 from mnist_exp.fused import memory
 from mnist_exp.fused.stack import Stack, is_layered, structure
@@ -35,27 +35,6 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mnist_exp.record.cores", lambda: 2)
 
 
-@pytest.fixture
-def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models and images in float64."""
-    to_floats, model = Normalize.__call__, build.model
-    monkeypatch.setattr(Normalize, "__call__", lambda *it: to_floats(*it).double())
-    monkeypatch.setattr(build, "model", lambda *it, **sizes: model(*it, **sizes).double())
-
-
-@pytest.fixture
-def source(images: Tensor, labels: Tensor) -> Images:
-    return Images("made", tuple("0123456789"), images, labels, images, labels, "")
-
-
-def training(cfg: DictConfig, source: Images) -> loop.Training:
-    data = build.split(cfg, source, build.device(cfg))
-    model = build.model(cfg, data, num_classes=10)
-    optimizer = build.optimizer(cfg, model)
-    schedule = build.schedule(cfg, optimizer, steps_per_epoch=len(data.train))
-    return loop.Training(model, build.loss(cfg), optimizer, schedule, data.train, data.val)
-
-
 def options(group: str) -> list[str]:
     return sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
 
@@ -65,31 +44,6 @@ def group(composed: Composed, *words: str) -> list[DictConfig]:
     words = tuple(word for word in (*SMALL, *words) if "hidden_layers" not in word or "model=mlp" in words)
     rate = composed(*words).optimizer.lr
     return [composed(*words, seed, f"optimizer.lr={rate * times}") for seed, times in OTHER_SEEDS_AND_RATES]
-
-
-def numbers(parts: loop.Training) -> list[Any]:
-    """All that a training has come to."""
-    optimizer = parts.optimizer.state_dict()
-    states = [value for state in optimizer["state"].values() for value in state.values() if value is not None]
-    rates = [part["lr"] for part in optimizer["param_groups"]]
-    return [*parts.model.state_dict().values(), *states, *rates, *parts.schedule.get_last_lr()]
-
-
-def require_equal(configs: Sequence[DictConfig], source: Images) -> None:
-    fused, alone = ([training(cfg, source) for cfg in configs] for _ in range(2))
-    together = Together(fused)
-    for epoch in (1, 2):
-        rows = together.epoch(epoch)
-        for row, parts in zip(rows, alone, strict=True):
-            assert not isinstance(row, FloatingPointError)
-            expected = loop.train_and_validate(parts, epoch)
-            assert row[:-1] == pytest.approx(expected[:-1], rel=1e-9)
-    for one, other in zip(fused, alone, strict=True):
-        for ours, theirs in zip(numbers(one), numbers(other), strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)
-        assert one.schedule.state_dict() == other.schedule.state_dict()
-        assert torch.equal(one.train.order.get_state(), other.train.order.get_state())
-        assert torch.equal(one.train.chance.get_state(), other.train.chance.get_state())
 
 
 CHOICES = {name: options(name) for name in ("model", "activation", "loss", "optimizer", "schedule")}
@@ -283,7 +237,7 @@ def test_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_batch_takes_the_place_of_the_one_before(
     composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mnist_exp.fused.together.CHUNK", 1)  # a batch at a time
+    monkeypatch.setattr("mnist_exp.data.batches.CHUNK", 1)  # a batch at a time
     streams = [training(composed(*SMALL, f"seed={seed}"), source).train for seed in (0, 1)]
     places = [images.data_ptr() for images, _ in batches(streams) if images.shape[1] == 30]
     assert len(places) > 1

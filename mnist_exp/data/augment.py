@@ -6,6 +6,8 @@ and returns uint8 images. All randomness comes in through `u`: equal numbers mak
 Results equal torchvision.transforms.functional's rotate, affine, pad and crop on each image alone.
 """
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -128,8 +130,8 @@ class RandomElastic(Transform):
         self.draws = 2 * points**2
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        noise = _between(-1, 1, u).view(-1, 2, self.points, self.points)
-        tall, wide = (self.smoothing(side) for side in images.shape[-2:])
+        noise = send(_between(-1, 1, u), images.device).view(-1, 2, self.points, self.points)
+        tall, wide = (send(self.smoothing(side), images.device) for side in images.shape[-2:])
         return displace(images, self.alpha * (tall @ noise @ wide.T), self.interpolation)
 
     def center(self, images: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int, pad
     """Out of each padded image the height x width pixels from its own (top, left) on, (N,) int64 each."""
     padded = F.pad(images[:, 0], [padding] * 4)
     windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # (N, H', W') -> (N, tops, lefts, height, width), a view
-    index = torch.stack([torch.arange(len(images)), top, left]).to(images.device)
+    index = send(torch.stack([torch.arange(len(images)), top, left]), images.device)
     return windows[index[0], index[1], index[2]].unsqueeze(1)
 
 
@@ -183,28 +185,39 @@ def _between(low: float, high: float, u: Tensor) -> Tensor:
 def displace(images: Tensor, field: Tensor, interpolation: str) -> Tensor:
     """Each image with its pixels read from where its own field (N, 2, H, W), x and y in pixels, points to."""
     height, width = images.shape[-2:]
-    half = torch.tensor([width / 2, height / 2]).view(2, 1, 1)  # grid_sample wants [-1, 1]
-    return _read(images, (_pixels(height, width)[:2].view(2, height, width) + field) / half, interpolation)
+    places = _pixels(height, width, field.device)[:2].view(2, height, width) + field
+    return _read(images, places / _half(height, width, field.device).view(2, 1, 1), interpolation)
 
 
 def _sample(images: Tensor, matrix: Tensor, interpolation: str) -> Tensor:
     """Read each image at the places (N, 2, 3) that its matrix gives, in pixels from the centre; dark outside."""
     height, width = images.shape[-2:]
-    half = torch.tensor([[width / 2], [height / 2]])
-    # (N, 2, 3) @ (3, H*W) -> (N, 2, H*W)
-    places = (matrix / half).to(images.device) @ _pixels(height, width).to(images.device)
+    matrix = send(matrix / _half(height, width, matrix.device), images.device)
+    places = matrix @ _pixels(height, width, images.device)  # (N, 2, 3) @ (3, H*W) -> (N, 2, H*W)
     return _read(images, places.view(-1, 2, height, width), interpolation)
 
 
-def _pixels(height: int, width: int) -> Tensor:
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; the CPU does not wait until a GPU has it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+@cache
+def _half(height: int, width: int, device: torch.device) -> Tensor:
+    """Half of the sides, (2, 1): grid_sample wants [-1, 1]."""
+    return torch.tensor([[width / 2], [height / 2]], device=device)
+
+
+@cache
+def _pixels(height: int, width: int, device: torch.device) -> Tensor:
     """The pixels' x and y from the centre, and ones: (3, H*W)."""
     x = torch.linspace(-(width - 1) / 2, (width - 1) / 2, width)
     y = torch.linspace(-(height - 1) / 2, (height - 1) / 2, height)
-    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)])
+    return torch.stack([x.repeat(height), y.repeat_interleave(width), torch.ones(height * width)]).to(device)
 
 
 def _read(images: Tensor, places: Tensor, interpolation: str) -> Tensor:
     """Read each image at the places (N, 2, H, W), x and y in [-1, 1]; dark outside."""
-    grid = places.to(images.device).permute(0, 2, 3, 1)  # a view: grid_sample reads x and y apart the faster
+    grid = places.permute(0, 2, 3, 1)  # a view: grid_sample reads x and y apart the faster
     sampled = F.grid_sample(images.float(), grid, mode=interpolation, align_corners=False)
     return sampled.round_().to(torch.uint8)

@@ -9,6 +9,7 @@ Images come as (S, N, C, H, W), S streams of them, and each model learns from on
 import copy
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -61,13 +62,15 @@ class Stack:
             elif of_streams and kind is nn.Conv2d and len(x) == 1:
                 x, of_streams = _first_conv2d(layers, x[0], *own), False
             else:
-                x, of_streams = self._a_copy_each(x) if of_streams else x, False
+                x, of_streams = self.own(x) if of_streams else x, False
                 x = LAYERS[kind](layers, x, *own)
-        return self._a_copy_each(x) if of_streams else x
+        return self.own(x) if of_streams else x
 
-    def _a_copy_each(self, x: Tensor) -> Tensor:
+    def own(self, x: Tensor) -> Tensor:
         """What streams bring, (S, ...), for the models that learn from them, (K, ...)."""
-        return x.expand(len(self), *x.shape[1:]) if len(x) == 1 else x[self.streams]
+        if len(x) == 1:
+            return x.expand(len(self), *x.shape[1:])
+        return x.index_select(0, _on(x.device, torch.int64, *self.streams))
 
     def _by_vmap(self, images: Tensor) -> Tensor:
         self.skeleton.train(self.training)
@@ -77,7 +80,7 @@ class Stack:
         def compute(parameters: dict[str, Tensor], buffers: dict[str, Tensor], images: Tensor) -> Any:
             return functional_call(self.skeleton, (parameters, buffers), (images,))
 
-        images, where = (images[0], None) if len(images) == 1 else (images[self.streams], 0)
+        images, where = (images[0], None) if len(images) == 1 else (self.own(images), 0)
         logits: Tensor = vmap(compute, in_dims=(0, 0, where), randomness="different")(parameters, buffers, images)
         return logits
 
@@ -165,8 +168,14 @@ def _prelu(_: Any, x: Tensor, weight: Tensor) -> Tensor:
 
 def _dropout(layers: Sequence[nn.Dropout], x: Tensor) -> Tensor:
     """Each model has its own share, and its own masks."""
-    share = torch.tensor([layer.p for layer in layers], dtype=x.dtype, device=x.device).view(-1, *[1] * (x.dim() - 1))
+    share = _on(x.device, x.dtype, *(layer.p for layer in layers)).view(-1, *[1] * (x.dim() - 1))
     return x * (torch.rand_like(x) >= share) / (1 - share)
+
+
+@cache
+def _on(device: torch.device, dtype: torch.dtype, *numbers: float) -> Tensor:
+    """The numbers as a tensor: made once, for a CUDA graph can't have new ones."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 # What K layers of one kind do to (K, N, ...), with their weights (K, ...).

@@ -14,9 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from tqdm import tqdm
 
-from mnist_exp.data.batches import CHUNK, Batches, TrainingBatches
+from mnist_exp.data.augment import send
+from mnist_exp.data.batches import Batches, TrainingBatches, at_once
+from mnist_exp.fused.recorded import Recorded
 from mnist_exp.fused.stack import Stack, structure
 from mnist_exp.loop import ADVICE, Loss, Row, Training
 from mnist_exp.losses import CrossEntropy
@@ -91,22 +94,36 @@ class Trainer:
         self.arms = [Arm(self.trainings[part], part, self.learned) for part in _runs(self.trainings, _spelled)]
         self.captain = copy.copy(self.trainings[0].optimizer)  # steps for all of them, arm by arm
         self.losses = [(self.trainings[part.start].loss, part) for part in _runs(self.trainings, _loss)]
+        self.hits = torch.zeros(len(self.stack), dtype=torch.int64, device=self.learned[0].device)
+        self.rates: list[float] | None = None
+        self.lrs = torch.zeros(len(self.arms), device=self.hits.device)
+        self.recorded = self.hits.is_cuda and all(arm.is_recordable() for arm in self.arms)
+        self.learn: Callable[[Tensor, Tensor], Tensor] = Recorded(self._learn) if self.recorded else self._learn
 
     def begin(self, steps: int) -> None:
         """Get ready for an epoch of so many steps."""
         self.stack.training = True
         # In tables: what each step leaves behind by itself would lie between the large tensors, and keep holes open.
         self.values = self.learned[0].new_zeros(steps, len(self.stack))
-        self.hits = torch.zeros(len(self.stack), dtype=torch.int64, device=self.values.device)
+        self.hits.zero_()
         self.sizes = list[int]()
         self.captain.param_groups, self.captain.state = [], defaultdict(dict)
-        for arm in self.arms:
-            arm.lend(self.captain)
+        for arm, lr in zip(self.arms, self.lrs, strict=True):
+            arm.lend(self.captain, lr if self.recorded else None)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One step of each model, on its stream's batch: images (S, N, C, H, W), labels (S, N)."""
-        labels = labels if len(labels) == 1 else labels[self.streams]
-        logits = self.stack(images)
+        if self.recorded and self.rates != (rates := [arm.group["lr"] for arm in self.arms]):
+            self.lrs.copy_(send(torch.tensor(rates), self.lrs.device))
+            self.rates = rates
+        self.values[len(self.sizes)] = self.learn(images, labels)
+        for arm in self.arms:
+            arm.leader.schedule.step()
+        self.sizes.append(labels.shape[1])
+
+    def _learn(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The step itself; each model's loss before it, (K,)."""
+        labels, logits = self.stack.own(labels), self.stack(images)
         losses = self.loss(logits, labels)
         gradients = torch.autograd.grad(losses.sum(), self.learned)
         # Contiguous, or a fused kernel would take one for another.
@@ -118,12 +135,10 @@ class Trainer:
                 weights.grad = gradient
         self.captain.step()
         for arm in self.arms:
-            arm.leader.schedule.step()
             for weights in arm.weights:
                 weights.grad = None  # or there would be two of each in the next step
-        self.values[len(self.sizes)] = losses.detach()
         self.hits += (logits.max(dim=2).indices == labels).sum(dim=1)
-        self.sizes.append(labels.shape[1])
+        return losses.detach()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Each model's own loss, (K,)."""
@@ -177,10 +192,20 @@ class Arm:
         self.own = [[ours for ours in params if ours.requires_grad] for params in self.params]
         self.state = self._joined()
 
-    def lend(self, captain: Optimizer) -> None:
-        """Have the captain step for all members, with the leader's settings."""
+    def is_recordable(self) -> bool:
+        """Whether a CUDA graph can do the optimizer's step: it is one kernel, and of its settings only lr changes."""
+        schedule = self.leader.schedule
+        return (
+            bool(self.group.get("fused"))
+            and type(schedule).__module__ == "torch.optim.lr_scheduler"
+            and not isinstance(schedule, SequentialLR | ChainedScheduler)
+            and not getattr(schedule, "cycle_momentum", False)
+        )
+
+    def lend(self, captain: Optimizer, lr: Tensor | None) -> None:
+        """Have the captain step for all members, with the leader's settings, or with these and `lr`, on the device."""
         self.group["params"] = self.weights
-        captain.param_groups.append(self.group)
+        captain.param_groups.append(self.group if lr is None else self.group | {"lr": lr, "capturable": True})
         captain.state.update(self.state)
         self.leader.optimizer._opt_called = True  # type: ignore[attr-defined]  # or its schedule would warn
 
@@ -218,13 +243,13 @@ class Arm:
 def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor]]:
     """The next batch of each stream, together: images (S, N, C, H, W) and labels (S, N).
 
-    Streams in a row with the same augmentation are made ready in one go, as many as CHUNK has room for. What is handed
+    Streams in a row with the same augmentation are made ready in one go, as many as there is room for. What is handed
     out is overwritten by what comes next.
     """
-    size = streams[0].batch_size
+    size, most = streams[0].batch_size, at_once(streams[0].images.device)
     parts = _runs(streams, _augmentation)
-    ahead = max(1, CHUNK // (size * min(part.stop - part.start for part in parts)))  # batches of a stream at a time
-    room = max(1, CHUNK // (size * ahead))
+    ahead = max(1, most // (size * min(part.stop - part.start for part in parts)))  # batches of a stream at a time
+    room = max(1, most // (size * ahead))
     parts = [slice(at, min(at + room, part.stop)) for part in parts for at in range(part.start, part.stop, room)]
     data = streams[0].images
     orders = torch.empty(len(streams), len(data), dtype=torch.int32, device=data.device)  # half of what int64 takes
