@@ -25,6 +25,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from mnist_exp import build, loop
+from mnist_exp.apart import apart
 from mnist_exp.fused import memory, plan
 from mnist_exp.fused.together import Together
 
@@ -68,19 +69,6 @@ def one_by_one(cfg: DictConfig, share: float) -> float:
     return share / seconds(lambda: loop.train_and_validate(parts, 2))
 
 
-def in_a_process(work: Callable[[], float]) -> float:
-    """What it returns, in a process of its own: one that has used CUDA can't have others."""
-    context = multiprocessing.get_context("fork")
-    here, there = context.Pipe(duplex=False)
-    torch.set_num_threads(1)  # threads do not survive a fork
-    worker = context.Process(target=lambda: there.send(work()))
-    worker.start()
-    there.close()
-    result: float = here.recv()
-    worker.join()
-    return result
-
-
 def side_by_side(crews: Sequence[Sequence[DictConfig]], share: float) -> float:
     """Models a second, those of each crew as one in a process of its own.
 
@@ -101,7 +89,6 @@ def side_by_side(crews: Sequence[Sequence[DictConfig]], share: float) -> float:
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(len(crews) + 1)
     workers = [context.Process(target=work, args=(crew,)) for crew in crews]
-    torch.set_num_threads(1)
     for worker in workers:
         worker.start()
     ready.wait()
@@ -166,6 +153,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
     with initialize_config_dir(CONF, version_base="1.3"):
         for layers in options.layers:
             if options.memory:
@@ -189,22 +177,22 @@ def weigh(layers: str) -> None:
     """Print how much memory a model takes."""
     build.keep(config(layers))
     for kind, configs in kinds(layers, 80).items():
-        many, few = (in_a_process(partial(memory_of, crew)) for crew in (configs, configs[:16]))
+        many, few = (apart(partial(memory_of, crew)) for crew in (configs, configs[:16]))
         taken = (many - few) / 64
-        must = in_a_process(partial(accounted, configs[0], kind == "a seed each"))
+        must = apart(partial(accounted, configs[0], kind == "a seed each"))
         print(f"{kind:12} {taken / 2**20:6.2f}, {taken / must:.2f} of what it must", flush=True)
 
 
 def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None:
     """Print the speed of so many models fused, and how many times those of the other ways that is."""
-    found, share = dict[str, list[float]](), 1 if torch.cuda.device_count() else min(1, 16 / count)
+    found, share = dict[str, list[float]](), 1 if apart(torch.cuda.device_count) else min(1, 16 / count)
     for _ in range(rounds):
         ours = {kind: fused(configs, share) for kind, configs in kinds.items()}
         cfg = kinds["one seed"][0]
         others = {
-            "one by one": in_a_process(partial(one_by_one, cfg, share)),
+            "one by one": apart(partial(one_by_one, cfg, share)),
             "workers": side_by_side([[cfg]] * WORKERS, share),
-            "usual way": in_a_process(partial(the_usual_way, cfg)),
+            "usual way": apart(partial(the_usual_way, cfg)),
         }
         for kind, speed in ours.items():
             found.setdefault(kind, []).append(speed)

@@ -109,7 +109,11 @@ def loss(cfg: DictConfig) -> Any:
 def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
     """The optimizer of all the model's parameters."""
     with _blaming("optimizer"):
-        optimizer: Optimizer = _part(cfg.optimizer, without=("lr_range",))(model.parameters())
+        build_optimizer = _part(cfg.optimizer, without=("lr_range",))
+        optimizer: Optimizer = build_optimizer(model.parameters())
+        stand_in = torch.zeros(1, device=next(model.parameters()).device, requires_grad=True)
+        stand_in.grad = torch.zeros_like(stand_in)
+        build_optimizer([stand_in]).step()  # only then torch may tell that the device has no fused kernel for it
         return optimizer
 
 
@@ -134,12 +138,11 @@ def course(cfg: DictConfig, epochs: int, first: int) -> tuple[dict[str, Any], li
 
 
 def rehearse(cfg: DictConfig) -> None:
-    """Build every part of a run and let it go, so that what can't be built is told now. Raises ConfigError.
+    """Build every part of a run, on the CPU, and let it go, so that what can't be built is told now.
 
-    On the CPU, and in one thread: this process is going to fork, which neither CUDA nor OpenMP's threads survive.
+    Raises ConfigError. A process that is going to fork has it done apart, for it asks for GPUs.
     """
     device(cfg)
-    torch.set_num_threads(1)
     data = split(cfg, keep(cfg), torch.device("cpu"))
     loss(cfg)
     schedule(cfg, optimizer(cfg, model(cfg, data, len(data.classes))), len(data.train))

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-BASE = {"errors", "files", "stops"}  # anybody's
+BASE = {"apart", "errors", "files", "stops"}  # anybody's
 ARROWS = {
+    "apart": set(),
     "errors": {"stops"},
     "files": set(),
     "stops": set(),

@@ -632,3 +632,25 @@ def test_jobs_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         cfg = OmegaConf.create({"threads": asked, "device": "auto"})
         jobs._share_the_machine(cfg, 4, at_once)  # the fifth to begin
         assert (cfg.threads, cfg.device) == (threads, device)
+
+
+GPU_IS_LEFT = """
+import os, runpy, sys, torch
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(torch.cuda._is_in_bad_fork())
+"""
+
+
+@pytest.mark.parametrize("launcher", ["basic", "fused"])
+def test_a_sweep_leaves_gpus_to_its_jobs(launcher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has asked CUDA for anything has no children that can use it."""
+    words = ["-m", *SEEDS, "device=cpu", f"hydra/launcher={launcher}"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # conftest.py has set it
+    command = [sys.executable, "-c", GPU_IS_LEFT, str(ROOT / "train.py"), *words]
+    subprocess.run(command, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)

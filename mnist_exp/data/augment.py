@@ -1,7 +1,8 @@
 """Random augmentation of a whole batch at once, each image by its own random numbers.
 
-A transform is called with images (N, 1, H, W) uint8, on any device, and `u` (N, draws), uniform in [0, 1), on the CPU,
-and returns uint8 images. All randomness comes in through `u`: equal numbers make equal pictures in every batching.
+A transform is called with images (N, 1, H, W) uint8, on any device, and `u` (N, draws), uniform in [0, 1), there too or
+on the CPU, and returns uint8 images. All randomness comes in through `u`: equal numbers make equal pictures in every
+batching.
 `center` is what evaluation sees: the same size of image, nothing random.
 Results equal torchvision.transforms.functional's rotate, affine, pad and crop on each image alone.
 """
@@ -174,7 +175,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int, pad
     """Out of each padded image the height x width pixels from its own (top, left) on, (N,) int64 each."""
     padded = F.pad(images[:, 0], [padding] * 4)
     windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # (N, H', W') -> (N, tops, lefts, height, width), a view
-    index = send(torch.stack([torch.arange(len(images)), top, left]), images.device)
+    index = send(torch.stack([torch.arange(len(images), device=top.device), top, left]), images.device)
     return windows[index[0], index[1], index[2]].unsqueeze(1)
 
 
@@ -199,7 +200,9 @@ def _sample(images: Tensor, matrix: Tensor, interpolation: str) -> Tensor:
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device; the CPU does not wait until a GPU has it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 @cache

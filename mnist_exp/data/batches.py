@@ -100,6 +100,8 @@ class TrainingBatches(Batches):
 
     def ready(self, rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """The images of these rows (n,), augmented by these numbers (n, draws) and normalised, and their labels."""
+        # A GPU computes the angles' sines sooner than a CPU; only not Apple's, which has no float64.
+        numbers = send(numbers, self.images.device) if self.images.is_cuda else numbers
         images = self.augment(self.images.index_select(0, rows), numbers)
         return self.normalize(images), self.labels.index_select(0, rows)
 

@@ -49,8 +49,7 @@ def of_a_model(cfg: DictConfig) -> int:
     """Bytes that a crew takes more with one more model: its weights and gradients, what its optimizer remembers and
     what a backward pass needs of a batch, and its own stream of images.
 
-    Found with a step of one model on the CPU, but for its backward pass: that would begin threads, which a process
-    that is going to fork can't have.
+    Found with a step of one model on the CPU.
     """
     data = build.split(cfg, build.keep(cfg), torch.device("cpu"))
     model, loss = build.model(cfg, data, len(data.classes)), build.loss(cfg)

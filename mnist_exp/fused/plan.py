@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import config, record
+from mnist_exp.apart import apart
 from mnist_exp.errors import ConfigError
 
 # Optimizers of torch.optim whose step on a weight depends on that weight alone: they may take many models' for one.
@@ -69,17 +71,22 @@ def crews(cfg: DictConfig, places: Sequence[int], most: int | None) -> list[list
     On a CPU there is a crew for each core, which gets more out of it than all cores on one crew. A crew has `most`
     models; None: as many as there is memory for.
     """
-    from mnist_exp import build
-    from mnist_exp.fused import memory
-
-    device = build.device(cfg)
-    at_once = record.cores() if device.type == "cpu" else 1
-    most = most or memory.most_models(cfg, device, at_once)
+    at_once, most = apart(partial(_room, cfg, most))
     count = max(min(at_once, len(places)), -(-len(places) // most))
     count += -count % at_once  # whole rounds
     ends = [number * len(places) // count for number in range(count + 1)]
     found = [places[start:end] for start, end in pairwise(ends) if start < end]
     return [found[first : first + at_once] for first in range(0, len(found), at_once)]
+
+
+def _room(cfg: DictConfig, most: int | None) -> tuple[int, int]:
+    """How many crews work at once, and how many models each can have."""
+    from mnist_exp import build
+    from mnist_exp.fused import memory
+
+    device = build.device(cfg)
+    at_once = record.cores() if device.type == "cpu" else 1
+    return at_once, most or memory.most_models(cfg, device, at_once)
 
 
 def describe(found: Sequence[Group]) -> str:

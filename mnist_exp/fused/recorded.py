@@ -1,13 +1,17 @@
 """CUDA graphs: a GPU is told a whole step's work in one call, where the calls one by one take longer than the work."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 WARM = 2  # calls before the recording, in which libraries set up what they keep
+STREAMS = 32
 
 
 class Recorded:
@@ -38,8 +42,8 @@ class Recorded:
 
     def _record(self) -> None:
         """Record the work, which does none of it."""
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
-        torch.cuda.synchronize()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(self.places[0].device)
+        torch.cuda.synchronize(stream.device)
         try:
             with torch.cuda.stream(stream):
                 graph.capture_begin()
@@ -50,4 +54,21 @@ class Recorded:
             self.graph = graph
         except RuntimeError as error:  # the work looks at numbers on the way, say
             log.debug("not recorded as a CUDA graph: %s", error)
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(stream.device)
+
+
+def side_by_side(items: Sequence[T], device: torch.device) -> Iterator[T]:
+    """The items, each to be worked on by the GPU beside the others, for one by itself leaves most of it idle."""
+    here, streams = torch.cuda.current_stream(device), _streams(device)[: len(items)]
+    for number, item in enumerate(items):
+        stream = streams[number % len(streams)]
+        stream.wait_stream(here)
+        with torch.cuda.stream(stream):
+            yield item
+    for stream in streams:
+        here.wait_stream(stream)
+
+
+@cache
+def _streams(device: torch.device) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(STREAMS)]

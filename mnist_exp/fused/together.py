@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mnist_exp.data.augment import send
 from mnist_exp.data.batches import Batches, TrainingBatches, at_once
-from mnist_exp.fused.recorded import Recorded
+from mnist_exp.fused.recorded import Recorded, side_by_side
 from mnist_exp.fused.stack import Stack, structure
 from mnist_exp.loop import ADVICE, Loss, Row, Training
 from mnist_exp.losses import CrossEntropy
@@ -107,9 +107,9 @@ class Trainer:
         self.values = self.learned[0].new_zeros(steps, len(self.stack))
         self.hits.zero_()
         self.sizes = list[int]()
-        self.captain.param_groups, self.captain.state = [], defaultdict(dict)
-        for arm, lr in zip(self.arms, self.lrs, strict=True):
-            arm.lend(self.captain, lr if self.recorded else None)
+        self.captain.state = defaultdict(dict)
+        for arm in self.arms:
+            arm.lend(self.captain)
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One step of each model, on its stream's batch: images (S, N, C, H, W), labels (S, N)."""
@@ -133,12 +133,24 @@ class Trainer:
         for arm, own in zip(self.arms, parts, strict=True):
             for weights, gradient in zip(arm.weights, own, strict=True):
                 weights.grad = gradient
-        self.captain.step()
+        self._update()
         for arm in self.arms:
             for weights in arm.weights:
                 weights.grad = None  # or there would be two of each in the next step
         self.hits += (logits.max(dim=2).indices == labels).sum(dim=1)
         return losses.detach()
+
+    def _update(self) -> None:
+        """The optimizers' step."""
+        groups = [arm.group for arm in self.arms]
+        if not self.recorded:
+            self.captain.param_groups = groups
+            self.captain.step()
+            return
+        given = {"capturable": torch.cuda.is_current_stream_capturing()}
+        for group, lr in side_by_side(list(zip(groups, self.lrs, strict=True)), self.lrs.device):
+            self.captain.param_groups = [group | given | {"lr": lr}]
+            self.captain.step()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Each model's own loss, (K,)."""
@@ -202,10 +214,9 @@ class Arm:
             and not getattr(schedule, "cycle_momentum", False)
         )
 
-    def lend(self, captain: Optimizer, lr: Tensor | None) -> None:
-        """Have the captain step for all members, with the leader's settings, or with these and `lr`, on the device."""
+    def lend(self, captain: Optimizer) -> None:
+        """Have the captain step for all members, with the leader's settings."""
         self.group["params"] = self.weights
-        captain.param_groups.append(self.group if lr is None else self.group | {"lr": lr, "capturable": True})
         captain.state.update(self.state)
         self.leader.optimizer._opt_called = True  # type: ignore[attr-defined]  # or its schedule would warn
 

@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from mnist_exp import errors, files, record, stops
+from mnist_exp.apart import CAN_FORK, apart
 from mnist_exp.errors import ConfigError
 from mnist_exp.record import cores
 from mnist_exp.sweep.ledger import Job, Ledger
@@ -35,7 +36,6 @@ STOP = ".stop"  # a file in the sweep's folder: no further job is to begin; the 
 RUNNING = ".running"  # a file that every job holds a shared lock on
 LONGEST = 2000  # letters of an error: a pipe takes 64 KB before anybody reads
 INTERRUPTED = {128 + number for number in stops.SIGNALS}  # the exit codes of a run that was asked to stop
-CAN_FORK = sys.platform == "linux"  # macOS has fork, but not its frameworks after one
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 BAR = "{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
 Main = Callable[[DictConfig], Any]
@@ -225,7 +225,7 @@ def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
     if cfg.device in ("auto", "cuda"):
         import torch
 
-        gpus = torch.cuda.device_count()
+        gpus = apart(torch.cuda.device_count)
         cfg.device = f"cuda:{place % gpus}" if gpus > 1 else cfg.device
 
 
