@@ -346,6 +346,7 @@ def test_what_goes_wrong_around_a_job_is_told(run: Run, tmp_path: Path, monkeypa
     def no_memory() -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
+    monkeypatch.setattr(sweep_run, "apart", lambda work: work())
     monkeypatch.setattr(os, "fork", no_memory)
     outcome = run("-m", *QUICK, "seed=0,1")
     assert outcome.code == 1

@@ -54,6 +54,8 @@ class Recorded:
             self.graph = graph
         except RuntimeError as error:  # the work looks at numbers on the way, say
             log.debug("not recorded as a CUDA graph: %s", error)
+            random = torch.cuda.default_generators[stream.device.index]
+            random.graphsafe_set_state(random.clone_state())  # or it would take all that follows for a recording
         torch.cuda.synchronize(stream.device)
 
 

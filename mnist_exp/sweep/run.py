@@ -199,32 +199,19 @@ def _check(todo: Sequence[plan.Point], folder: Path, options: Options) -> None:
     if sessions and not options.allow_changed:
         plan.refuse_other_versions(sessions[-1]["versions"], record.versions())
 
-    arms = list({point.job.arm: point for point in todo}.values())  # seeds make no difference
-    _load_data(arms)
-    apart(partial(_rehearse, arms))
-    if not options.allow_changed:
-        _refuse_other_data(todo, known.values())
-
-
-def _load_data(arms: Sequence[plan.Point]) -> None:
-    """Load what the arms learn from into this process, whose jobs will share it. Raises ConfigError."""
     import torch  # not before: nobody should wait for that to hear of a mistyped key
 
     from mnist_exp import build
 
     torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
-    for point in arms:
+    arms = {point.job.arm: point for point in todo}  # seeds make no difference
+    for point in tqdm(arms.values(), desc="building", unit="arm", leave=False, disable=None):
+        cfg = point.word.config()
         with plan.naming(point.job.overrides):
-            build.keep(point.word.config())
-
-
-def _rehearse(arms: Sequence[plan.Point]) -> None:
-    """Build every part of every arm. Raises ConfigError."""
-    from mnist_exp import build
-
-    for point in tqdm(arms, desc="building", unit="arm", leave=False, disable=None):
-        with plan.naming(point.job.overrides):
-            build.rehearse(point.word.config())
+            build.keep(cfg)  # in this process, whose jobs will share the data
+            apart(partial(build.rehearse, cfg))
+    if not options.allow_changed:
+        _refuse_other_data(todo, known.values())
 
 
 @contextmanager

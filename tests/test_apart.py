@@ -1,0 +1,40 @@
+"""Work in a process of its own."""
+
+import os
+import signal
+
+import pytest
+
+from mnist_exp.apart import apart
+from mnist_exp.errors import ConfigError
+
+found = list[int]()
+
+
+def test_what_is_done_apart_comes_back_and_leaves_no_trace() -> None:
+    def work() -> tuple[int, int]:
+        found.append(1)
+        return os.getpid(), len(found)
+
+    pid, count = apart(work)
+    assert pid != os.getpid()
+    assert (count, found) == (1, [])
+
+
+def test_what_it_raises_is_raised_here() -> None:
+    def work() -> None:
+        raise ConfigError("lr=-1: must be more than 0")
+
+    with pytest.raises(ConfigError, match="lr=-1: must be more than 0") as caught:
+        apart(work)
+    assert "in work" in caught.value.__notes__[0]
+
+
+def test_what_can_not_be_told_is_told_as_an_error() -> None:
+    with pytest.raises(Exception, match=r"pickle|local object"):
+        apart(lambda: lambda: 0)
+
+
+def test_a_process_that_is_killed_is_told() -> None:
+    with pytest.raises(MemoryError, match="a process was killed, exit code -9"):
+        apart(lambda: os.kill(os.getpid(), signal.SIGKILL))
