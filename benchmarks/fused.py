@@ -1,7 +1,8 @@
 """How many models a second train for an epoch: fused, one by one, by two workers, and the usual way.
 
 python benchmarks/fused.py [--models 2 4 8 ...] [--layers 32,32 128,64 256,512] [--rounds 3]
-python benchmarks/fused.py --memory             how much memory a crew takes for each of its models
+python benchmarks/fused.py --memory             how much memory a crew takes for each of its models: by torch's own
+                                                count, and by the size of its process, with what malloc leaves unused
 
 All on the real MNIST with the default augmentation, in turn, on a GPU where there is one: fused against our own single
 runs in one process (on a CPU with the next batches made on a second core, as ever), against two workers, each with a
@@ -12,10 +13,12 @@ writing files is not counted. On a CPU more than 16 models train, in all the way
 
 import argparse
 import multiprocessing
+import os
 import resource
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 
@@ -23,6 +26,7 @@ import torch
 from epoch import as_installed, loaders
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from torch.profiler import ProfilerActivity, profile
 
 from mnist_exp import build, loop
 from mnist_exp.apart import apart
@@ -100,14 +104,29 @@ def side_by_side(crews: Sequence[Sequence[DictConfig]], share: float) -> float:
 
 
 def memory_of(crew: Sequence[DictConfig]) -> float:
-    """The most bytes that a crew takes at a time in an epoch: a GPU's, or those of its process."""
+    """The most bytes that torch holds for a crew at a time, in a short epoch."""
+    if build.device(crew[0]).type == "cuda":
+        short_epoch(crew)
+        return torch.cuda.max_memory_allocated()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        short_epoch(crew)
+    events = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
+    most: float = max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+    return most
+
+
+def short_epoch(crew: Sequence[DictConfig]) -> None:
+    """Build the runs, and train them as one."""
+    Together([part(training(cfg), WARM, WARM) for cfg in crew]).epoch(1)
+
+
+def size_of(crew: Sequence[DictConfig]) -> float:
+    """The most bytes by which a crew's process grows in an epoch."""
     memory.hold()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     together = Together([training(cfg) for cfg in crew])
     memory.trim()
     together.epoch(1)
-    if build.device(crew[0]).type == "cuda":
-        return torch.cuda.max_memory_allocated()
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
@@ -154,6 +173,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # torch's profiler is talkative
     with initialize_config_dir(CONF, version_base="1.3"):
         for layers in options.layers:
             if options.memory:
@@ -177,10 +197,11 @@ def weigh(layers: str) -> None:
     """Print how much memory a model takes."""
     build.keep(config(layers))
     for kind, configs in kinds(layers, 80).items():
-        many, few = (apart(partial(memory_of, crew)) for crew in (configs, configs[:16]))
-        taken = (many - few) / 64
         must = apart(partial(accounted, configs[0], kind == "a seed each"))
-        print(f"{kind:12} {taken / 2**20:6.2f}, {taken / must:.2f} of what it must", flush=True)
+        for what, measure in ("torch", memory_of), ("the process", size_of):
+            many, few = (apart(partial(measure, crew)) for crew in (configs, configs[:16]))
+            taken = (many - few) / 64
+            print(f"{kind:12} {what:12} {taken / 2**20:6.2f}, {taken / must:.2f} of what it must", flush=True)
 
 
 def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None:

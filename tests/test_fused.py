@@ -207,7 +207,7 @@ def test_the_memory_that_a_model_takes(composed: Composed, source: Images, monke
 
 def test_a_crew_has_as_many_models_as_there_is_memory_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "of_a_model", lambda _: 1_000_000)
-    monkeypatch.setattr(memory, "free", lambda _: 17_000_000)  # two in each of two crews, in a quarter of it
+    monkeypatch.setattr(memory, "free", lambda _: 9_000_000)  # two in each of two crews, in half of it
     outcome = run(*FUSED, "seed=range(0,7)")
     assert outcome.code == 0, outcome.err
     assert "7 models in 2 rounds, of crews of up to 2" in outcome.out

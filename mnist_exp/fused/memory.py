@@ -14,7 +14,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from mnist_exp import build
 
-SHARE = 0.25  # of the memory that is free: with the holes in malloc's heap, crews took up to 2.3 times the estimate
+SHARE = 0.5  # of the memory that is free: with the holes in malloc's heap, crews took up to 1.2 times the estimate
 OBJECTS = 200_000  # bytes of a run's config, modules, generators and tables
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 UNKNOWN = 2**60  # as good as no limit
