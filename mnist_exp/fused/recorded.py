@@ -22,7 +22,7 @@ class Recorded:
     """
 
     def __init__(self, work: Callable[..., Tensor]) -> None:
-        self.work, self.warm = work, 0
+        self.work, self.calls = work, 0
         self.places, self.result = list[Tensor](), torch.empty(0)
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -32,9 +32,9 @@ class Recorded:
             return self.work(*given)
         for place, tensor in zip(self.places, given, strict=True):
             place.copy_(tensor)
-        if self.warm == WARM:
+        if self.calls == WARM:
             self._record()
-        self.warm += 1
+        self.calls += 1
         if self.graph is None:
             return self.work(*self.places)
         self.graph.replay()

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vmap
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from tqdm import tqdm
 
@@ -208,7 +208,8 @@ class Arm:
         """Whether a CUDA graph can do the optimizer's step: it is one kernel, and of its settings only lr changes."""
         schedule = self.leader.schedule
         return (
-            bool(self.group.get("fused"))
+            isinstance(self.leader.optimizer, Adam | AdamW | SGD)
+            and bool(self.group["fused"])
             and type(schedule).__module__ == "torch.optim.lr_scheduler"
             and not isinstance(schedule, SequentialLR | ChainedScheduler)
             and not getattr(schedule, "cycle_momentum", False)
