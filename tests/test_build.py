@@ -1,8 +1,9 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import build
 from mnist_exp.errors import ConfigError
@@ -103,3 +104,14 @@ def test_weights_follow_the_seed_alone(composed, images, labels) -> None:
     plain = weights()
     assert torch.equal(plain, weights("augmentation=none", "data.seed=5", "optimizer=sgd", "data.batch_size=10"))
     assert not torch.equal(plain, weights("seed=1"))
+
+
+def test_an_optimizer_that_can_not_take_a_step_is_told(
+    composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*_: object) -> None:
+        raise RuntimeError("`fused=True` requires all the params to be on supported devices")
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    with pytest.raises(ConfigError, match=r"^optimizer: `fused=True` requires"):
+        build.optimizer(composed("optimizer=sgd"), torch.nn.Linear(1, 1))
