@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -199,19 +200,31 @@ def _check(todo: Sequence[plan.Point], folder: Path, options: Options) -> None:
     if sessions and not options.allow_changed:
         plan.refuse_other_versions(sessions[-1]["versions"], record.versions())
 
-    import torch  # not before: nobody should wait for that to hear of a mistyped key
+    arms = {point.job.arm: point for point in todo}  # seeds make no difference
+    for _, alike in groupby(arms.values(), key=lambda point: str(point.word.config().data)):
+        _rehearse(list(alike))
+    if not options.allow_changed:
+        _refuse_other_data(todo, known.values())
+
+
+def _rehearse(arms: Sequence[plan.Point]) -> None:
+    """Build every part of arms that have the same data. Raises ConfigError."""
+    # Not before: nobody should wait for these to hear of a mistyped key.
+    import torch
+    import torch._dynamo  # here, for an optimizer would import it in each process: a second
 
     from mnist_exp import build
 
     torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
-    arms = {point.job.arm: point for point in todo}  # seeds make no difference
-    for point in tqdm(arms.values(), desc="building", unit="arm", leave=False, disable=None):
-        cfg = point.word.config()
-        with plan.naming(point.job.overrides):
-            build.keep(cfg)  # in this process, whose jobs will share the data
-            apart(partial(build.rehearse, cfg))
-    if not options.allow_changed:
-        _refuse_other_data(todo, known.values())
+    with plan.naming(arms[0].job.overrides):
+        build.keep(arms[0].word.config())  # in this process, whose jobs will share the data
+
+    def build_all() -> None:
+        for point in tqdm(arms, desc="building", unit="arm", leave=False, disable=None):
+            with plan.naming(point.job.overrides):
+                build.rehearse(point.word.config())
+
+    apart(build_all)
 
 
 @contextmanager
