@@ -31,9 +31,12 @@ TINY = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep all but the tests of a GPU on the CPU: sweeps fork, and a process that has used CUDA can't."""
+    """Keep all but the tests of a GPU on the CPU, for sweeps fork, and a process that has used CUDA can't; hear Ctrl-C,
+    which the background of a script has ignored.
+    """
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def as_in_a_terminal() -> None:
