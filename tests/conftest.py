@@ -39,11 +39,6 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def as_in_a_terminal() -> None:
-    """What a test's process does first that is going to get a SIGINT: the background of a script has it ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Outcome(NamedTuple):
     code: int
     out: str

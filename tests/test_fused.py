@@ -20,7 +20,7 @@ from mnist_exp import build
 from mnist_exp.data.sources import Images
 from mnist_exp.fused import memory
 from mnist_exp.fused.stack import Stack, is_layered, structure
-from mnist_exp.fused.together import Together, batches
+from mnist_exp.fused.together import Together, Trainer, batches
 from mnist_exp.sweep.ledger import Ledger
 
 Composed = Callable[..., DictConfig]
@@ -249,3 +249,24 @@ def test_each_model_has_its_own_share_of_dropout() -> None:
     ones = Stack(models, [0, 0, 0])(torch.ones(1, 200, 1, 10, 10))
     assert (ones == 0).double().mean(dim=(1, 2)).tolist() == pytest.approx([0, 0.25, 0.75], abs=0.02)
     assert ones.mean(dim=(1, 2)).tolist() == pytest.approx([1, 1, 1], abs=0.05)
+
+
+@pytest.mark.usefixtures("in_double")
+@pytest.mark.parametrize("words", [["optimizer=adam"], ["optimizer=adamw"], ["optimizer=sgd", "schedule=step"]])
+def test_what_a_gpu_records_is_the_same_step(
+    words: list[str], composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Done here without a recording: rates in a tensor, each arm's optimizer by itself."""
+    build_trainer = Trainer.__init__
+
+    def for_a_recording(self: Trainer, *parts: Any) -> None:
+        build_trainer(self, *parts)
+        self.recorded = all(arm.is_recordable() for arm in self.arms)
+        assert self.recorded
+
+    monkeypatch.setattr(Trainer, "__init__", for_a_recording)
+    monkeypatch.setattr("mnist_exp.fused.together.side_by_side", lambda items, device: iter(items))
+    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
+    rates = (2**-10, 2**-12)  # as exact in the tensor's float32
+    configs = [composed(*SMALL, *words, f"optimizer.lr={lr}", f"seed={seed}") for lr in rates for seed in (0, 1)]
+    require_equal(configs, source)

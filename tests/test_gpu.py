@@ -1,12 +1,10 @@
 """On a GPU: pytest -m gpu."""
 
-import json
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -147,6 +145,6 @@ def test_a_fused_sweep(tmp_path: Path) -> None:
         subprocess.run(command, cwd=tmp_path, check=True)
     for number in range(6):
         ours = tmp_path / "one" / str(number)
-        facts: dict[str, Any] = json.loads((ours / "summary.json").read_text())
+        facts = summary(ours)
         assert (facts["status"], facts["device"]) == ("completed", "cuda:0")
         assert learned(ours) == learned(tmp_path / "two" / str(number))

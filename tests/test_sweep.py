@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY, Outcome, as_in_a_terminal
+from conftest import ROOT, TINY, Outcome
 from omegaconf import OmegaConf
 from runs import learned as bits
 from runs import summary
@@ -443,7 +443,7 @@ def test_a_signal_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, 
     words = [*QUICK, "epochs=300", "seed=range(0,6)"]
     sweep = subprocess.Popen(
         command(*words, *launcher, "hydra.sweep.dir=it"), cwd=tmp_path, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=as_in_a_terminal,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     folder = tmp_path / "it"
     at_once = 2 if launcher else 1  # all that run are well under way
@@ -478,7 +478,7 @@ def test_joblib_takes_over_the_workers_that_were_begun() -> None:
 def test_a_signal_while_the_workers_begin(number: int, tmp_path: Path) -> None:
     sweep = subprocess.Popen(
         command(*SEEDS, *JOBLIB), cwd=tmp_path, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=as_in_a_terminal,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     children = Path(f"/proc/{sweep.pid}/task/{sweep.pid}/children")
     wait_for(lambda: len(children.read_text().split()) > 2)  # joblib's tracker and two workers

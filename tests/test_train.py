@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, Outcome, as_in_a_terminal
+from conftest import ROOT, TINY, Outcome
 from runs import learned as bits
 from runs import metrics, summary
 
@@ -263,9 +263,7 @@ def test_a_traceback_is_to_be_had(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_was_learned(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *TINY, "epochs=1000000", "hydra.run.dir=here"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
-    ) as process:
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
         while not (tmp_path / "here" / "checkpoints" / "best.pt").exists():
             assert time.monotonic() < deadline

@@ -13,7 +13,7 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, Outcome, as_in_a_terminal
+from conftest import ROOT, TINY, Outcome
 from made_up import sweep
 from runs import learned
 
@@ -143,7 +143,7 @@ def test_trials_that_were_stopped_go_on_and_then_the_sweep(run: Run, tmp_path: P
     words = [*WORDS[:-1], "epochs=40"]
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "train.py"), "-m", *words, "hydra.sweep.dir=it"], cwd=tmp_path, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=as_in_a_terminal,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (tmp_path / "it/tuning/2/metrics.csv").exists():

@@ -205,7 +205,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-@cache
+@cache  # a new one would have the CPU wait for a GPU, each time
 def _half(height: int, width: int, device: torch.device) -> Tensor:
     """Half of the sides, (2, 1): grid_sample wants [-1, 1]."""
     return torch.tensor([[width / 2], [height / 2]], device=device)

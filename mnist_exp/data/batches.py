@@ -86,7 +86,7 @@ class TrainingBatches(Batches):
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The same, several whole batches at a time."""
-        size = max(1, at_once(self.images.device) // self.batch_size) * self.batch_size
+        size = max(1, in_one_go(self.images.device) // self.batch_size) * self.batch_size
         for rows in self.shuffled().split(size):
             yield self.ready(rows, self.numbers(len(rows)))
 
@@ -106,7 +106,7 @@ class TrainingBatches(Batches):
         return self.normalize(images), self.labels.index_select(0, rows)
 
 
-def at_once(device: torch.device) -> int:
+def in_one_go(device: torch.device) -> int:
     """How many images are made ready in one go."""
     return CHUNK if device.type == "cpu" else CHUNK_OF_A_GPU
 

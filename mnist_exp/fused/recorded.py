@@ -11,7 +11,7 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 WARM = 2  # calls before the recording, in which libraries set up what they keep
-STREAMS = 32
+STREAMS = 32  # of work at a time: one model's optimizer fills a few of a GPU's hundred and more processors
 
 
 class Recorded:

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from tqdm import tqdm
 
 from mnist_exp.data.augment import send
-from mnist_exp.data.batches import Batches, TrainingBatches, at_once
+from mnist_exp.data.batches import Batches, TrainingBatches, in_one_go
 from mnist_exp.fused.recorded import Recorded, side_by_side
 from mnist_exp.fused.stack import Stack, structure
 from mnist_exp.loop import ADVICE, Loss, Row, Training
@@ -95,8 +95,7 @@ class Trainer:
         self.captain = copy.copy(self.trainings[0].optimizer)  # steps for all of them, arm by arm
         self.losses = [(self.trainings[part.start].loss, part) for part in _runs(self.trainings, _loss)]
         self.hits = torch.zeros(len(self.stack), dtype=torch.int64, device=self.learned[0].device)
-        self.rates: list[float] | None = None
-        self.lrs = torch.zeros(len(self.arms), device=self.hits.device)
+        self.rates, self.lrs = list[float](), torch.zeros(len(self.arms), device=self.hits.device)
         self.recorded = self.hits.is_cuda and all(arm.is_recordable() for arm in self.arms)
         self.learn: Callable[[Tensor, Tensor], Tensor] = Recorded(self._learn) if self.recorded else self._learn
 
@@ -113,13 +112,19 @@ class Trainer:
 
     def step(self, images: Tensor, labels: Tensor) -> None:
         """One step of each model, on its stream's batch: images (S, N, C, H, W), labels (S, N)."""
-        if self.recorded and self.rates != (rates := [arm.group["lr"] for arm in self.arms]):
-            self.lrs.copy_(send(torch.tensor(rates), self.lrs.device))
-            self.rates = rates
+        if self.recorded:
+            self._send_rates()
         self.values[len(self.sizes)] = self.learn(images, labels)
         for arm in self.arms:
             arm.leader.schedule.step()
         self.sizes.append(labels.shape[1])
+
+    def _send_rates(self) -> None:
+        """Put the learning rates where the recorded step finds them."""
+        rates = [arm.group["lr"] for arm in self.arms]
+        if rates != self.rates:
+            self.lrs.copy_(send(torch.tensor(rates), self.lrs.device))
+            self.rates = rates
 
     def _learn(self, images: Tensor, labels: Tensor) -> Tensor:
         """The step itself; each model's loss before it, (K,)."""
@@ -258,7 +263,7 @@ def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor
     Streams in a row with the same augmentation are made ready in one go, as many as there is room for. What is handed
     out is overwritten by what comes next.
     """
-    size, most = streams[0].batch_size, at_once(streams[0].images.device)
+    size, most = streams[0].batch_size, in_one_go(streams[0].images.device)
     parts = _runs(streams, _augmentation)
     ahead = max(1, most // (size * min(part.stop - part.start for part in parts)))  # batches of a stream at a time
     room = max(1, most // (size * ahead))

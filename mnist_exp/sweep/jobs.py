@@ -85,7 +85,7 @@ class Task:
         if (self.folder / STOP).exists() or self.is_orphaned():
             return {}
         with suppress(Exception):  # the jobs themselves meet the same fault, and tell it
-            _make_ready(cfg)
+            make_ready(cfg)
         hydras = {int(Path(hydra.runtime.output_dir).name): hydra for work in works for hydra in work.jobs}
         ended = dict[int, dict[str, Any]]()
         with files.locked(self.folder / RUNNING, shared=True):
@@ -202,8 +202,8 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
-def _make_ready(cfg: DictConfig) -> None:
-    """What takes long and is the same for every job, done once a process: forked jobs have it at hand."""
+def make_ready(cfg: DictConfig) -> None:
+    """Do what takes long and is the same for every job, once a process: what is forked has it at hand."""
     import torch
     import torch._dynamo  # an optimizer's first step would import it: a second
 

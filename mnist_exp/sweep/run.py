@@ -209,15 +209,10 @@ def _check(todo: Sequence[plan.Point], folder: Path, options: Options) -> None:
 
 def _rehearse(arms: Sequence[plan.Point]) -> None:
     """Build every part of arms that have the same data. Raises ConfigError."""
-    # Not before: nobody should wait for these to hear of a mistyped key.
-    import torch
-    import torch._dynamo  # here, for an optimizer would import it in each process: a second
+    from mnist_exp import build  # imports torch, and nobody should wait for that to hear of a mistyped key
 
-    from mnist_exp import build
-
-    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
     with plan.naming(arms[0].job.overrides):
-        build.keep(arms[0].word.config())  # in this process, whose jobs will share the data
+        jobs.make_ready(arms[0].word.config())
 
     def build_all() -> None:
         for point in tqdm(arms, desc="building", unit="arm", leave=False, disable=None):
