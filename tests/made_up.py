@@ -1,6 +1,6 @@
 """Sweep folders that no training made: for the report's tests, and to look at one.
 
-python tests/made_up.py FOLDER [small | large | failed | one_seed]
+python tests/made_up.py FOLDER [small | large | failed | lost | one_seed | two_seeds]
 """
 
 import hashlib
@@ -9,10 +9,11 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from mnist_exp import files
-from mnist_exp.record import COLUMNS, METRICS, SUMMARY
+from mnist_exp.record import ADDED, COLUMNS, METRICS, SUMMARY
 from mnist_exp.sweep.ledger import PROGRAM, VERSION, Ledger
 
 BASE = {"data": "mnist", "model": "mlp", "activation": "relu", "optimizer": "adam", "optimizer.lr": 0.001, "epochs": 5}
@@ -29,7 +30,10 @@ def sweep(
     spread: float = 0.0008,
     versions: Mapping[str, str] = VERSIONS,
 ) -> Path:
-    """Write the folder of a sweep over `grid` and `seeds`; `spoiled` gives the status of jobs that did not complete."""
+    """Write the folder of a sweep over `grid` and `seeds`; `spoiled` gives the status of jobs that did not complete.
+
+    There, failed is by a job's own doing, and killed is failed by somebody else's.
+    """
     folder.mkdir(parents=True)
     ledger, chance = [], random.Random(0)
     choices = [f"{key}={','.join(map(str, values))}" for key, values in grid.items()]
@@ -42,7 +46,8 @@ def sweep(
         more = {"overrides": overrides, "config_id": ids[0], "arm": ids[1], "seed": seed}
         ledger.append({"job": number, "status": "pending", "choices": BASE | told | {"seed": seed}, **more})
     for number, (*values, seed) in enumerate(points):
-        status = (spoiled or {}).get(number, "completed")
+        fate = (spoiled or {}).get(number, "completed")
+        status = "failed" if fate == "killed" else fate
         if status == "pending":
             continue
         ledger.append({"job": number, "status": "running", "pid": 1})
@@ -50,13 +55,13 @@ def sweep(
             continue
         job, ids = folder / str(number), _ids(grid, values, seed)
         job.mkdir()
-        best = sum(GOOD.get(value, 0.98) for value in values) / max(1, len(values)) + chance.gauss(0, spread)
+        best = min(1.0, fmean([GOOD.get(value, 0.98) for value in values] or [0.98]) + chance.gauss(0, spread))
         rows = [_row(epoch, epochs, best, chance) for epoch in range(1, epochs + 1)]
         if status != "completed":
             rows = rows[:2]
         lines = [",".join(COLUMNS), *(",".join(map(str, row)) for row in rows)]
         (job / METRICS).write_text("\n".join(lines) + "\n")
-        summary = dict.fromkeys(SUMMARY) | {"status": status, "config_id": ids[0], "seed": seed}
+        summary = dict.fromkeys((*SUMMARY, *ADDED)) | {"status": status, "config_id": ids[0], "seed": seed}
         summary |= {
             "versions": dict(versions),
             "files": {METRICS: files.sha256(job / METRICS)},
@@ -67,14 +72,16 @@ def sweep(
         }
         end: dict[str, Any] = {"job": number, "status": status}
         if status == "completed":
-            errors = round(10_000 * (1 - best + chance.gauss(0, spread)))
+            errors = max(0, round(10_000 * (1 - best + chance.gauss(0, spread))))
             summary |= {"best_epoch": epochs, "best_val_loss": rows[-1][3], "best_val_accuracy": rows[-1][4]}
             summary |= {"test_loss": 0.08, "test_accuracy": 1 - errors / 10_000, "test_errors": errors}
             end |= {"value": rows[-1][3], "data": "abc"}
-        elif status == "failed":
-            summary["error"] = end["error"] = (
-                "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"
-            )
+        elif fate == "failed":
+            told = {"error": "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"}
+            summary |= told | {"failure": "diverged"}
+            end |= told | {"failure": "diverged"}
+        elif fate == "killed":
+            end["error"] = "killed by SIGKILL: out of memory, or by somebody"
         (job / "summary.json").write_text(files.seal(summary))
         ledger.append(end)
     lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **it}) for n, it in enumerate(ledger)]
@@ -116,6 +123,11 @@ KINDS: dict[str, dict[str, Any]] = {
         "spoiled": {0: "failed", 7: "failed", 12: "interrupted", 13: "running", 14: "pending"}
         | dict.fromkeys((15, 16), "failed"),
     },
+    "lost": {
+        "grid": {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.01, 0.1, 1.0], "activation": ["relu", "tanh"]},
+        "spoiled": {22: "killed", 3: "failed", 14: "failed"} | dict.fromkeys(range(40, 45), "failed"),
+    },
+    "two_seeds": {"grid": {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.001, 0.002, 0.003]}, "seeds": [0, 1]},
     "one_seed": {"grid": {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh"]}, "seeds": [0]},
 }
 

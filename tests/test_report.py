@@ -18,7 +18,8 @@ from made_up import KINDS, VERSIONS, sweep
 
 from mnist_exp import errors, files
 from mnist_exp.sweep import plots, report, words
-from mnist_exp.sweep.results import Arm, Results, Run, read
+from mnist_exp.sweep.ledger import Job
+from mnist_exp.sweep.results import Arm, Results, Run, label, read
 from mnist_exp.sweep.stats import Comparison, Summary
 
 HOSTILE = "</script><img src=x onerror=document.title='pwned'>|`\"'&{{data}}"
@@ -78,10 +79,12 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def arm(label: str, mean: float = 0.98, n: int = 5, errors: int = 200) -> Arm:
     summary = {"test_errors": errors, "test_accuracy": 1 - errors / 10_000, "data": {"name": "MNIST", "sha256": "abc"}}
-    runs = tuple(Run(Path(), Path(), None, summary, {}) for _ in range(n))  # type: ignore[arg-type]
+    summary |= {"test_loss": float(ord(label[0]))}
+    job = Job(0, (), label, label, 0, {}, "completed")
+    runs = tuple(Run(Path(), Path(), job._replace(seed=seed), summary, {}) for seed in range(n))
     low, high = (math.nan, math.nan) if n == 1 else (mean - 0.001, mean + 0.001)
     val = Summary(n, mean, math.nan if n == 1 else 0.0008, low, high, mean, mean)
-    return Arm(label, {"key": label}, runs, val, val._replace(mean=1 - errors / 10_000), float(errors))
+    return Arm(label, {"optimizer": label}, runs, val, val._replace(mean=1 - errors / 10_000), float(errors))
 
 
 def compared(
@@ -131,26 +134,30 @@ def test_a_comparison_says_what_it_rests_on(leader: int, other: int, n: int, pai
 def test_a_leader_that_loses_on_shared_seeds_is_not_said_to_win() -> None:
     it = compared(-0.002)
     assert words.sentence(arm("a"), arm("b"), it) == "`a` is beaten by `b` by 0.20 pp on the seeds that both have."
-    assert "is beaten by 1" in words.headline([arm("a"), arm("b")], [it])
-    assert words.verdict(it) == "ahead, p = 0.002"
+    assert "is beaten by 1" in words.headline(results([arm("a"), arm("b")], [it]))
+    assert words.verdict(arm("a"), arm("b"), it) == "ahead, p = 0.002"
 
 
 def test_the_headline_counts_wins_and_names_what_is_alike() -> None:
     arms = [arm(name) for name in "abcdef"]
-    told = words.headline(arms, [compared(0.0003, p=0.4), *[compared()] * 4])
+
+    def headline(comparisons: list[Comparison]) -> str:
+        return words.headline(results(arms[: len(comparisons) + 1], comparisons))
+
+    told = headline([compared(0.0003, p=0.4), *[compared()] * 4])
     assert told == (
         "`a` leads with 98.00 % on validation (95 % interval 97.90 to 98.10, 5 seeds). "
         "It beats 4 of 5 others and can't be told apart from `b`."
     )
-    assert words.headline(arms, [compared()] * 5).endswith("It beats all 5 others.")
-    assert words.headline(arms[:2], [compared()]).endswith("It beats `b`.")
-    assert words.headline(arms, [compared(p=0.4)] * 5).endswith("It can't be told apart from any of the 5 others.")
-    mixed = words.headline(arms, [compared(), *[compared(p=0.4)] * 3, compared(p=math.nan)])
+    assert headline([compared()] * 5).endswith("It beats all 5 others.")
+    assert headline([compared()]).endswith("It beats `b`.")
+    assert headline([compared(p=0.4)] * 5).endswith("It can't be told apart from any of the 5 others.")
+    mixed = headline([compared(), *[compared(p=0.4)] * 3, compared(p=math.nan)])
     assert mixed.endswith("It beats 1 of 5 others, can't be told apart from 3 and allows no claim about 1.")
 
 
 def test_many_arms_are_counted_after_the_first_ten() -> None:
-    arms = [arm(str(i)) for i in range(30)]
+    arms = [arm(chr(ord("a") + i)) for i in range(30)]
     told = words.answer(results(arms, [compared()] * 29))
     assert len(told) == 1 + words.MOST + 1
     assert told[-1] == "Further down, it beats all 19 others."
@@ -172,7 +179,7 @@ def test_one_seed_makes_no_claim_but_says_what_to_type() -> None:
 
 def test_a_test_set_without_misses_has_no_known_size() -> None:
     assert words.test_images([arm("a", errors=0)]) is None
-    assert not any("test images" in told for told in words.advice([arm("a", n=1, errors=0)]))
+    assert not any("test images" in told for told in words.advice(results([arm("a", n=1, errors=0)], [])))
     assert words.test_images([arm("a", errors=0), arm("b", errors=1)]) == 10_000
 
 
@@ -193,7 +200,214 @@ def test_a_negative_zero_is_a_zero() -> None:
 
 
 def results(arms: list[Arm], comparisons: list[Comparison]) -> Results:
-    return Results((Path(),), [], [], ("key",), arms, comparisons, [])
+    return Results((Path(),), [], [], ("optimizer",), arms, comparisons, [])
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        ({"model.max_norm": "1.5", "optimizer.nesterov": "true"}, "max_norm=1.5 nesterov=true"),
+        ({"optimizer": "sgd", "activation": "relu", "optimizer.lr": "0.01"}, "sgd relu lr=0.01"),
+        ({"experiment": "lenet_99", "data": "mnist", "model": "mlp", "loss": "mse"}, "lenet_99 mnist mlp mse"),
+        ({"augmentation": "none", "init": "normal", "schedule": "step"}, "augmentation=none init=normal schedule=step"),
+        ({"experiment": "null", "model": "10"}, "experiment=null model=10"),
+        ({"data.seed": "1", "seed.of.mine": "2"}, "data.seed=1 mine=2"),
+        ({"a.size": "1", "b.size": "2", "size": "3"}, "a.size=1 b.size=2 size=3"),
+        ({"x.a.size": "1", "y.a.size": "2"}, "x.a.size=1 y.a.size=2"),
+        ({"model.hidden_layers": "[300,100]", "epochs": "5", "deterministic": "false"},
+         "hidden_layers=[300,100] epochs=5 deterministic=false"),
+        ({"model.name": "a b", "model.title": "", "a._target_": "m.Net"}, 'name="a b" title="" a._target_=m.Net'),
+        ({}, "default"),
+    ],
+)  # fmt: skip
+def test_a_name_explains_itself(choices: dict[str, str], told: str) -> None:
+    assert label(choices) == told
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_arms_have_their_names_wherever_they_are_told_of(tmp_path: Path) -> None:
+    told = report.write([made(tmp_path, "small", grid={"model.max_norm": [None, 1.5]})])
+    leader = told.splitlines()[-2].split(" leads ")[0]
+    assert leader in ("max_norm=null", "max_norm=1.5")
+    assert f"**`{leader}` leads" in (tmp_path / "small" / "report.md").read_text()
+    assert f"<code>{leader}</code> leads" in (tmp_path / "small" / "report.html").read_text()
+
+
+# Accuracies near 100 %
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_no_interval_leaves_0_to_100_percent(tmp_path: Path, seeds: int) -> None:
+    folder = made(tmp_path, "small", seeds=range(seeds), spread=0.012)
+    told = report.write([folder])
+    table = report.leaderboard(read([folder]))
+    cells = [row[table.headers.index("95 % interval")] for row in table.rows]
+    ends = [float(end) for cell in cells if " to " in cell for end in cell.split(" to ")]
+    assert all(0 < end < 100 for end in ends)
+    assert cells.count("two seeds say nearly nothing") == (5 if seeds == 2 else 0)
+    assert ("% on validation (two seeds say nearly nothing)" in told) is (seeds == 2)
+
+
+# Settings that change nothing
+
+
+def repeat(folder: Path, job: int, other: int) -> None:
+    """Give a job the figures of another one."""
+    theirs = files.unseal((folder / str(job) / "summary.json").read_text())
+    ours = files.unseal((folder / str(other) / "summary.json").read_text())
+    same = {key: value for key, value in theirs.items() if "val_" in key or "test_" in key}
+    (folder / str(other) / "summary.json").write_text(files.seal(ours | same))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_arms_with_the_same_results_are_said_to_be_so(tmp_path: Path) -> None:
+    folder = made(tmp_path, "small", grid={"model.max_norm": [None, 1.5]}, seeds=range(3))
+    for seed in range(3):
+        repeat(folder, seed, 3 + seed)
+    told = report.write([folder])
+    assert (
+        "`max_norm=null` and `max_norm=1.5` have the same results in every run: this setting changed nothing here."
+        in ((folder / "report.md").read_text())
+    )
+    assert "max_norm=1.5 has the same results in every run: this setting changed nothing here." in told
+    assert " the same results " in told.splitlines()[2]
+    assert "leads" not in told
+    path = folder / "3" / "summary.json"
+    path.write_text(files.seal(files.unseal(path.read_text()) | {"test_loss": 0.081}))
+    assert "the same results" not in report.write([folder])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_key_that_changes_nothing_is_named(tmp_path: Path) -> None:
+    grid = {"optimizer": ["adam", "sgd"], "model.max_norm": [None, 1.5]}
+    folder = made(tmp_path, "small", grid=grid, seeds=[0])
+    told = report.write([folder])
+    assert "changed nothing" not in told
+    repeat(folder, 0, 1)
+    assert "changed nothing here: whatever" not in report.write([folder])
+    repeat(folder, 2, 3)
+    told = report.write([folder])
+    assert "model.max_norm changed nothing here: whatever its value, the same results in every run." in told
+    assert words.answer(read([folder]))[1] == (
+        "`adam max_norm=null` and `adam max_norm=1.5` have the same results in every run: "
+        "this setting changed nothing here."
+    )
+
+
+def test_equal_arms_are_named_further_down_too(tmp_path: Path) -> None:
+    folder = made(tmp_path, "small", grid={"model": ["mlp", "linear"], "activation": ["relu", "tanh"]}, seeds=[0, 1])
+    leader = read([folder]).arms[0].choices["model"]
+    first = 4 if leader == "mlp" else 0
+    for seed in (0, 1):
+        repeat(folder, first + seed, first + 2 + seed)
+    other = {"mlp": "linear", "linear": "mlp"}[leader]
+    same = f"`{other} relu` and `{other} tanh` have the same results in every run: this setting changed nothing here."
+    assert words.answer(read([folder])).count(same) == 1
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_headline_counts_what_is_the_same(tmp_path: Path) -> None:
+    grid = {"optimizer": ["adam", "sgd"], "model.max_norm": [None, 1.5]}
+    folder = made(tmp_path, "small", grid=grid)
+    for seed in range(5):
+        repeat(folder, seed, 5 + seed)
+    assert words.headline(read([folder])).endswith(
+        "It beats 2 of 3 others and has the same results in every run as `adam max_norm=1.5`."
+    )
+
+
+# Runs that fail
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_arm_with_failed_runs_is_flagged_and_does_not_lead(tmp_path: Path) -> None:
+    """adam is better, by its survivors."""
+    folder = made(tmp_path, "small", grid={"optimizer": ["adam", "sgd", "rmsprop"]}, spoiled={0: "failed", 3: "failed"})
+    told = report.write([folder])
+    page, text = ((folder / name).read_text() for name in ("report.html", "report.md"))
+    found = read([folder])
+    assert [arm.label for arm in found.arms] == ["rmsprop", "sgd", "adam"]
+    assert len(found.comparisons) == 1
+    table = report.leaderboard(found)
+    last = dict(zip(table.headers, table.rows[-1], strict=True))
+    assert (last["rank"], last["seeds"], last["against the leader"]) == ("", "3 of 5; 2 diverged", "not compared")
+    assert "3 of 5; 2 diverged" in told
+    assert "rmsprop leads with" in told
+    assert "It beats sgd. Not compared, because runs failed: adam (3 of 5 seeds; 2 diverged)." in told
+    reached = words.percent(found.arms[-1].val.mean)
+    assert f"- Of the 5 runs of `adam`, 2 diverged; the 3 that completed, with {reached}, are not compared." in text
+    assert page.count("3 of 5; 2 diverged") == 1
+    assert page.count('<span class="mark">diverged</span>') == 2
+    assert "has no rank" in page
+    assert "has no rank" in text
+    with open(folder / "results.csv", newline="") as file:
+        assert [row["failure"] for row in csv.DictReader(file)] == ["diverged", "", "", "diverged", *[""] * 11]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_arm_that_always_failed_is_named(tmp_path: Path) -> None:
+    folder = made(
+        tmp_path, "small", grid={"optimizer.lr": [0.1, 1e6]}, seeds=range(3), spoiled=dict.fromkeys((3, 4, 5), "failed")
+    )
+    told = report.write([folder])
+    assert (
+        "can be compared with it. Not compared, because runs failed: lr=1000000.0 (0 of 3 seeds; 3 diverged)." in told
+    )
+    table = report.leaderboard(read([folder]))
+    assert table.rows[1][:3] == ["", "1000000.0", "0 of 3; 3 diverged"]
+    assert table.rows[1][5] == "failed"
+    assert set(table.rows[1][6:]) == {""}
+    assert "Of the 3 runs of `lr=1000000.0`, 3 diverged, and none completed." in (folder / "report.md").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_that_was_killed_is_missing_and_no_arms_fault(tmp_path: Path) -> None:
+    folder = made(tmp_path, "small", grid={"optimizer": ["adam", "sgd"]}, spoiled={0: "killed", 1: "interrupted"})
+    told = report.write([folder])
+    assert "adam leads with" in told
+    assert "3 of 5 seeds). It beats sgd." in told
+    assert "Not compared" not in told
+    assert report.leaderboard(read([folder])).rows[0][:3] == ["1", "adam", "3 of 5"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_where_every_arm_has_failed_runs_none_leads(tmp_path: Path) -> None:
+    folder = made(tmp_path, "small", grid={"optimizer": ["adam", "sgd"]}, spoiled={0: "failed", 9: "failed"})
+    told = report.write([folder])
+    assert (
+        "No arm leads, for each has runs that failed by their own doing. Runs failed: adam (4 of 5 seeds; 1 diverged)"
+        in told
+    )
+    assert [row[0] for row in report.leaderboard(read([folder])).rows] == ["", ""]
+    assert words.title(read([folder])) == "optimizer on MNIST"
+
+
+def test_failures_are_told_by_their_kinds() -> None:
+    jobs = [
+        Job(n, (), "", "", n, {}, "failed", failure=kind)
+        for n, kind in enumerate(["diverged", "out of memory", "error"])
+    ]
+    failed = tuple(Run(Path(), Path(), job, {}, {}) for job in jobs)
+    assert arm("a")._replace(failed=failed, missing=1).seeds == "5 of 9; 1 diverged, 1 ran out of memory, 1 failed"
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_tags_and_an_early_stop_are_shown_where_there_are_any(tmp_path: Path) -> None:
+    folder = made(tmp_path, "one_seed")
+    report.write([folder])
+    assert ">tags<" not in (folder / "report.html").read_text()
+    path = folder / "1" / "summary.json"
+    path.write_text(files.seal(files.unseal(path.read_text()) | {"tags": ["base line", "<b>"], "stopped": "patience"}))
+    report.write([folder])
+    page = (folder / "report.html").read_text()
+    assert ">tags<" in page
+    assert html.escape("'base line' '<b>'") in page
+    assert "stopped early (patience), after epoch 5" in data_of(page)[1]["figures"]
+    with open(folder / "results.csv", newline="") as file:
+        assert [(row["tags"], row["stopped"]) for row in csv.DictReader(file)][:2] == [
+            ("", ""), ("'base line' '<b>'", "patience")
+        ]  # fmt: skip
 
 
 # Files
@@ -309,11 +523,14 @@ def test_a_sweep_of_which_nothing_completed_has_a_report(tmp_path: Path) -> None
     folder = made(tmp_path, "one_seed", spoiled=dict.fromkeys(range(4), "failed"))
     told = report.write([folder])
     assert "0 of 4 completed, 4 failed" in told
-    assert "Nothing has completed" in told
+    assert (
+        "Nothing has completed, so there is nothing to compare. Runs failed: adam relu (0 of 1 seed; 1 diverged)"
+        in told
+    )
     page = (folder / "report.html").read_text()
     Page(page)
-    assert "Leaderboard" not in page
     assert "Pictures" not in page
+    assert page.count('<td class="left">failed</td>') == 4 + 4  # in the leaderboard, and among the failures
 
 
 @pytest.mark.usefixtures("undrawn")

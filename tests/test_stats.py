@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.differentiate import derivative
+from scipy.special import expit, logit
 from scipy.stats import binom, t, ttest_ind, ttest_rel
 
 from mnist_exp.sweep import stats
@@ -34,11 +36,40 @@ def no_plans(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "_needed", lambda *_: None)
 
 
-def test_summary_against_scipy() -> None:
-    got = stats.summary(FIRST)
-    mean, sd = np.mean(FIRST), np.std(FIRST, ddof=1)
-    low, high = t.interval(0.95, 9, mean, sd / math.sqrt(10))
-    assert got == pytest.approx((10, mean, sd, low, high, 3.7, -1.6))
+@pytest.mark.parametrize("values", [[0.98, 0.9806], [0.95, 1.0, 0.98, 0.97], [0.0, 0.3, 0.1]])
+def test_summary_against_scipy(values: list[float]) -> None:
+    """The interval is Student's of the mean's log odds, whose derivative is 1 / (p (1 - p))."""
+    n, mean, sd = len(values), float(np.mean(values)), np.std(values, ddof=1)
+    slope = derivative(logit, mean, initial_step=mean * (1 - mean) / 10).df
+    ends = t.interval(0.95, n - 1, logit(mean), slope * sd / math.sqrt(n))
+    assert stats.summary(values) == pytest.approx((n, mean, sd, *expit(ends), max(values), min(values)))
+
+
+def test_the_interval_of_an_accuracy_against_stata() -> None:
+    """`sysuse auto`, `proportion rep78`: 2 of 69 cars, standard error .0201966, interval .0070794 to .1110924."""
+    ends = stats._interval(69, 2 / 69, 0.0201966 * math.sqrt(69))
+    assert ends == pytest.approx((0.0070794, 0.1110924), abs=3e-7)
+
+
+@pytest.mark.parametrize("values", [[0.9633, 0.9367, 0.91], [1.0, 1.0, 0.9967], [1.0, 0.0, 1.0], [0.999, 0.9991]])
+def test_an_interval_holds_its_mean_and_stays_within_0_and_1(values: list[float]) -> None:
+    got = stats.summary(values)
+    assert 0 <= got.low < got.mean < got.high <= 1
+
+
+def test_two_seeds_that_say_nearly_nothing_have_no_interval() -> None:
+    """The odds of a miss are known to a factor of nine at first, and then of eleven."""
+    assert stats.summary([0.98, 0.9831]).high == pytest.approx(0.9937, abs=1e-4)
+    for far in ([0.98, 0.9834], [0.9633, 0.9367], [1.0, 0.0], [1.0, 0.9998]):
+        assert math.isnan(stats.summary(far).low)
+        assert math.isnan(stats.summary(far).high)
+        assert stats.summary(far).sd > 0
+
+
+@pytest.mark.parametrize("values", [[1.01, 0.9], [-0.1, 0.2], [98.0]])
+def test_accuracies_are_fractions(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="fractions"):
+        stats.summary(values)
 
 
 def test_one_value_has_no_spread_and_equal_values_no_interval() -> None:
@@ -209,17 +240,40 @@ def test_seeds_needed_at_the_extremes(pairs: int) -> None:
 @pytest.mark.parametrize("n", [2, 5, 10])
 @pytest.mark.usefixtures("no_plans")
 def test_coverage(n: int) -> None:
-    """95 % intervals hold the truth in 94 to 96 % of 5,000 simulations: within 3.2 standard errors.
+    """95 % intervals of differences hold the truth in 94 to 96 % of 5,000 simulations: within 3.2 standard errors.
 
     Welch's are known to be wide where both arms are small.
     """
     a, b = np.random.default_rng(n).normal([[[0.5]], [[0.2]]], 1, (2, 5_000, n))
-    arms = [stats.summary(row.tolist()) for row in a]
     pairs = [stats.compare(arm(x), arm(y)) for x, y in zip(a, b, strict=True)]
     welch = [stats.compare(arm(x), arm(y, n)) for x, y in zip(a, b, strict=True)]
-    assert 0.94 < np.mean([got.low < 0.5 < got.high for got in arms]) < 0.96
     assert 0.94 < np.mean([got.low < 0.3 < got.high for got in pairs]) < 0.96
     assert 0.94 < np.mean([got.low < 0.3 < got.high for got in welch]) < {2: 0.985, 5: 0.965, 10: 0.96}[n]
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+@pytest.mark.parametrize(
+    ("truth", "sd", "images"),
+    [
+        *[(0.9, 0.003, 5_000), (0.9, 0.01, 5_000), (0.9, 0.017, 300)],
+        *[(0.98, 0.0008, 5_000), (0.98, 0.003, 5_000), (0.98, 0.01, 300)],
+        *[(0.995, 0.0004, 5_000), (0.995, 0.0015, 5_000), (0.995, 0.004, 300)],
+    ],
+)
+def test_coverage_of_an_accuracy(truth: float, sd: float, images: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interval holds the mean over all seeds in 94 % and more of 10,000 simulated arms, but for those without one.
+
+    Runs spread by a beta distribution, and miss whole images: rounded up or down by chance, which keeps the mean.
+    """
+    monkeypatch.setattr(stats, "MOST_ODDS", math.inf)
+    size = truth * (1 - truth) / sd**2 - 1
+    chance = np.random.default_rng([n, images, int(1e4 * truth)])
+    hits = chance.beta(truth * size, (1 - truth) * size, (10_000, n)) * images
+    runs = np.floor(hits + chance.random(hits.shape)) / images
+    arms = [stats.summary(row) for row in runs.tolist()]
+    intervals = [(got.low, got.high) for got in arms if not math.isnan(got.low)]
+    assert len(intervals) > 7_000
+    assert sum(low <= truth <= high for low, high in intervals) >= 0.94 * len(intervals)
 
 
 @pytest.mark.parametrize(

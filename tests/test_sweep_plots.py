@@ -107,7 +107,80 @@ def test_nothing_is_drawn_where_nothing_completed(make: Make) -> None:
 def test_failed_jobs_have_no_say(make: Make) -> None:
     found = make({"optimizer": ["adam", "sgd"]}, seeds=range(2), spoiled={2: "failed", 3: "interrupted"})
     assert [name for name, _ in plots.figures(found)] == ALWAYS
-    assert "sgd" not in text_of(plots.leaderboard(found))
+    assert "sgd" not in text_of(plots.curves(found))
+    told = text_of(plots.leaderboard(found))
+    assert "adam sgd seeds 2 0 of 2; 1 diverged" in told
+    assert plots.CROSS in told
+
+
+GRID = {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh", "elu"], "dropout": [0, 0.5]}
+FAILED = {
+    0: "failed",
+    **dict.fromkeys((14, 15), "failed"),
+    4: "killed",
+}  # adam relu 0; sgd relu 0.5; one of adam tanh 0
+
+
+def test_arms_with_failed_runs_are_in_no_mean_and_marked(make: Make) -> None:
+    found = make(GRID, seeds=range(2), spoiled=FAILED)
+    assert [(arm.label, arm.seeds) for arm in found.failing] == [
+        ("adam relu dropout=0", "1 of 2; 1 diverged"),
+        ("sgd relu dropout=0.5", "0 of 2; 2 diverged"),
+    ]
+    effects = plots.effects(found)
+    for axes in effects.axes[1:]:
+        ticks = [label.get_text() for label in axes.get_xticklabels()]
+        values = [tick.removesuffix(f" {plots.CROSS}") for tick in ticks]
+        assert [tick for tick in ticks if plots.CROSS in tick] == [
+            f"{value} {plots.CROSS}" for value in values if value in ("adam", "sgd", "relu", "0", "0.5")
+        ]
+        means = [fmean(100 * a.val.mean for a in found.compared if value in a.choices.values()) for value in values]
+        assert axes.lines[-1].get_ydata() == pytest.approx(means)
+    heat_maps = text_of(plots.heat_maps(found))
+    assert heat_maps.count(plots.CROSS) == 1 + 2 + 4  # the note; in optimizer x activation; with dropout
+    assert "no mean includes them" in heat_maps
+    assert "Blank" not in heat_maps
+    lines = plots.parallel_coordinates(found)
+    assert len(lines.axes[1].collections[0].get_paths()) == len(found.compared) == 10
+    assert "Left out: 2 arms of which runs failed." in text_of(lines)
+    assert f"{plots.CROSS}  relu dropout=0 (1 of 2; 1 diverged)" in text_of(
+        plots.curves(make(GRID | {"optimizer": ["adam"]}, seeds=range(2), spoiled={0: "failed"}))
+    )
+
+
+def test_where_every_arm_has_failed_runs_nothing_is_compared(make: Make) -> None:
+    found = make({"optimizer": ["adam", "sgd"]}, seeds=range(2), spoiled={0: "failed", 3: "failed"})
+    assert [name for name, _ in plots.figures(found)] == ALWAYS
+
+
+@pytest.mark.parametrize("kind", ["lost", "two_seeds"])
+def test_a_value_without_whole_arms_has_a_cross_for_a_cell(make: Make, kind: str) -> None:
+    grid = {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh"]}
+    found = make(grid, seeds=[0], spoiled={3: "failed" if kind == "lost" else "running"})
+    told = text_of(plots.heat_maps(found))
+    assert (plots.CROSS in told) is (kind == "lost")
+    assert ("Blank: nothing completed." in told) is (kind != "lost")
+
+
+def test_no_bar_leaves_0_to_100_percent(make: Make) -> None:
+    for seeds in (2, 3):
+        for _, figure in plots.figures(make({"optimizer": ["adam", "nadam"]}, seeds=range(seeds), spread=0.015)):
+            ends = [x for axes in figure.axes for bar in bars(axes) for point in bar for x in point]
+            assert all(end <= 100 for end in ends)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        (1e-4, 1e-2, "0.0001 0.001 0.01"),
+        (0.009, 0.11, "0.01 0.02 0.05 0.1"),
+        (0.0095, 0.032, "0.01 0.015 0.02 0.03"),
+        (0.0101, 0.0119, "0.0102 0.0104 0.0106 0.0108 0.011 0.0112 0.0114 0.0116 0.0118"),
+        (1e-8, 1e8, "1e-08 1e-06 0.0001 0.01 1 100 1e+04 1e+06 1e+08"),
+    ],
+)
+def test_learning_rates_are_labelled_within_a_decade_too(low: float, high: float, told: str) -> None:
+    assert " ".join(plots._rates(low, high)[1]) == told
 
 
 def test_pictures_need_no_pyplot_and_leave_settings_alone(make: Make) -> None:
@@ -239,7 +312,9 @@ def test_effects_are_means_of_the_arms_means(make: Make) -> None:
         assert axes.lines[-1].get_ydata() == pytest.approx(means)
         assert f"{max(means) - min(means):.2f} pp" in text_of(figure)
         assert len(bars(axes)) == len(values)
-        assert [(low + high) / 2 for (_, low), (_, high) in bars(axes)] == pytest.approx(means)
+        expected = [plots._interval([arm for arm in found.arms if arm.choices[key] == value]) for value in values]
+        assert np.array(bars(axes))[:, :, 1] == pytest.approx(np.array(expected))
+        assert all(low < mean < high for mean, (low, high) in zip(means, expected, strict=True))
     assert optimizer.get_ylim() == activation.get_ylim()
 
 
@@ -264,7 +339,7 @@ def test_a_key_of_many_names_is_left_out_and_one_of_many_numbers_has_no_heat_map
 
 def test_heat_maps_hold_the_means_and_stay_blank_where_nothing_ran(make: Make) -> None:
     grid = {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh", "elu"]}
-    found = make(grid, seeds=range(2), spoiled={8: "failed", 9: "failed"})
+    found = make(grid, seeds=range(2), spoiled={8: "killed", 9: "killed"})
     figure = plots.heat_maps(found)
     axes = figure.axes[1]
     means = {tuple(arm.choices.values()): f"{100 * arm.val.mean:.2f}" for arm in found.arms}

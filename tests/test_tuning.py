@@ -18,8 +18,7 @@ from made_up import sweep
 from runs import learned
 
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import plan, plots, report, results, tuning, words
-from mnist_exp.sweep import run as run_room
+from mnist_exp.sweep import plan, plots, report, request, results, tuning, words
 from mnist_exp.sweep.ledger import Ledger
 
 Run = Callable[..., Outcome]
@@ -74,7 +73,7 @@ def test_trials_choose_a_rate_for_each_arm_and_other_seeds_judge(run: Run, tmp_p
     assert asked("it") == [
         (f"optimizer={name}", f"seed={seed}", f"optimizer.lr={best[name]}") for name in rates for seed in (0, 1)
     ]
-    assert f"the trials chose {best['adam']} for adam, {best['sgd']} for sgd" in outcome.out
+    assert f"the trials chose lr={best['adam']} for adam, lr={best['sgd']} for sgd" in outcome.out
     assert {path.name for path in Path("it/tuning").iterdir()} >= {"0", "11", "ledger.jsonl", "report.html"}
     assert Path("it/plots/tuning.png").read_bytes().startswith(b"\x89PNG")
     text = Path("it/report.md").read_text()
@@ -108,6 +107,9 @@ def test_a_rate_at_which_a_trial_fails_is_not_chosen(run: Run) -> None:
     assert asked("it") == [("optimizer=sgd", "optimizer.lr_range=[0.01,1e15]", "seed=0", "optimizer.lr=0.01")]
     text = Path("it/report.md").read_text()
     assert "`default` did best at the lowest rate that was tried, 0.01: a better one may lie beyond" in text
+    assert "2 rates can't be chosen, because trials failed there (4 diverged)." in text
+    assert "| 0.01 |" in text
+    assert "| 4 diverged |" in text
 
 
 def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
@@ -167,20 +169,23 @@ def test_latest_is_the_sweep_and_not_its_trials(tmp_path: Path, monkeypatch: pyt
     sweep(Path("multirun/a/b"), {"optimizer.lr": [0.1]}, [0])
     os.utime("multirun/a/b/ledger.jsonl", (0, 0))
     trials = sweep(Path("multirun/a/c/tuning"), {"optimizer.lr": [0.1]}, [0])
-    assert plan.find("latest") == trials  # of a sweep that somebody has called so
+    assert request.find("latest") == trials  # of a sweep that somebody has called so
     with pytest.raises(ConfigError, match="no sweep of this program"):
-        plan.find("multirun/a/c")
-    Ledger(trials).append({"then": [], "trials": [1, [0]]})
-    assert plan.find("latest") == Path("multirun/a/c")
-    assert plan.find("multirun/a/c") == Path("multirun/a/c")
+        request.find("multirun/a/c")
+    Ledger(trials).append({"then": [], "trials": []})
+    assert request.find("latest") == Path("multirun/a/c")
+    assert request.find("multirun/a/c") == Path("multirun/a/c")
     with pytest.raises(ConfigError):
-        plan.find("multirun/a")
+        request.find("multirun/a")
 
 
 def test_trials_that_were_resumed_by_themselves_still_know_what_comes_after(tmp_path: Path) -> None:
     trials = sweep(tmp_path / "tuning", {"optimizer.lr": [0.1]}, [0])
-    Ledger(trials).append({"then": [["seed=0"]], "trials": [1, [7]]}, {"command": "python train.py -m resume=tuning"})
-    assert run_room._left(tmp_path, retry_failed=False) == ([("seed=0",)], plan.Trials(1, [7]))
+    then = {"then": [["seed=0"], ["seed=1"]], "trials": [[1, [7]], [0, []]]}
+    Ledger(trials).append(then, {"command": "python train.py -m resume=tuning"})
+    point = plan.Point(None, None, plan.NO_TRIALS, tmp_path)  # type: ignore[arg-type]
+    left = request._left(tmp_path, lambda overrides: point._replace(folder=Path(*overrides)), retry_failed=False)
+    assert [(it.folder.name, it.trials) for it in left] == [("seed=0", (1, (7,))), ("seed=1", (0, ()))]
 
 
 def test_the_report_tells_of_trials(tmp_path: Path) -> None:
@@ -197,8 +202,35 @@ def test_the_report_tells_of_trials(tmp_path: Path) -> None:
     )
     means = [fmean(run.summary["best_val_accuracy"] for run in arm.runs) for arm in sgd.arms]
     assert sgd.chosen == sgd.rates[int(np.argmax(means))]
-    assert len(words.trials(found)) == 1 + adam.is_at_an_end + sgd.is_at_an_end
+    told = words.trials(found)
+    assert len(told) == 2 + adam.is_at_an_end + sgd.is_at_an_end
+    assert told[1] == "1 rate can't be chosen, because trials failed there (1 diverged)."
     table = report.learning_rates(found)
-    assert [row[table.headers.index("failed")] for row in table.rows] == ["1", "0"]
+    assert [row[table.headers.index("failed")] for row in table.rows] == ["1 diverged", ""]
     assert "tuning.png" in dict(plots.figures(found))
     assert json.loads(json.dumps(words.trials(results.read([folder / "tuning"])))) == []
+
+
+def test_a_trial_that_was_killed_leaves_its_rate_to_the_others(tmp_path: Path) -> None:
+    grid = {"model.max_norm": [1.5], "optimizer.lr": [0.001, 0.01, 0.1]}
+    folder = sweep(tmp_path / "it", {"model.max_norm": [1.5]}, range(2))
+    sweep(folder / "tuning", grid, [7, 8], spoiled={2: "killed", 4: "killed", 5: "killed"})
+    found = results.read([folder])
+    assert found.trials is not None
+    [search] = tuning.searches(found.trials)
+    assert words.trials(found)[1] == "3 trials did not come to an end; the others judge the rates."
+    assert [tuning.rate(arm.runs[0]) for arm in search.arms] == [0.001, 0.01]
+    assert [arm.seeds for arm in search.arms] == ["2", "1 of 2"]
+
+
+def test_a_search_has_a_name_that_explains_itself(tmp_path: Path) -> None:
+    grid = {"model.dropout": [0, 0.5], "optimizer.lr": [0.001, 0.01]}
+    trials = results.read([sweep(tmp_path / "it", grid, [7])])
+    assert [search.label for search in tuning.searches(trials)] == ["dropout=0", "dropout=0.5"]
+
+
+def test_rates_within_a_decade_have_labels(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "it", {"optimizer": ["adam"]}, range(2))
+    sweep(folder / "tuning", {"optimizer": ["adam"], "optimizer.lr": [0.012, 0.03, 0.08]}, [7])
+    axes = plots.sensitivity(results.read([folder])).axes[1]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.015", "0.02", "0.03", "0.04", "0.05", "0.07"]

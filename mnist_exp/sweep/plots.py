@@ -40,6 +40,7 @@ BOLD = 1.13  # times as wide as regular
 LEADING, LISTED, PANELS, AXES = 8, 30, 12, 7  # arms in colour, arms in the leaderboard, panels, parallel axes: at most
 MANY, FEW = 20, 8  # values: names of more are left out, numbers of more have no heat map; numbers of few stand evenly
 LEAST = 0.01  # % of misses, on a logarithmic axis that has no place for none
+CROSS = "✕"  # where arms are of which runs failed
 LOST = 20  # a point so many times as far below the best as the median does not stretch an axis
 CAPTIONS = {
     "leaderboard.png": "Arms by mean validation accuracy, with 95 % intervals and runs; hollow: the mean in the test.",
@@ -85,16 +86,24 @@ class Key(NamedTuple):
     numeric: bool
     log: bool
     places: tuple[float, ...]  # of the values along an axis, from 0 to 1
-    groups: tuple[list[Arm], ...]  # the arms with each value
+    groups: tuple[list[Arm], ...]  # the arms with each value that are compared
+    failing: tuple[list[Arm], ...]  # those of which runs failed by their own doing: in no mean
 
     @property
     def means(self) -> list[float]:
         return [_mean(group) for group in self.groups]
 
     @property
+    def ticks(self) -> list[str]:
+        """The values as an axis names them."""
+        crosses = (f" {CROSS}" * bool(arms) for arms in self.failing)
+        return [_fit(_brief(value), 1.2) + cross for value, cross in zip(self.values, crosses, strict=True)]
+
+    @property
     def effect(self) -> float:
         """The difference between its best value and its worst, in percentage points."""
-        return max(self.means) - min(self.means)
+        means = list(filter(math.isfinite, self.means))
+        return max(means) - min(means)
 
 
 def draw(results: Results, dark: bool = False) -> dict[str, bytes]:
@@ -114,13 +123,14 @@ def figures(results: Results, dark: bool = False) -> Iterator[tuple[str, Figure]
 
 def leaderboard(results: Results, theme: Theme = LIGHT) -> Figure:
     """Show the best arms, a row each: choices, runs, mean and interval in validation, mean in the test."""
-    arms = results.arms[:LISTED]
+    ranked = [*results.compared, *results.failing]
+    arms = ranked[:LISTED]
     rows, blue, vermilion = np.arange(len(arms)), *theme.colors[:2]
     means, tests = [100 * arm.val.mean for arm in arms], [100 * arm.test.mean for arm in arms]
     several = [(row, arm) for row, arm in enumerate(arms) if arm.val.n > 1]
     runs = np.array([(100 * _accuracy(run), row) for row, arm in several for run in arm.runs]).reshape(-1, 2)
     bars = np.array([(100 * arm.val.low, 100 * arm.val.high, row) for row, arm in several]).reshape(-1, 3)
-    bars = bars[np.isfinite(bars[:, 0])]  # equal runs have no interval
+    bars = bars[np.isfinite(bars[:, 0])]
     low, high = _span([*means, *tests, *runs[:, 0]], bars[:, :2].ravel())
     disc = {"marker": "o", "linestyle": "none", "markeredgewidth": 0, "color": blue}
     diamond = {"marker": "D", "linestyle": "none", "markersize": 4.4, "fillstyle": "none", "color": vermilion}
@@ -130,12 +140,10 @@ def leaderboard(results: Results, theme: Theme = LIGHT) -> Figure:
     marks.append(("test, mean", tests, rows + 0.27, diamond))
 
     columns, size, left_out = _columns(arms)
-    title = f"The best {LISTED} of {len(results.arms)} arms" if len(results.arms) > LISTED else _count(len(arms), "arm")
+    title = f"The best {LISTED} of {len(ranked)} arms" if len(ranked) > LISTED else _count(len(arms), "arm")
     note = ["Ranked by validation alone; the test set has no say."]
-    note += [
-        "Bars: 95 % intervals of the mean over seeds." if bars.size else "No intervals: one run an arm, or equal runs."
-    ]
-    note += ["No bar: one run, or equal runs."] * (0 < len(bars) < len(arms))
+    note += ["Bars: 95 % intervals of the mean over seeds."] * bool(bars.size) + _without_bars(arms)
+    note += [f"{CROSS}: runs failed; those that completed are not compared."] * any(arm.failed for arm in arms)
     note += ["A bar that meets the edge goes on."] * bool((bars[:, 0] < low).any() or (bars[:, 1] > high).any())
     legend = _head(note + left_out) + 0.05
     top = legend + 0.3 + max(2, *(len(heading) for heading, _, _ in columns)) * 0.15
@@ -146,13 +154,13 @@ def leaderboard(results: Results, theme: Theme = LIGHT) -> Figure:
         _write(page, x + 0.12, legend, label, theme.ink, size=SMALL)
         x += _inches(label, SMALL) + 0.4
     x = MARGIN + 0.3
-    _column(page, MARGIN + 0.17, top, [], [str(row + 1) for row in rows], theme.quiet, theme, SMALL, "right")
+    ranks = [CROSS if arm.failed else str(row + 1) for row, arm in enumerate(arms)]
+    _column(page, MARGIN + 0.17, top, [], ranks, theme.quiet, theme, SMALL, "right")
     for heading, values, width in columns:
         _column(page, x, top, heading, values, theme.ink, theme, size, "left")
         x += width
-    _column(
-        page, WIDTH - MARGIN, top, ["mean", "(%)"], [f"{mean:.2f}" for mean in means], theme.ink, theme, size, "right"
-    )
+    figures = [f"{mean:.2f}" if math.isfinite(mean) else "" for mean in means]
+    _column(page, WIDTH - MARGIN, top, ["mean", "(%)"], figures, theme.ink, theme, size, "right")
 
     wide = WIDTH - MARGIN - 0.55 - x
     axes = _axes(figure, x, top, wide, len(arms) * ROW, theme)
@@ -169,9 +177,17 @@ def leaderboard(results: Results, theme: Theme = LIGHT) -> Figure:
     return figure
 
 
+def _without_bars(arms: Sequence[Arm]) -> list[str]:
+    """Why some arms have no interval, or all."""
+    found = [arm.val for arm in arms if arm.runs and math.isnan(arm.val.low)]
+    why = ["one run"] * any(val.n == 1 for val in found) + ["equal runs"] * any(val.sd == 0 for val in found)
+    why += ["two runs, which say nearly nothing"] * any(val.sd > 0 for val in found)
+    return [f"{'No bar' if len(found) < len(arms) else 'No intervals'}: {' or '.join(why)}."] * bool(why)
+
+
 def curves(results: Results, theme: Theme = LIGHT) -> Figure | None:
     """Show validation accuracy and loss of each arm against the epoch, the leading arms in colour."""
-    drawn = [(arm, rank) for rank, arm in enumerate(results.arms, 1) if _curve(arm, "val_accuracy").size]
+    drawn = [(arm, str(rank)) for rank, arm in enumerate(results.arms, 1) if _curve(arm, "val_accuracy").size]
     if not drawn:
         return None
     leading, others = drawn[:LEADING], drawn[LEADING:]
@@ -181,7 +197,10 @@ def curves(results: Results, theme: Theme = LIGHT) -> Figure | None:
         note = ["Lines: means over seeds.", "Bands: lowest to highest seed."]
     note += [f"Gray: the other {_count(len(others), 'arm')}; the axes fit the leaders."] * bool(others)
     note += ["Losses of different loss functions do not compare."] * ("loss" in results.swept)
-    legend = _Legend([f"{rank}  {arm.label}" for arm, rank in leading])
+    note += [f"{CROSS}: runs failed; the line is of those that completed."] * any(arm.failed for arm, _ in leading)
+    legend = _Legend(
+        [f"{CROSS}  {arm.label} ({arm.seeds})" if arm.failed else f"{rank}  {arm.label}" for arm, rank in leading]
+    )
     top, tall, wide = _head(note), 3.2, WIDTH / 2 - AXIS - 2 * MARGIN
     figure, page = _page(f"Learning curves of {what}", note, top + tall + 0.65 + legend.height, theme)
     styles = _styles(theme)
@@ -203,7 +222,7 @@ def sensitivity(results: Results, theme: Theme = LIGHT) -> Figure | None:
     leading, others = drawn[:LEADING], drawn[LEADING:]
     note = ["Lines: means over seeds.", "Bands: lowest to highest seed.", "Large: the rate that was chosen."]
     note += [f"Gray: {_count(len(others), 'other arm')}."] * bool(others)
-    note += ["Left out: rates at which a trial failed."] * any(len(it.arms) < len(it.rates) for it in drawn)
+    note += ["Left out: rates at which a trial failed."] * any(it.failed for it in drawn)
     legend, top, tall = _Legend([it.label for it in leading]), _head(note), 3.4
     title = f"Trials: validation accuracy by learning rate, {_count(len(drawn), 'arm')}"
     figure, page = _page(title, note, top + tall + 0.65 + legend.height, theme)
@@ -221,6 +240,7 @@ def sensitivity(results: Results, theme: Theme = LIGHT) -> Figure | None:
     axes.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="validation accuracy (%)")
     axes.invert_yaxis()  # of misses, evenly spaced by their ratio
     axes.set_yticks(*_accuracies(*sorted(axes.get_ylim())))
+    axes.set_xticks(*_rates(*axes.get_xlim()))
     axes.minorticks_off()
     legend.draw(page, top + tall + 0.65, styles, theme)
     return figure
@@ -235,6 +255,17 @@ def _accuracies(low: float, high: float) -> tuple[list[float], list[str]]:
             ticks if len(ticks) <= 10 else [tick for tick in ticks if f"{tick:e}"[0] in steps and f"{tick:e}"[2] == "0"]
         )
     return ticks, [f"{100 - tick:.10g}" for tick in ticks]
+
+
+def _rates(low: float, high: float) -> tuple[list[float], list[str]]:
+    """Ticks for learning rates from low to high on a logarithmic axis, three or more, and how to write them."""
+    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), [step / 100 for step in range(100, 1000, 2)]):
+        ticks = [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+        if len(ticks) >= 3:
+            break
+    ticks = ticks[:: math.ceil(len(ticks) / 10)]
+    return ticks, [f"{tick:.3g}" for tick in ticks]
 
 
 def _styles(theme: Theme) -> list[dict[str, Any]]:
@@ -292,8 +323,8 @@ def effects(results: Results, theme: Theme = LIGHT) -> Figure | None:
         return None
     intervals = {key.name: [_interval(group) for group in key.groups] for key in keys}
     bars = [end for some in intervals.values() for it in some if it for end in it]
-    low, high = _span([100 * arm.val.mean for arm in results.arms], bars)
-    worst = min(mean for key in keys for mean in key.means)
+    low, high = _span([100 * arm.val.mean for arm in results.compared], bars)
+    worst = min(mean for key in keys for mean in key.means if math.isfinite(mean))
     if worst < low:  # single arms may be lost, means may not
         low, high = worst - 0.05 * (high - worst), high + 0.05 * (high - worst)
     grouped = any(len(group) > 1 for key in keys for group in key.groups)
@@ -302,8 +333,9 @@ def effects(results: Results, theme: Theme = LIGHT) -> Figure | None:
     note += ["Bars: 95 % intervals of the mean over seeds."] * bool(bars)
     note += ["A bar that meets the edge goes on."] * any(end < low or end > high for end in bars)
     some = len(bars) < 2 * sum(len(key.values) for key in keys)
-    note += ["No bar: one seed, or other seeds."] * (bool(bars) and some)
-    note += _unbalanced(results.arms, found) + _below(results.arms, low) + left_out + _most(PANELS, len(found), "keys")
+    note += ["No bar: one seed, other seeds, or two that say nearly nothing."] * (bool(bars) and some)
+    note += _unbalanced(results.compared, found) + _below(results.compared, low) + left_out + _failing(keys)
+    note += _most(PANELS, len(found), "keys")
     across = min(3, len(keys))
     wide, tall, gap = (WIDTH - 2 * MARGIN - AXIS - (across - 1) * 0.25) / across, 2.1, 0.25
     inset = min(0.45, wide / 6)  # inches: from an end of the axis to the first value
@@ -328,7 +360,7 @@ def effects(results: Results, theme: Theme = LIGHT) -> Figure | None:
         else:
             axes.set_ylabel("validation accuracy (%)")
         turned: dict[str, Any] = {"rotation": slope, "rotation_mode": "anchor", "ha": "right"} if slope else {}
-        texts = [_fit(_brief(key.values[j]), 1.2) for j in shown]
+        texts = [key.ticks[j] for j in shown]
         axes.set_xticks([key.places[j] for j in shown], texts, size=size, parse_math=False, **turned)
         if grouped:
             beside = [place - 0.09 * unit for place, arms in zip(key.places, key.groups, strict=True) for _ in arms]
@@ -348,12 +380,13 @@ def heat_maps(results: Results, theme: Theme = LIGHT) -> Figure | None:
     tables = [_table(*sorted(pair, key=lambda key: len(key.values))) for pair in combinations(keys, 2)]
     pairs = len(tables)
     tables = sorted(tables, key=lambda table: np.nanmin(table.means) - np.nanmax(table.means))[:PANELS]
-    if not tables:
+    if not tables or not results.compared:
         return None
     low, high = _span([mean for table in tables for mean in table.means.flat])
     note = ["Each cell: the mean of the arms with both values."]
-    note += ["The pair with the widest range first."] * (pairs > 1) + _unbalanced(results.arms, keys)
-    note += ["Blank: nothing completed."] * any(np.isnan(table.means).any() for table in tables)
+    note += ["The pair with the widest range first."] * (pairs > 1) + _unbalanced(results.compared, keys)
+    note += _failing(keys)
+    note += ["Blank: nothing completed."] * any((np.isnan(it.means) & ~it.failing).any() for it in tables)
     note += ["Cells below the scale take its lowest colour."] * any((table.means < low).any() for table in tables)
     note += _most(PANELS, pairs, "pairs")
     places, x, y, bottom = list[tuple[float, float]](), MARGIN, _head(note), 0.0
@@ -388,6 +421,10 @@ def _draw_table(figure: Figure, page: Axes, table: Table, x: float, y: float, no
     for (i, j), mean in np.ndenumerate(table.means):
         if math.isfinite(mean):
             _write(axes, j, i, f"{mean:.2f}", _on(theme.ramp(norm(mean))), size=size, ha="center")
+        if table.failing[i, j]:
+            spot = (j + 0.36, i - 0.26) if math.isfinite(mean) else (j, i)
+            color = _on(theme.ramp(norm(mean))) if math.isfinite(mean) else theme.colors[1]
+            _write(axes, *spot, CROSS, color, size=SMALL, ha="center")
     for i, value in enumerate(table.down.values):
         _write(page, left - 0.08, top + (i + 0.5) * CELL, _name(value), theme.ink, ha="right")
     turned: dict[str, Any] = {"rotation": 90, "va": "bottom"} if table.turned else {"va": "baseline"}
@@ -402,11 +439,13 @@ def parallel_coordinates(results: Results, theme: Theme = LIGHT) -> Figure | Non
     if len(found) < 3:
         return None
     keys = sorted(found, key=lambda key: key.effect)[-AXES:]
-    means = np.array([100 * arm.val.mean for arm in results.arms])
+    arms = results.compared
+    means = np.array([100 * arm.val.mean for arm in arms])
     low, high = _span(means)
     heights = np.clip((means - low) / (high - low), 0, 1)
     note = ["Thick: the first.", "The greater a key's effect, the nearer to the accuracy it stands."]
-    note += [*_below(results.arms, low), *left_out, *_most(AXES, len(found), "keys")]
+    note += [*_below(arms, low), *left_out, *_most(AXES, len(found), "keys")]
+    note += [f"Left out: {_count(len(results.failing), 'arm')} of which runs failed."] * bool(results.failing)
     xs = np.linspace(MARGIN + 0.7, WIDTH - MARGIN - 0.75, len(keys) + 1)
     room = min(1.5, float(xs[1] - xs[0]) - 0.12)
     headings = [*(_broken(key.name, room / BOLD) for key in keys), ["validation", "accuracy", "(%)"]]
@@ -414,7 +453,7 @@ def parallel_coordinates(results: Results, theme: Theme = LIGHT) -> Figure | Non
     figure, page = _page(f"{_count(len(means), 'arm')}, each a line through its choices", note, top + tall + 0.2, theme)
     axes = _axes(figure, 0, top, WIDTH, tall, theme)
     axes.set_axis_off()
-    stops = np.array([*(_crossings(key, results.arms, heights) for key in keys), heights]).T
+    stops = np.array([*(_crossings(key, arms, heights) for key in keys), heights]).T
     bend = (1 - np.cos(np.linspace(0, np.pi, 25))) / 2
     along = (xs[:-1, None] + np.diff(xs)[:, None] * np.linspace(0, 1, 25)).ravel()
     paths = (stops[:, :-1, None] + np.diff(stops)[:, :, None] * bend).reshape(len(stops), -1)
@@ -447,7 +486,8 @@ class Table(NamedTuple):
 
     down: Key
     across: Key
-    means: Numbers  # percent, nan where no arm is; (down, across)
+    means: Numbers  # percent, nan where there is none; (down, across)
+    failing: NDArray[np.bool_]  # where arms are of which runs failed
     title: str
     names: float  # width of the rows' names
     cell: float  # width of a cell
@@ -465,35 +505,40 @@ class Table(NamedTuple):
 
 def _table(down: Key, across: Key) -> Table:
     """The heat map of two keys."""
-    cells = [[[arm for arm in row if arm.choices[across.name] == x] for x in across.values] for row in down.groups]
-    means = np.array([[_mean(cell) for cell in row] for row in cells])
+
+    def cells(groups: Sequence[list[Arm]]) -> list[list[list[Arm]]]:
+        return [[[arm for arm in row if arm.choices[across.name] == x] for x in across.values] for row in groups]
+
+    means = np.array([[_mean(cell) for cell in row] for row in cells(down.groups)])
+    failing = np.array([[bool(cell) for cell in row] for row in cells(down.failing)])
     names, longest = (max(_inches(_name(value)) for value in key.values) for key in (down, across))
     cell = min(max(0.56, min(longest + 0.14, 0.9)), (WIDTH - 2 * MARGIN - names - 0.1) / len(across.values))
     turned = longest + 0.06 > cell
     title = _fit(f"{down.name} ↓  {across.name} →", (WIDTH - 2 * MARGIN) / BOLD)
-    return Table(down, across, means, title, names + 0.1, cell, turned, 0.34 + (longest if turned else 0.12))
+    return Table(down, across, means, failing, title, names + 0.1, cell, turned, 0.34 + (longest if turned else 0.12))
 
 
 def _keys(results: Results) -> tuple[list[Key], list[str]]:
     """The keys of which the arms have several values, and a sentence on those left out."""
-    keys, left_out = list[Key](), list[str]()
-    for name in results.crossed:
-        groups = dict[str, list[Arm]]()
+    keys, left_out, every = list[Key](), list[str](), [*results.compared, *results.failing]
+    for name in results.crossed if results.compared else ():
         typed = dict.fromkeys(spell(run.job.choices.get(name)) for run in results.runs)
-        for value in typed:
-            groups[value] = [arm for arm in results.arms if arm.choices[name] == value]
+        groups = {value: [arm for arm in every if arm.choices[name] == value] for value in typed}
         groups = {value: arms for value, arms in groups.items() if arms}
         numbers = _numbers(list(groups))
         if len(groups) > MANY and not numbers:
             left_out.append(f"{name} ({len(groups)} values)")
-        elif len(groups) > 1:
+        elif sum(any(not arm.failed for arm in arms) for arms in groups.values()) > 1:
             values = sorted(groups, key=float) if numbers else list(groups)
             line = np.array(sorted(numbers)) if numbers else np.arange(len(values))
             log = bool(numbers) and line[0] > 0 and line[-1] / line[0] >= 20
             line = np.log(line) if log else line
             places = (line - line[0]) / (line[-1] - line[0])
-            arms = tuple(groups[value] for value in values)
-            keys.append(Key(name, tuple(values), bool(numbers), bool(log), tuple(places.tolist()), arms))
+            arms = (
+                tuple([arm for arm in groups[value] if bool(arm.failed) is failing] for value in values)
+                for failing in (False, True)
+            )
+            keys.append(Key(name, tuple(values), bool(numbers), bool(log), tuple(places.tolist()), *arms))
     return keys, [f"Left out: {', '.join(left_out)}."] if left_out else []
 
 
@@ -514,7 +559,7 @@ def _mean(arms: Sequence[Arm]) -> float:
 def _interval(arms: Sequence[Arm]) -> tuple[float, float] | None:
     """The 95 % interval over seeds of the arms' mean, in percent; None unless all have the same seeds."""
     runs = [{run.job.seed: _accuracy(run) for run in arm.runs} for arm in arms]
-    if len(runs[0]) < 2 or any(run.keys() != runs[0].keys() for run in runs):
+    if not runs or len(runs[0]) < 2 or any(run.keys() != runs[0].keys() for run in runs):
         return None
     summary = stats.summary([math.fsum(run[seed] for run in runs) / len(runs) for seed in sorted(runs[0])])
     return (100 * summary.low, 100 * summary.high) if summary.low < summary.high else None
@@ -538,6 +583,11 @@ def _unbalanced(arms: Sequence[Arm], keys: Sequence[Key]) -> list[str]:
     whole = math.prod(len(key.values) for key in keys)
     there = len({tuple(arm.choices[key.name] for key in keys) for arm in arms})
     return [f"Not balanced: {there} of {whole} combinations completed."] if there < whole else []
+
+
+def _failing(keys: Sequence[Key]) -> list[str]:
+    told = f"{CROSS}: here are arms of which runs failed; no mean includes them."
+    return [told] * any(any(key.failing) for key in keys)
 
 
 def _below(arms: Sequence[Arm], low: float) -> list[str]:
@@ -581,7 +631,7 @@ def _apart(places: Sequence[float], sizes: Sequence[float]) -> list[int]:
 def _below_axis(key: Key, width: float) -> tuple[list[int], int, float, float]:
     """How a key's values fit below an axis: which, at what slope (degrees), in what size, how deep (inches)."""
     places, everything = [place * width for place in key.places], list(range(len(key.values)))
-    widths = [_inches(_fit(_brief(value), 1.2)) for value in key.values]
+    widths = list(map(_inches, key.ticks))
     for size in (TEXT, SMALL, TINY):
         if _apart(places, [wide * size / TEXT + 0.07 for wide in widths]) == everything:
             return everything, 0, size, 0.25
@@ -608,17 +658,21 @@ def _crossings(key: Key, arms: Sequence[Arm], heights: Numbers) -> Numbers:
 def _columns(arms: Sequence[Arm]) -> tuple[list[tuple[list[str], list[str], float]], float, list[str]]:
     """The leaderboard's choices as columns of heading, values and width; their size; a sentence on what has no room."""
     names = list(dict.fromkeys(name for arm in arms for name in arm.choices))
+    cells = {name: [_name(arm.choices.get(name, "-")) for arm in arms] for name in names}
+    if any(len(arm.runs) < arm.asked for arm in arms):
+        cells["seeds"] = [arm.seeds for arm in arms]
     columns = list[tuple[list[str], list[str], float]]()
-    for name in names:
-        values = [_name(arm.choices.get(name, "-")) for arm in arms]
+    for name, values in cells.items():
         heading = _broken(name, 1.2)
         width = max([_inches(line, SMALL) for line in heading] + [_inches(value) for value in values])
         columns.append((heading, values, width + 0.17))
     shrink = max(TINY / TEXT, min(1, COLUMNS / max(1, sum(width for _, _, width in columns))))
     columns = [(heading, values, width * shrink) for heading, values, width in columns]
+    shown = len(names)
     while sum(width for _, _, width in columns) > COLUMNS * 1.02:
-        columns.pop()
-    missing = ", ".join(names[len(columns) :])
+        shown -= 1
+        columns.pop(shown)  # a choice, and not the seeds
+    missing = ", ".join(names[shown:])
     return columns or [([], ["default"], 1.0)], TEXT * shrink, [f"No room for {missing}."] if missing else []
 
 

@@ -5,6 +5,9 @@ python -m mnist_exp.sweep.report FOLDER [FOLDER ...] [--out DIR]
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    import mnist_exp.startup  # noqa: F401  # before all else: Ctrl-C is one line from here on
+
 import argparse
 import base64
 import csv
@@ -13,6 +16,7 @@ import io
 import json
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -25,7 +29,7 @@ from urllib.parse import quote
 from mnist_exp import errors, files
 from mnist_exp.errors import ConfigError
 from mnist_exp.sweep import plots, tuning, words
-from mnist_exp.sweep.results import Results, Run, read, seconds, spell
+from mnist_exp.sweep.results import Results, Run, causes, read, seconds, spell
 
 TEMPLATE = Path(__file__).with_name("report.html")
 NEAR = 0.005  # of the best rate's accuracy: how many rates would have done as well, nearly
@@ -74,9 +78,13 @@ def write(folders: Sequence[Path], out: Path | None = None) -> str:
     (out / "plots").mkdir(parents=True, exist_ok=True)
     for name, picture in light.items():
         files.write(out / "plots" / name, picture)
-    files.write(out / "results.csv", to_csv(results).encode())
-    files.write(out / "report.md", to_markdown(results, list(light)).encode())
-    files.write(out / "report.html", to_html(results, out, light, dark).encode())
+    texts = {
+        "results.csv": to_csv(results),
+        "report.md": to_markdown(results, list(light)),
+        "report.html": to_html(results, out, light, dark),
+    }
+    for name, text in texts.items():  # a folder's name may hold what is no text
+        files.write(out / name, text.encode(errors="backslashreplace"))
     return f"{to_terminal(results)}\n{out / 'report.html'}"
 
 
@@ -85,13 +93,15 @@ def to_csv(results: Results) -> str:
     several = len(results.folders) > 1
     file = io.StringIO()
     lines = csv.writer(file)
-    lines.writerow([*["sweep"] * several, "number", "config_id", *results.swept, "seed", "status", *FIGURES, "error"])
+    heads = [*["sweep"] * several, "number", "config_id", *results.swept, "seed", "status", *FIGURES]
+    lines.writerow([*heads, "failure", "error", "stopped", "tags"])
     for run in results.runs:
         job = run.job
         choices = [spell(job.choices.get(key)) for key in results.swept]
         figures = [run.summary.get(key) for key in FIGURES.values()]
         sweep = [str(run.sweep)] * several
-        lines.writerow([*sweep, job.number, job.config_id, *choices, job.seed, job.status, *figures, job.error])
+        ends = [job.failure, job.error, run.summary.get("stopped"), _tags(run)]
+        lines.writerow([*sweep, job.number, job.config_id, *choices, job.seed, job.status, *figures, *ends])
     return file.getvalue()
 
 
@@ -113,7 +123,7 @@ def to_terminal(results: Results) -> str:
         *words.warnings(results),
         *words.trials(results),
         words.answer(results)[0],
-        *words.advice(results.arms),
+        *words.advice(results),
     ]
     return "\n".join([*lines, *(line.replace("`", "") for line in told)])
 
@@ -125,8 +135,8 @@ def to_markdown(results: Results, pictures: Sequence[str]) -> str:
     parts += [f"> {note}" for note in words.notes(results)]
     parts += [f"> **Take care**: {_markdown(warning)}" for warning in words.warnings(results)]
     parts += [f"**{headline}**", "\n".join(f"- {sentence}" for sentence in sentences)]
-    if results.arms:
-        parts += ["## Leaderboard", _markdown_table(leaderboard(results)), f"{words.RANKING} {words.METHOD}"]
+    if leaderboard(results).rows:
+        parts += ["## Leaderboard", _markdown_table(leaderboard(results)), f"{words.ranking(results)} {words.METHOD}"]
     if results.trials:
         parts += ["## Learning rates", *words.trials(results), _markdown_table(learning_rates(results))]
     if pictures:
@@ -154,8 +164,8 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         "notices": "".join(f'<div class="{kind}"><p>{_marked_up(text)}</p></div>' for kind, text in notices),
         "headline": _marked_up(headline),
         "sentences": "".join(f"<li>{_marked_up(sentence)}</li>" for sentence in sentences),
-        "ranking": words.RANKING,
-        "method": words.METHOD,
+        "ranking": _marked_up(words.ranking(results)),
+        "method": _marked_up(words.METHOD),
         "leaderboard": _html_table(leaderboard(results)),
         "trials": " ".join(map(_marked_up, words.trials(results))),
         "learning_rates": _html_table(learning_rates(results)),
@@ -174,17 +184,17 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
 
 
 def leaderboard(results: Results) -> Table:
-    """The arms, ranked by validation."""
-    keys = list(dict.fromkeys(key for arm in results.arms for key in arm.choices))
+    """The arms, ranked by validation; after them those of which runs failed by their own doing."""
+    arms = [*results.compared, *results.failing]
+    keys = list(dict.fromkeys(key for arm in arms for key in arm.choices))
     headers = ["rank", *keys, "seeds", "validation (%)", "95 % interval", "against the leader"]
     headers += ["sd (pp)", "best", "worst", "test (%)", "test misses"]
-    verdicts = ["the leader", *map(words.verdict, results.comparisons)][: len(results.arms)]
     rows = []
-    for rank, (arm, verdict) in enumerate(zip(results.arms, verdicts, strict=True), start=1):
+    for rank, (arm, verdict) in enumerate(zip(arms, words.verdicts(results), strict=True), start=1):
         val = arm.val
-        row = [str(rank), *(arm.choices.get(key, "") for key in keys), str(val.n)]
+        row = ["" if arm.failed else str(rank), *(arm.choices.get(key, "") for key in keys), arm.seeds]
         row += [_hundredths(val.mean), words.interval(val), verdict, *map(_hundredths, (val.sd, val.best, val.worst))]
-        rows.append([*row, _hundredths(arm.test.mean), f"{arm.misses:.1f}"])
+        rows.append([*row, _hundredths(arm.test.mean), _number(arm.misses, ".1f")])
     return Table(headers, rows, [*keys, "against the leader"])
 
 
@@ -194,10 +204,9 @@ def learning_rates(results: Results) -> Table:
     rows = []
     for it in tuning.searches(results.trials) if results.trials else ():
         near = sum(arm.val.mean >= it.reached - NEAR for arm in it.arms)
-        failed = sum(run.job.status == "failed" for run in it.runs)
         tried = f"{it.rates[0]:g} to {it.rates[-1]:g}"
         row = [it.label, tried, _number(it.chosen, "g"), _hundredths(it.reached), f"{near} of {len(it.rates)}"]
-        rows.append([*row, str(failed), words.clock(it.seconds)])
+        rows.append([*row, causes(it.failed), words.clock(it.seconds)])
     return Table(headers, rows, ["arm"])
 
 
@@ -244,18 +253,20 @@ def differing(runs: Sequence[Run]) -> list[str]:
 def _runs(results: Results, out: Path) -> str:
     """The table of all runs; its rows know their place in the page's data."""
     keys = [*["sweep"] * (len(results.folders) > 1), *results.swept]
-    table = Table(["run", *keys, "seed", "status", *COLUMNS], [], [*keys, "status"])
+    tags = ["tags"] * any(map(_tags, results.runs))
+    table = Table(["run", *keys, "seed", "status", *tags, *COLUMNS], [], [*keys, "status", "tags"])
     rows = []
     for i, (run, other) in enumerate(zip(results.runs, differing(results.runs), strict=True)):
         job, number, status = run.job, escape(str(run.job.number)), escape(run.job.status)
         link = f'href="{escape(_link(run, out))}"' if run.curves else 'tabindex="0"'
-        mark = f' <span class="mark">{escape(other)}</span>' if other else ""
+        marks = "".join(f' <span class="mark">{escape(mark)}</span>' for mark in (job.failure, other) if mark)
         choices = {"sweep": str(run.sweep)} | {key: spell(job.choices.get(key)) for key in results.swept}
         cells = [
             f"<a {link}>{number}</a>",
             *(escape(choices[key]) for key in keys),
             escape(str(job.seed)),
-            f'<span class="status {status}">{status}</span>{mark}',
+            f'<span class="status {status}">{status}</span>{marks}',
+            *(escape(_tags(run)) for _ in tags),
             *(_number(run.summary.get(key), form, scale) for key, scale, form in COLUMNS.values()),
         ]
         rows.append(f'<tr data-run="{i}" data-status="{status}">{_cells(table, cells)}</tr>')
@@ -271,6 +282,8 @@ def _on_the_page(run: Run, out: Path) -> dict[str, Any]:
         figures = (
             f"validation {validation} at epoch {summary['best_epoch']}; test {test}, {summary['test_errors']} misses"
         )
+        if summary.get("stopped"):
+            figures += f"; stopped early ({summary['stopped']}), after epoch {summary['epochs']}"
     return {
         "number": run.job.number,
         "folder": _link(run, out),
@@ -340,7 +353,7 @@ def _markdown(text: str) -> str:
 
 def _link(run: Run, out: Path) -> str:
     """From the report to a run's folder."""
-    return quote(Path(os.path.relpath(run.folder, out)).as_posix()) + "/"
+    return quote(os.fsencode(Path(os.path.relpath(run.folder, out)).as_posix())) + "/"
 
 
 def _hundredths(fraction: float) -> str:
@@ -356,6 +369,11 @@ def _number(value: float | None, form: str, scale: int = 1) -> str:
 def _finite(value: float) -> float | None:
     """Five digits, enough for a curve; None for what JSON has no number for."""
     return float(f"{value:.5g}") if isfinite(value) else None
+
+
+def _tags(run: Run) -> str:
+    """What the user calls a run; one with a blank in it stands in quotes."""
+    return shlex.join(map(str, run.summary.get("tags") or ()))
 
 
 def _data(run: Run) -> str:

@@ -7,16 +7,17 @@ from math import nan
 from typing import NamedTuple
 
 from mnist_exp.record import RATE
-from mnist_exp.sweep.results import Arm, Results, Run, seconds, spell
+from mnist_exp.sweep.results import Arm, Results, Run, label, seconds, spell
 
 
 class Search(NamedTuple):
-    """The trials of one arm. A rate can be chosen where all its seeds have completed."""
+    """The trials of one arm. A rate can be chosen where no trial failed by its own doing."""
 
     label: str  # the arm's choices in a few words
     runs: tuple[Run, ...]  # all trials, whatever became of them
     arms: tuple[Arm, ...]  # the rates that can be chosen, in ascending order
     best: Arm | None  # by mean validation accuracy; the smallest of equals
+    failed: tuple[Run, ...]  # trials, by their own doing
 
     @property
     def rates(self) -> list[float]:
@@ -55,11 +56,11 @@ def searches(trials: Results) -> list[Search]:
     found = dict[tuple[str, ...], list[Run]]()
     for run in trials.runs:
         found.setdefault(tuple(spell(run.job.choices.get(key)) for key in keys), []).append(run)
-    return [_search(" ".join(values) or "default", runs, trials.arms) for values, runs in found.items()]
+    return [_search(label(dict(zip(keys, values, strict=True))), runs, trials) for values, runs in found.items()]
 
 
-def _search(label: str, runs: Sequence[Run], arms: Sequence[Arm]) -> Search:
-    ids, seeds = {run.job.arm for run in runs}, {run.job.seed for run in runs}
-    whole = [arm for arm in arms if arm.id in ids and arm.val.n == len(seeds)]
-    whole.sort(key=lambda arm: rate(arm.runs[0]))
-    return Search(label, tuple(runs), tuple(whole), max(whole, key=lambda arm: arm.val.mean, default=None))
+def _search(name: str, runs: Sequence[Run], trials: Results) -> Search:
+    ids = {run.job.arm for run in runs}
+    kept = sorted((arm for arm in trials.compared if arm.id in ids), key=lambda arm: rate(arm.runs[0]))
+    failed = tuple(run for arm in trials.failing if arm.id in ids for run in arm.failed)
+    return Search(name, tuple(runs), tuple(kept), max(kept, key=lambda arm: arm.val.mean, default=None), failed)
