@@ -4,21 +4,31 @@ import atexit
 import gc
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
+from shlex import quote
+from typing import Any, NamedTuple
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from mnist_exp import stops
+from mnist_exp import spelling, stops, streams
 
+SIGPIPE = 141  # the exit code that a shell shows for it
 FULL = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asks for tracebacks
 
 
 class ConfigError(ValueError):
     """A choice that can't work; its text names the key, the value, and what is allowed."""
+
+
+class CrewError(RuntimeError):
+    """What went wrong as several runs were trained as one: none of them is known to have done it."""
 
 
 # What a user can mend: their choices, their disk, a loss that ran away. Anything else is our fault: a traceback.
@@ -28,29 +38,51 @@ COMPOSERS = ("hydra.", "omegaconf.")  # what these raise, of whatever type, come
 
 def is_mendable(error: BaseException) -> bool:
     """Whether one line is enough: a user's error, whose traceback nobody asked for."""
-    mendable = isinstance(error, MENDABLE) or _is_of_memory(error) or _raised_in(error).startswith(COMPOSERS)
+    error = _behind_logging(error)
+    mendable = isinstance(error, MENDABLE) or is_of_memory(error) or _raised_in(error).startswith(COMPOSERS)
     return mendable and not FULL
 
 
 def explain(error: BaseException) -> str:
     """One line: the key, the value, and what is allowed, or the file and what is wrong with it."""
+    error = _behind_logging(error)
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, FileNotFoundError) and error.errno and not error.filename:
+        return "the current folder has been deleted; change to one that is there"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         hint = "; pip install -e '.[parallel]' brings joblib" if option == "joblib" else ""
-        return f"{group}={option}: no such option, choose from {', '.join(sorted(error.options))}{hint}"
+        return f"{group}={option}: no such option, {offer(option, sorted(error.options))}{hint}"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
+    if several := re.match(
+        r"(?:Ambiguous value for argument|Sweep parameters) '(.*?=.*?)'(?:\n| requires)", str(error)
+    ):
+        key, _, values = several[1].partition("=")
+        one = quote(f"{key}={spelling.quoted(values)}")
+        return f"{several[1]}: several values; with -m they make a sweep, and quotes make one text of them: {one}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if _is_of_memory(error):
+    if is_of_memory(error):
         said = str(error).strip().partition("\n")[0]
-        return f"out of memory: {said}; smaller layers, a smaller data.batch_size or less padding take less".replace(
-            ": ;", ";"
-        )
+        advice = "smaller layers, a smaller data.batch_size or less padding take less"
+        return "; ".join(["out of memory" + (f": {said}" if said else ""), advice])
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.parent_node is not None:
-        return f"{cause.full_key}: no such key, choose from {', '.join(map(str, cause.parent_node))}"
+    if missing := missing_key(cause):
+        return f"{missing.key}: no such key, {missing.others}"
     if isinstance(cause, ValidationError):
         return f"{cause.full_key}: {str(cause).splitlines()[0]}"
-    return str(error) if isinstance(error, OSError | ConfigError) else " ".join(str(error).split())
+    return str(error) if isinstance(error, OSError) else " ".join(str(error).split())
+
+
+def failure(error: BaseException) -> str | None:
+    """How a run failed by its own doing, which makes it a result; None where something else is at fault."""
+    if isinstance(error, OSError | CrewError):  # a full disk, say
+        return None
+    if isinstance(error, FloatingPointError):
+        return "diverged"
+    return "out of memory" if is_of_memory(error) else "error"
 
 
 @contextmanager
@@ -60,14 +92,19 @@ def in_one_line() -> Iterator[None]:
     A signal that asks this process to stop ends it with the exit code that a shell shows for it.
     """
     full = os.environ.get("HYDRA_FULL_ERROR")
+    streams.harden()
     atexit.register(gc.freeze)  # or Python, at its end, would look through all of torch's objects once more: a second
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises where it would print several lines
     try:
         with stops.stoppable():
             yield
+            streams.flush()
     except (KeyboardInterrupt, Exception) as error:
         if stops.asked(error):
+            print("interrupted", flush=True)
             sys.exit(stops.exit_code())
+        if isinstance(error, BrokenPipeError):  # nobody reads what this command prints
+            sys.exit(SIGPIPE)
         if not is_mendable(error):
             raise
         sys.exit(f"error: {explain(error)}")
@@ -84,7 +121,68 @@ class NoTraceback(logging.Filter):
         return record.exc_info is None
 
 
-def _is_of_memory(error: BaseException) -> bool:
+def _behind_logging(error: BaseException) -> BaseException:
+    """What keeps logging from being set up, a log file that can't be opened say; any other error is itself."""
+    return error.__cause__ if error.__cause__ and _raised_in(error) == "logging.config" else error
+
+
+def offer(word: str, options: Sequence[str], elsewhere: Iterable[str] = ()) -> str:
+    """Say which of the options a mistyped word is like, or what is called so elsewhere, and what the options are."""
+    same_name = [name for name in elsewhere if name.endswith(f".{word}")]
+    meant = did_you_mean(word, options) or did_you_mean(word, same_name[:1])
+    return f"{meant} Choose from {', '.join(options)}" if meant else f"choose from {', '.join(options)}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The known name whose last part is most like a mistyped one, as a question; nothing where none is like it."""
+    last = {name.rpartition(".")[2]: name for name in known}
+    near = get_close_matches(word.rpartition(".")[2], last, n=1, cutoff=0.7)
+    return f"did you mean {last[near[0]]}?" if near else ""
+
+
+class MissingKey(NamedTuple):
+    """A key that a command names and its config has not."""
+
+    key: str
+    others: str  # those that there are, in words
+
+
+def missing_key(error: BaseException | None) -> MissingKey | None:
+    """The key that an error, or what led to it, is about; None where it is about something else."""
+    while error:
+        if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.parent_node is not None:
+            return MissingKey(str(error.full_key), _other_keys(str(error.full_key), error.parent_node))
+        error = error.__cause__
+    return None
+
+
+def _other_keys(key: str, parent: Any) -> str:
+    """The keys beside one that there is not, and the one of the whole config that may have been meant."""
+    path = key.rpartition(".")[0]
+    beside = [str(name) for name in parent if name not in ("_target_", "hydra")]
+    root = OmegaConf.to_container(parent._get_root(), resolve=False)
+    return offer(key, [f"{path}.{name}" if path else name for name in beside], _dotted(root))
+
+
+def _dotted(values: Any, path: str = "") -> Iterator[str]:
+    """The keys of nested mappings, in their dotted form, but for those of Hydra."""
+    for name, value in values.items() if isinstance(values, dict) else ():
+        if name not in ("_target_", "hydra"):
+            yield f"{path}{name}"
+            yield from _dotted(value, f"{path}{name}.")
+
+
+def _unreadable(override: str) -> str:
+    """What is wrong with an override that Hydra's grammar can't read, and how to type it."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override}: not an override, for it has no =; type key=value"
+    if value.startswith(("[", "{")):
+        return f"{override}: can't be read; a list is typed {key}=[1,2], and a mapping '{key}={{a: 1}}'"
+    return f"{override}: can't be read; a value with such letters needs quotes: {quote(spelling.override(key, value))}"
+
+
+def is_of_memory(error: BaseException) -> bool:
     """Whether there was too little of it; PyTorch says so in a RuntimeError, on a GPU and on a CPU in other words."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
 

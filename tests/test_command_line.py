@@ -1,0 +1,89 @@
+"""What is typed, as Hydra gets it."""
+
+import argparse
+import sys
+from itertools import permutations
+
+import pytest
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from mnist_exp import command_line
+from mnist_exp.errors import ConfigError
+
+
+def test_flags_are_those_of_hydra() -> None:
+    actions = get_args_parser()._actions
+    assert set(command_line.FLAGS) == {flag for action in actions for flag in action.option_strings}
+    with_value = {
+        flag for action in actions if isinstance(action, argparse._StoreAction) for flag in action.option_strings
+    }
+    assert with_value == {*command_line.VALUE_FLAGS, *command_line.INFO_FLAGS}
+    [info] = [action for action in actions if "--info" in action.option_strings]
+    assert info.choices == list(command_line.INFO)
+
+
+PARTS = [["-m"], ["--config-dir", "mine"], ["--cfg", "job"], ["epochs=1", "seed=0,1"]]
+
+
+@pytest.mark.parametrize("order", list(permutations(PARTS)))
+def test_flags_may_stand_anywhere(order: list[list[str]]) -> None:
+    args = get_args_parser().parse_args(command_line.arrange([word for words in order for word in words]))
+    assert (args.multirun, args.config_dir, args.cfg, args.overrides) == (True, "mine", "job", ["epochs=1", "seed=0,1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "info"),
+    [("epochs=1 --info defaults seed=1", "defaults"), ("--info epochs=1 seed=1", "all"), ("epochs=1 seed=1 -i", "all")],
+)
+def test_what_info_is_asked_for(words: str, info: str) -> None:
+    args = get_args_parser().parse_args(command_line.arrange(words.split()))
+    assert (args.info, args.overrides) == (info, ["epochs=1", "seed=1"])
+
+
+def test_a_flag_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"--multrun: no such flag, did you mean --multirun\?"):
+        command_line.arrange(["seed=0,1", "--multrun"])
+
+
+def test_null_is_no_option() -> None:
+    assert command_line.arrange(["experiment=null", "schedule=null", "model.max_norm=null", "resume=null"]) == [
+        "~experiment", "~schedule", "model.max_norm=null", "resume=null",
+    ]  # fmt: skip
+
+
+KEYS = [
+    "optimizer.lr=1e-3", "+optimizer.foo=1", "++loss.x={a: 1, b: [2, 3]}", "model.hidden_layers=[8, 8]",
+    "data.root='a b,c'", "data.root=${oc.env:HOME}", "model.max_norm=null", "data.root=int(3)", 'data.root="a)b"',
+]  # fmt: skip
+SWEPT = ["optimizer.lr=1,2", "data.seed=range(0,3)", "data.root=choice(a,b)", "optimizer.lr=interval(0,1)"]
+OTHERS = [
+    "epochs=3",
+    "seed=1",
+    "optimizer=sgd",
+    "~optimizer.foo",
+    "data.root=",
+    "hydra.sweep.dir=x",
+    "optimizer.lr=[",
+    "resume=x",
+]
+
+
+def test_keys_of_options_are_left_to_the_jobs_of_a_sweep() -> None:
+    arranged = command_line.arrange(["-m", *KEYS, *SWEPT, *OTHERS])[1:]
+    parser = OverridesParser.create()
+    for typed, word in zip(KEYS, arranged, strict=False):
+        assert parser.parse_override(word).is_sweep_override()
+        assert command_line.as_typed([word]) == [typed]
+    assert arranged[len(KEYS) :] == [*SWEPT, *OTHERS]
+    assert command_line.as_typed(SWEPT) == SWEPT
+    assert command_line.arrange([*KEYS, *SWEPT]) == [*KEYS, *SWEPT]
+
+
+def test_what_was_typed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=0,1", "-m", "--config-dir=mine"])
+    with command_line.arranged_for_hydra():
+        assert sys.argv == ["train.py", "-m", "--config-dir=mine", "seed=0,1"]
+        assert command_line.typed() == ["seed=0,1", "-m", "--config-dir=mine"]
+        assert command_line.config_flags(command_line.typed()) == ["--config-dir=mine"]
+    assert sys.argv[1:] == ["seed=0,1", "-m", "--config-dir=mine"] == command_line.typed()

@@ -1,0 +1,42 @@
+"""What a user gets wrong is said in one line: the key, the value, what is allowed, what to type."""
+
+from collections.abc import Callable
+
+import pytest
+from conftest import Outcome
+
+from mnist_exp.errors import did_you_mean, offer
+
+Run = Callable[..., Outcome]
+
+
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("optimzer=sgd", "optimzer: no such key, did you mean optimizer? Choose from epochs, "),
+        ("epocs=3", "epocs: no such key, did you mean epochs? Choose from epochs, "),
+        ("lr=0.1", "lr: no such key, did you mean optimizer.lr? Choose from epochs, "),
+        ("hidden_layers=[8]", "hidden_layers: no such key, did you mean model.hidden_layers? Choose from"),
+        ("activation=rellu", "activation=rellu: no such option, did you mean relu? Choose from elu, gelu, "),
+        ("experiment=digit", "experiment=digit: no such option, did you mean digits? Choose from"),
+        ("data.batchsize=32", "data.batchsize: no such key, did you mean data.batch_size? Choose from data.root, "),
+        ("augmentation.rotaton.degrees=3", "did you mean augmentation.rotation? Choose from augmentation.rotation, "),
+        ("hydra/launcher=fussed", "hydra/launcher=fussed: no such option, did you mean fused? Choose from basic, "),
+        ("--multrun", "--multrun: no such flag, did you mean --multirun?"),
+        ("resume=José/x", "resume=José/x: can't be read; a value with such letters needs quotes: 'resume=\"José/x\"'"),
+        ("model.hidden_layers=[8", "model.hidden_layers=[8: can't be read; a list is typed model.hidden_layers=[1,2]"),
+        ("sgd", "sgd: not an override, for it has no =; type key=value"),
+        ("optimizer.lr=1,2", "optimizer.lr=1,2: several values; with -m they make a sweep"),
+        ("seed=range(0,3)", "seed=range(0,3): several values; with -m they make a sweep"),
+    ],
+)
+def test_one_line_that_helps(run: Run, typed: str, told: str) -> None:
+    outcome = run(typed)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith(f"error: {told}") or (told in outcome.err and told.startswith("did you"))
+    assert "\n" not in outcome.err
+
+
+def test_a_name_that_is_like_none_is_not_guessed() -> None:
+    assert did_you_mean("xyz", ["adam", "sgd"]) == ""
+    assert offer("xyz", ["adam", "sgd"], ["a.xyzzy"]) == "choose from adam, sgd"
