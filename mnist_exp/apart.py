@@ -8,6 +8,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from mnist_exp import stops
+
 T = TypeVar("T")
 CAN_FORK = sys.platform == "linux"  # macOS has fork, but not its frameworks after one
 
@@ -19,13 +21,18 @@ def apart(work: Callable[[], T]) -> T:
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_tell, args=(work, there), daemon=True)
-    process.start()
+    with stops.blocked():  # until the process knows what to do
+        process.start()
     there.close()
     try:
         result, error = here.recv()
     except EOFError:
         process.join()
-        raise MemoryError(f"a process was killed, exit code {process.exitcode}") from None
+        code = process.exitcode or 0
+        if code == -signal.SIGKILL:
+            raise MemoryError("a helper process was killed by SIGKILL") from None
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        raise ChildProcessError(f"a helper process was ended {how}") from None
     process.join()
     if error:
         raise error
@@ -34,8 +41,9 @@ def apart(work: Callable[[], T]) -> T:
 
 
 def _tell(work: Callable[[], Any], there: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits for this one hears of it, and ends it
+    stops.ignore()  # the process that waits for this one hears of them, and ends it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    stops.unblock()
     try:
         there.send((work(), None))
     except Exception as error:

@@ -1,11 +1,13 @@
 """Signals that ask this process to stop: raised, held back, passed on, or ignored."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)  # Ctrl-C; what Slurm and Kubernetes send before they kill
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C; what Slurm and Kubernetes send before they kill; a closed terminal
+SIGNALS = tuple(signal.Signals[name] for name in NAMES if name in signal.Signals.__members__)  # Windows lacks some
 
 
 class Stopped(KeyboardInterrupt):
@@ -23,6 +25,12 @@ def asked(error: BaseException) -> bool:
 def exit_code() -> int:
     """What a shell shows for a process that the signal ended."""
     return 128 + (_asked or [signal.SIGINT])[0]
+
+
+def hide_unraisable() -> None:
+    """Say nothing of an error in a destructor once a signal was raised: it is the signal, or comes of it."""
+    show = sys.unraisablehook
+    sys.unraisablehook = lambda error: None if _asked else show(error)
 
 
 def ignore() -> None:
@@ -44,6 +52,21 @@ def arm() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop_once)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Hold the signals back from this thread, and from processes that the block starts, until these unblock them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def unblock() -> None:
+    """Let the signals in again."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 @contextmanager

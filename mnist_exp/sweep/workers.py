@@ -5,8 +5,11 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from threading import Thread
 from typing import Any
+
+from mnist_exp import stops
 
 
 @contextmanager
@@ -30,7 +33,9 @@ def begun(launcher: dict[str, Any], count: int) -> Iterator[None]:
 def _start(settings: dict[str, Any], count: int) -> None:
     from joblib import Parallel, delayed
 
-    with suppress(Exception):  # workers that can't be, or were killed: the launch meets the same, and tells it
+    resource_tracker.ensure_running()  # Python 3.11 unblocks the signals when it starts it
+    # Workers that can't be, or were killed: the launch meets the same, and tells it.
+    with suppress(Exception), stops.blocked():
         Parallel(**settings)([delayed(_get_ready)()] * count)
 
 
@@ -38,4 +43,5 @@ def _get_ready() -> None:
     """What a worker does before its first job."""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends one that has no job, without a traceback
+    stops.unblock()
     import torch._dynamo  # noqa: F401  # an optimizer's first step would import it

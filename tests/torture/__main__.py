@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="of the moments and places of faults")
     options = parser.parse_args()
 
-    from tests.torture import damage, disks, endurance, fuzz, kills
+    from tests.torture import damage, disks, endurance, fuzz, kills, moments
     from tests.torture.forks import CHANCE
 
     rounds, few = options.rounds, max(3, options.rounds // 5)
@@ -34,6 +34,7 @@ def main() -> None:
         "kills.stops": lambda: kills.asked_to_stop(rounds),
         "kills.sweeps": lambda: kills.sweeps(few),
         "kills.fused": lambda: kills.fused_sweeps(few),
+        "moments": lambda: moments.at_every(5 / rounds),
         "disks.full": lambda: disks.full(few),
         "disks.read_only": lambda: disks.read_only(few),
         "disks.deleted": lambda: disks.deleted(few),
