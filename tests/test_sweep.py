@@ -1,10 +1,12 @@
 """Sweeps as a user meets them: what they leave, what stops them, and how they go on."""
 
 import errno
+import faulthandler
 import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from omegaconf import OmegaConf
 from runs import learned as bits
 from runs import summary
 
-from mnist_exp import files, record
+from mnist_exp import errors, files, record, stops
 from mnist_exp.sweep import jobs, plan, plots, report, workers
 from mnist_exp.sweep import run as sweep_run
 from mnist_exp.sweep.ledger import Ledger
@@ -122,7 +124,9 @@ def test_jobs_that_share_the_work_of_composing_are_composed_as_any_other(
 def test_equal_choices_run_once(run: Run, tmp_path: Path) -> None:
     assert run("-m", *QUICK, "optimizer.lr=0.1,1e-1,0.10").code == 0
     assert statuses(sweep_folder(tmp_path)) == {0: "completed"}
-    assert len(run("-m", "optimizer.lr=0.1,1e-1", "hydra.sweeper.dry_run=true").out.splitlines()) == 2
+    told = run("-m", "optimizer.lr=0.1,1e-1", "seed=0,0,1", "hydra.sweeper.dry_run=true").out.splitlines()
+    assert told[0] == "4 of 6 jobs repeat others; equal ones run once"
+    assert len(told) == 4
 
 
 def test_nothing_is_left_to_do_for_a_finished_sweep(run: Run, tmp_path: Path) -> None:
@@ -186,6 +190,10 @@ def test_failures_are_told_and_the_rest_runs_on(run: Run, tmp_path: Path, monkey
     errors = ["killed by SIGKILL: out of memory", "the loss became nan", "'a bug'", "too large", "exit code 3"]
     for number, error in enumerate(errors):
         assert error in jobs[number].error
+    causes = [None, "diverged", "error", "out of memory", "error"]  # only the first was somebody else's doing
+    assert [jobs[number].failure for number in range(5)] == causes
+    assert [summary(folder / str(number))["failure"] for number in (1, 2, 3)] == causes[1:4]
+    assert "1 of 6; 1 diverged, 2 failed, 1 ran out of memory" in outcome.out
     assert "5 of 6 jobs failed" in outcome.out
     for seed in range(1, 6):
         assert f"      python train.py {' '.join(QUICK[:3])} 'model.hidden_layers=[16]' epochs=2 seed={seed}\n" in (
@@ -204,6 +212,69 @@ def test_failures_are_told_and_the_rest_runs_on(run: Run, tmp_path: Path, monkey
     assert "Traceback" in (folder / "2" / "train.log").read_text()  # what the first attempt said stays
 
 
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (FloatingPointError("the loss became nan"), "diverged"),
+        (MemoryError(), "out of memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"), "out of memory"),
+        (ZeroDivisionError(), "error"),
+        (errors.ConfigError("a key"), "error"),
+        (OSError(errno.ENOSPC, "No space left on device", "metrics.csv"), None),
+        (PermissionError(errno.EACCES, "Permission denied", "metrics.csv"), None),
+        (errors.CrewError("of one of them, or all"), None),
+    ],
+)
+@pytest.mark.parametrize("may_write", [True, False], ids=["summary", "no summary"])
+def test_how_a_run_failed(
+    error: Exception, failure: str | None, may_write: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: record.Run, *_: object) -> None:
+        self.may_write = may_write
+        raise error
+
+    monkeypatch.setattr(record.Run, "begin", fail)
+    assert run("-m", *QUICK).code == 1
+    folder = sweep_folder(tmp_path)
+    (job,) = Ledger(folder).read()[1].values()
+    assert (job.status, job.failure) == ("failed", failure)
+    assert (folder / "0" / "summary.json").exists() is may_write
+
+
+@pytest.mark.parametrize(
+    ("number", "failure"), [(signal.SIGKILL, None), (signal.SIGSEGV, "error"), (signal.SIGABRT, "error")]
+)
+def test_a_crash_is_a_runs_own_doing_and_a_kill_is_not(
+    number: int, failure: str | None, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        faulthandler.disable()  # pytest's, or it would show where
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(record.Run, "begin", die)
+    assert run("-m", *QUICK).code == 1
+    (job,) = Ledger(sweep_folder(tmp_path)).read()[1].values()
+    assert f"killed by {signal.Signals(number).name}" in job.error
+    assert job.failure == failure
+
+
+def test_summaries_and_ledgers_of_before_failures_had_causes_are_read(run: Run, tmp_path: Path) -> None:
+    run("-m", *QUICK, "optimizer=sgd", "optimizer.lr=0.1,1e15")
+    folder = sweep_folder(tmp_path)
+    for path in folder.glob("*/summary.json"):
+        facts = files.unseal(path.read_text())
+        del facts["failure"]
+        path.write_text(files.seal(facts))
+    path = folder / "ledger.jsonl"
+    lines = [files.unseal(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(files.seal({k: v for k, v in it.items() if k != "failure"}) + "\n" for it in lines))
+    assert [record.read_summary(folder / str(number))["failure"] for number in (0, 1)] == [None, None]
+    assert [(job.status, job.failure) for job in Ledger(folder).read()[1].values()] == [
+        ("completed", None), ("failed", None)
+    ]  # fmt: skip
+    assert "lr=0.1 reaches" in report.write([folder])
+
+
 def test_a_sweep_may_stop_at_the_first_failure(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fail_by_seed(monkeypatch)
     outcome = run("-m", *QUICK, "seed=0,2,6,7", "hydra.sweeper.stop_on_failure=true")
@@ -217,7 +288,7 @@ def test_a_sweep_may_stop_at_the_first_failure(run: Run, tmp_path: Path, monkeyp
 def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Run, tmp_path: Path) -> None:
     for bad, told in (
         ("optimizer=adam,nosuch", "optimizer=nosuch: no such option"),
-        ("optimizer.nosuch=1,2", "optimizer.nosuch: no such key"),
+        ("optimizer.nosuch=1,2", "optimizer.nosuch=1: optimizer=adam has no key nosuch, choose from"),
         ("nosuch=1,2", "nosuch"),
         ("optimizer.lr=0.1,-1", "optimizer.lr=-1: must be more than 0"),
         ("epochs=1,many", "epochs"),
@@ -470,6 +541,44 @@ def test_joblib_takes_over_the_workers_that_were_begun() -> None:
         pass
     del settings["_target_"]
     assert Parallel(**settings)([delayed(eval)("'torch' in __import__('sys').modules")] * 2) == [True, True]
+
+
+@needs_joblib
+def test_workers_are_born_with_signals_held_back(tmp_path: Path) -> None:
+    """Until they know what to do; in a process of its own, for the first workers differ from later ones."""
+    script = """
+import functools, os
+from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
+from mnist_exp.sweep import workers
+workers._get_ready = functools.partial(os.system, "grep SigBlk /proc/$PPID/status >> held")
+with workers.begun(vars(JobLibLauncherConf(n_jobs=2)), 2):
+    pass
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+    held = [int(line.split()[1], base=16) for line in (tmp_path / "held").read_text().splitlines()]
+    assert len(held) == 2
+    for number in stops.SIGNALS:
+        assert all(mask >> (number - 1) & 1 for mask in held), signal.Signals(number).name
+
+
+@pytest.mark.parametrize("launcher", ["basic", "fused"])
+def test_a_job_without_a_folder_fails_alone(launcher: str, run: Run) -> None:
+    run("-m", *SEEDS, "hydra.sweep.dir=it")
+    folder = Path("it")
+    ledger = Ledger(folder).path
+    introduced = [line for line in ledger.read_text().splitlines() if '"job"' not in line or "pending" in line]
+    ledger.write_text("".join(f"{line}\n" for line in introduced))
+    for job in folder.glob("[0-9]*"):
+        shutil.rmtree(job)
+    (folder / "1" / "train.log" / "full").mkdir(parents=True)
+    (folder / "2").touch()
+    outcome = run("-m", "resume=it", f"hydra/launcher={launcher}")
+    assert outcome.code == 1
+    found = Ledger(folder).read()[1]
+    failed = {number: job.error for number, job in found.items() if job.status == "failed"}
+    assert failed == {1: "it/1/train.log: Is a directory", 2: "it/2: File exists"}
+    assert all(job.status == "completed" for number, job in found.items() if number not in failed)
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="resumable", node=Resum
 class ResumableSweeper(Sweeper):
     """Runs a grid of jobs that survives crashes, and reports on it."""
 
-    def __init__(self, params: dict[str, str], **options: Any) -> None:
+    def __init__(self, params: dict[str, str], trials: int, trial_seeds: list[int], **options: Any) -> None:
         self.params, self.options = params, options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -45,5 +45,5 @@ class ResumableSweeper(Sweeper):
         """Run the sweep that the command line and `params` ask for."""
         from mnist_exp.sweep import run
 
-        params = [f"{key}={values}" for key, values in self.params.items()]
-        run.sweep(self.context, self.task, self.master, params, arguments, run.Options(**self.options))
+        options = run.Options(**self.options)
+        run.sweep(self.context, self.task, self.master, self.params, arguments, options)

@@ -45,11 +45,13 @@ def _together(
 ) -> dict[int, JobReturn]:
     """Run crews of jobs side by side, the jobs of each as one."""
     returns, ready = dict[int, JobReturn](), list[list[members.Config]]()
-    for crew in crews:
-        told, begun = _begin(context, crew)
-        returns |= told
-        ready += [begun] if begun else []
-    configure_log(master.hydra.hydra_logging, master.hydra.verbose)  # or the last job's log had what is told of all
+    try:
+        for crew in crews:
+            told, begun = _begin(context, crew)
+            returns |= told
+            ready += [begun] if begun else []
+    finally:  # or the last job's log had what is told of all
+        configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     if ready:
         main = task.main.__wrapped__  # as it is before TrainedAlone
         works = (jobs.Work([it.hydra.hydra for it in crew], partial(members.run, main, crew)) for crew in ready)

@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig
 
-from mnist_exp import record, stops
+from mnist_exp import errors, record, stops
 from mnist_exp.alone import Steps
 from mnist_exp.fused import memory
 from mnist_exp.fused.together import Together
@@ -33,7 +33,11 @@ class Member:
         self.steps, self.hydra = main(config.own), config.hydra
         self.wants: tuple[Training, int] | None = None
         self.log = logging.FileHandler(
-            Path(config.hydra.hydra.runtime.output_dir) / record.LOG, "a", "utf-8", delay=True
+            Path(config.hydra.hydra.runtime.output_dir) / record.LOG,
+            "a",
+            "utf-8",
+            delay=True,
+            errors="backslashreplace",
         )
         self.log.setFormatter(form)
 
@@ -90,10 +94,17 @@ def _train(members: Sequence[Member]) -> None:
                 train = _trainer([member.wants[0] for member in crew if member.wants])
             results = train(min(epochs))
         except Exception as error:  # too little memory, say
-            results = [error] * len(crew)
+            results = [error] if len(crew) == 1 else [_of_a_crew(error) for _ in crew]
         with stops.uninterrupted():  # all of them keep their epoch, or none
             for member, result in zip(crew, results, strict=True):
                 member.take(result)
+
+
+def _of_a_crew(error: Exception) -> Exception:
+    """What each run of a crew is told of an error that no single one of them is known to have made."""
+    shared = errors.CrewError(errors.explain(error) or type(error).__name__)
+    shared.__cause__ = error
+    return shared
 
 
 def _trainer(trainings: Sequence[Training]) -> Callable[[int], Sequence[Row | Exception]]:

@@ -16,9 +16,9 @@ from mnist_exp.errors import ConfigError
 ELEMENTWISE = {"SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop"}
 # What jobs of a group may differ in...
 WHOLLY_FREE = ("init.", "schedule.")
-FREE = ("seed", "model.dropout", "model.input_dropout", "optimizer.", "loss.", "augmentation.")
+FREE = ("seed", "patience", "model.dropout", "model.input_dropout", "optimizer.", "loss.", "augmentation.")
 NOT_FREE = ("_target_", ".size", ".points")  # ...but not in these of the latter: other code, other shapes
-EQUAL = ("device", "deterministic", "data.root")  # beside what makes a run what it is
+EQUAL = ("device", "threads", "deterministic", "data.root")  # beside what makes a run what it is
 
 
 def is_for(launcher: Mapping[str, Any]) -> bool:

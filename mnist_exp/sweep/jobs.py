@@ -7,7 +7,6 @@ import gc
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import time
@@ -16,15 +15,15 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
-from mnist_exp import errors, files, record, stops
+from mnist_exp import errors, files, record, stops, streams
 from mnist_exp.apart import CAN_FORK, apart
 from mnist_exp.errors import ConfigError
 from mnist_exp.record import cores
@@ -35,8 +34,10 @@ log = logging.getLogger(__name__)
 STOP = ".stop"  # a file in the sweep's folder: no further job is to begin; the exit code of the sweep, or nothing
 RUNNING = ".running"  # a file that every job holds a shared lock on
 LONGEST = 2000  # letters of an error: a pipe takes 64 KB before anybody reads
+CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}  # a process's own doing
 INTERRUPTED = {128 + number for number in stops.SIGNALS}  # the exit codes of a run that was asked to stop
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+NOT_OVER = (b'"status": "running"', b'"status": "pending"')
 BAR = "{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
 Main = Callable[[DictConfig], Any]
 
@@ -56,6 +57,14 @@ class Work(NamedTuple):
     do: Callable[[], Any]
 
 
+class End(NamedTuple):
+    """How a process ended."""
+
+    code: int  # its exit code
+    error: str | None = None  # what it raised, in a line
+    failure: str | None = None  # whether that is its own doing, as errors.failure has it
+
+
 class Task:
     """What a launcher calls for each job, in the sweep's own process or in a worker's."""
 
@@ -70,10 +79,16 @@ class Task:
         self.ledger, self.begun = Ledger(self.folder), time.monotonic()
         self.said = self.ledger.path.stat().st_size  # what the ledger says from here on is of this session
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in a worker's process, whose streams are as Python has made them."""
+        streams.harden()
+        vars(self).update(state)
+
     def __call__(self, cfg: DictConfig) -> float | None:
         """Run the job and return its value; None where it has none, or where the sweep is to stop."""
         hydra = HydraConfig.get()
         number = int(Path(hydra.runtime.output_dir).name)
+        _set_number(number)
         _share_the_machine(cfg, self.places[number], self.workers)
         return self.run(cfg, Work([hydra], partial(self.main, cfg))).get(number)
 
@@ -90,11 +105,12 @@ class Task:
         ended = dict[int, dict[str, Any]]()
         with files.locked(self.folder / RUNNING, shared=True):
             self.ledger.append(*({"job": number, "status": "running", "pid": os.getpid()} for number in hydras))
-            for work, (code, error) in zip(works, self._do([work.do for work in works]), strict=True):
+            for work, how in zip(works, self._do([work.do for work in works]), strict=True):
+                how = how if len(work.jobs) == 1 else how._replace(failure=None)  # whose doing it was is not known
                 for folder in (Path(hydra.runtime.output_dir) for hydra in work.jobs):
-                    ended[int(folder.name)] = end = settle(folder, self.ids[int(folder.name)], code, error)
+                    ended[int(folder.name)] = end = settle(folder, self.ids[int(folder.name)], how)
                     if end["status"] == "interrupted":
-                        stop(self.folder, code)
+                        stop(self.folder, how.code)
             self.ledger.append(*({"job": number} | end for number, end in ended.items()))
         told = {number: end for number, end in ended.items() if len(ended) == 1 or end["status"] != "interrupted"}
         for number, end in told.items():  # of a crew that was interrupted, the sweep's last line says enough
@@ -107,8 +123,8 @@ class Task:
         """Whether this is a worker whose sweep was killed: what it would do now, a resumed sweep does as well."""
         return self.sweeper not in (os.getpid(), os.getppid())
 
-    def _do(self, works: Sequence[Callable[[], Any]]) -> list[tuple[int, str | None]]:
-        """Do the works; the exit code of each and, where it raised something, that in a line.
+    def _do(self, works: Sequence[Callable[[], Any]]) -> list[End]:
+        """Do the works, and tell how each ended.
 
         Each has a process of its own: one that is killed takes nothing else with it, and all that it took of memory is
         given back. Where there is no fork, they are done in this process.
@@ -128,11 +144,11 @@ class Task:
                 if self.is_orphaned():
                     _signal(running, signal.SIGTERM)
         said = [here.recv() if here.poll() else None for here, _ in pipes]
-        return [(process.exitcode or 0, error) for process, error in zip(processes, said, strict=True)]
+        return [end or _without_a_word(process.exitcode or 0) for process, end in zip(processes, said, strict=True)]
 
     @contextmanager
     def _passing_stops_on(self, processes: Sequence[Any]) -> Iterator[None]:
-        """Start the processes; SIGINT and SIGTERM go on to them and stop the sweep, but not this process: it waits."""
+        """Start the processes; signals go on to them and stop the sweep, but not this process: it waits."""
         told = list[int]()
 
         def pass_on(number: int, _: Any) -> None:
@@ -140,25 +156,22 @@ class Task:
             _signal(processes, number)
             stop(self.folder, 128 + number)
 
-        signal.pthread_sigmask(signal.SIG_BLOCK, stops.SIGNALS)  # until all processes know what to do
-        try:
-            with stops.handling(pass_on):
+        with stops.handling(pass_on):
+            with stops.blocked():  # until all processes know what to do
                 for process in processes:
                     process.start()
                 for number in told:  # before they were there; another thread may take a signal that is blocked here
                     _signal(processes, number)
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
-                yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
+            yield
 
     def _tell(self, number: int, ended: dict[str, Any], folder: Path, overrides: Sequence[str]) -> None:
         """A line on the console: how far the sweep is, how long it will take, and what the job came to."""
         with open(self.ledger.path, "rb") as file:
             file.seek(self.said)
             lines = file.read().splitlines()
-        over = sum(b'"status": "running"' not in line for line in lines)
-        bar = tqdm.format_meter(over, len(self.places), time.monotonic() - self.begun, bar_format=BAR)
+        over = sum(not any(status in line for status in NOT_OVER) for line in lines)
+        passed, plain = time.monotonic() - self.begun, not streams.shows_blocks()
+        bar = tqdm.format_meter(over, len(self.places), passed, ascii=plain, bar_format=BAR)
         told = f"failed: {ended['error']}" if "error" in ended else ended["status"]
         if ended["status"] == "completed":
             facts = record.read_summary(folder)
@@ -175,39 +188,29 @@ def stop(sweep: Path, code: int | None = None) -> None:
             files.write(sweep / STOP, str(code or "").encode())
 
 
-def settle(folder: Path, config_id: str, code: int | None = None, error: str | None = None) -> dict[str, Any]:
-    """How a job ended, by what it left and its exit code; None where that is not known, for its parent is gone."""
+def settle(folder: Path, config_id: str, how: End | None = None) -> dict[str, Any]:
+    """What the ledger says of a job's end, by what it left and how its process ended; None: its parent is gone."""
     try:
         facts = record.read_summary(folder)
     except ConfigError:  # what is damaged tells nothing
         facts = {}
     if facts.get("status") == "completed" and facts["config_id"] == config_id:
         return {"status": "completed", "value": facts["best_val_loss"], "data": (facts["data"] or {}).get("sha256")}
-    if code is None or code in INTERRUPTED:
+    if how is None or how.code in INTERRUPTED:
         return {"status": "interrupted"}
     if facts.get("status") == "failed":
-        return {"status": "failed", "error": facts["error"]}
-    if code is not None and code < 0:
-        name = signal.Signals(-code).name
-        error = f"killed by {name}" + ": out of memory, or by somebody" * (name == "SIGKILL")
-    return {"status": "failed", "error": error or f"exit code {code}: see {folder / record.LOG}"}
-
-
-def clear(folder: Path) -> None:
-    """Take away what a job that did not complete has left, for it starts again; its log goes on."""
-    for path in folder.glob("*"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != record.LOG:
-            path.unlink()
+        return {"status": "failed", "error": facts["error"], "failure": facts["failure"]}
+    error = how.error or f"exit code {how.code}: see {folder / record.LOG}"
+    return {"status": "failed", "error": error, "failure": how.failure}
 
 
 def make_ready(cfg: DictConfig) -> None:
     """Do what takes long and is the same for every job, once a process: what is forked has it at hand."""
-    import torch
-    import torch._dynamo  # an optimizer's first step would import it: a second
+    with stops.uninterrupted():  # an exception in the middle of torch's import ends the process
+        import torch
+        import torch._dynamo  # an optimizer's first step would import it: a second
 
-    from mnist_exp import build
+        from mnist_exp import build
 
     torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
     build.keep(cfg)
@@ -215,6 +218,18 @@ def make_ready(cfg: DictConfig) -> None:
     record.git()
     if not gc.get_freeze_count():  # once: what is here by now stays, and to look through it takes 0.2 s, after each job
         gc.freeze()
+
+
+def _set_number(number: int) -> None:
+    """Have the job's hydra.yaml say its folder's number: a launcher counts the jobs of this session alone."""
+    config = cast(DictConfig, HydraConfig.instance().cfg)
+    hydra = config.hydra
+    if hydra.job.num != number:
+        with read_write(hydra), open_dict(hydra):
+            hydra.job.num, hydra.job.id = number, str(number)
+        if hydra.output_subdir is not None:
+            path = Path(hydra.runtime.output_dir, hydra.output_subdir, "hydra.yaml")
+            files.write(path, OmegaConf.to_yaml(config).encode())
 
 
 def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
@@ -232,7 +247,7 @@ def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
 def _child(work: Callable[[], Any], parent: Connection, workers: int, quiet: bool) -> None:
     try:
         stops.arm()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, stops.SIGNALS)
+        stops.unblock()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # when the parent is killed, stop cleanly
         for handler in logging.getLogger().handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -243,25 +258,36 @@ def _child(work: Callable[[], Any], parent: Connection, workers: int, quiet: boo
             import torch
 
             torch.set_num_interop_threads(1)  # no core is spare to make batches ready: data/batches.py
-        code, error = _run_here(work)
+        end = _run_here(work)
     except KeyboardInterrupt:
-        code, error = stops.exit_code(), None
+        end = End(stops.exit_code())
     stops.ignore()
-    if error:
-        parent.send(error[:LONGEST])
-    sys.exit(code)
+    if end.error:
+        parent.send(end._replace(error=end.error[:LONGEST]))
+    sys.exit(end.code)
 
 
-def _run_here(work: Callable[[], Any]) -> tuple[int, str | None]:
-    """Do the work of the job in this process; its exit code, and what it raised in a line."""
+def _run_here(work: Callable[[], Any]) -> End:
+    """Do the work of the job in this process, and tell how it ended."""
     try:
         with stops.stoppable():
             work()
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1, None
+        return _without_a_word(end.code if isinstance(end.code, int) else 1)
     except (KeyboardInterrupt, Exception) as error:
-        return (stops.exit_code(), None) if stops.asked(error) else (1, errors.explain(error))
-    return 0, None
+        if stops.asked(error):
+            return End(stops.exit_code())
+        return End(1, errors.explain(error), errors.failure(error))
+    return End(0)
+
+
+def _without_a_word(code: int) -> End:
+    """How a process ended that raised nothing: by itself, or killed."""
+    if code >= 0:
+        return End(code, failure="error" if code else None)
+    name = signal.Signals(-code).name
+    told = f"killed by {name}" + ": out of memory, or by somebody" * (name == "SIGKILL")
+    return End(code, told, "error" if -code in CRASHES else None)
 
 
 def _signal(processes: Sequence[Any], number: int) -> None:

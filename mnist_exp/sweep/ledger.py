@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from filelock import FileLock
 
-from mnist_exp import files, record
+from mnist_exp import config, files, record
 from mnist_exp.errors import ConfigError
 
 VERSION = 2  # of the lines' format
@@ -29,14 +31,37 @@ class Job(NamedTuple):
     status: str = "pending"  # running, completed, failed, interrupted; replaced: its config is no longer asked for
     value: float | None = None
     error: str | None = None
+    failure: str | None = None  # how it failed by its own doing, as errors.failure has it
     data: str | None = None  # SHA-256 of the data that a completed job learned from
     pid: int | None = None  # of the process that last ran it
     started: str | None = None
     ended: str | None = None
 
+    def id_beside(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Equal for equal jobs, where those that differ in `keys` (keys_beside_identity) are not."""
+        return self.config_id, *(json.dumps(self.choices.get(key), sort_keys=True) for key in keys)
+
+    def arm_beside(self, keys: Sequence[str]) -> str:
+        """Equal for jobs of an arm, where those that differ in `keys` (keys_beside_identity) are not of one."""
+        return " ".join([self.arm, *self.id_beside(keys)[1:]])
+
     def introduction(self) -> dict[str, Any]:
         """The ledger's first line about the job, or about another attempt at it."""
         return {"job": self.number, "status": "pending"} | {field: getattr(self, field) for field in INTRODUCED}
+
+
+def keys_beside_identity(jobs: Iterable[Job]) -> tuple[str, ...]:
+    """Keys that were typed and tell jobs apart that their config_id does not: in `threads=1,2`, say."""
+    alike, typed = defaultdict[str, list[Job]](list), dict[str, None]()
+    for job in jobs:
+        alike[job.config_id].append(job)
+        typed |= dict.fromkeys(map(config.key_of, job.overrides))
+    return tuple(
+        key
+        for key in typed
+        if not config.makes_a_run(key)
+        and any(len({job.id_beside([key]) for job in same}) > 1 for same in alike.values())
+    )
 
 
 INTRODUCED = ("overrides", "config_id", "arm", "seed", "choices")

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import os
 import pickle
 import re
-import shlex
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mnist_exp import config, errors, record
+from mnist_exp import config, errors, record, spelling
+from mnist_exp.command_line import without_null
 from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.ledger import Job, Ledger
+from mnist_exp.sweep.ledger import Job, Ledger, keys_beside_identity
+
+log = logging.getLogger(__name__)
 
 SEED = re.compile(r"seed=(0|[1-9]\d*)")
+OF_ONE_JOB = ("sweeper.params", "sweeper.trials", "sweeper.trial_seeds")  # what an option may say of its own jobs
+OF_A_SWEEP = ("launcher", "sweeper", "sweep", "callbacks", "hydra_logging")  # sections of hydra that all jobs share
 
 
 class Composed(str):
@@ -65,56 +67,36 @@ class ComposedOnce:
         return sweep_overrides[0].config()
 
 
+class Trials(NamedTuple):
+    """Runs that are to choose an arm's learning rate, in a sweep of their own, before the one that judges."""
+
+    rates: int  # 0: no trials
+    seeds: tuple[int, ...]  # of each rate, none of which judges
+
+
+NO_TRIALS, MOST_RATES = Trials(0, ()), 100
+
+
 class Point(NamedTuple):
     """A job as it was asked for, composed and checked."""
 
     job: Job  # of status pending; its number is -1 until it has one
     word: Composed
+    trials: Trials  # that come before
+    folder: Path  # of the sweep, by this job's config
 
     def numbered(self, number: int, folder: Path) -> Point:
         """The same with its number, and with its folder in its config."""
         composed = self.word.config()
         with open_dict(composed.hydra):
-            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder), str(number)
-        return Point(self.job._replace(number=number), Composed.of(self.job.overrides, composed))
+            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = spelling.literal(str(folder)), str(number)
+        return self._replace(job=self.job._replace(number=number), word=Composed.of(self.job.overrides, composed))
 
     def resuming(self, checkpoint: Path) -> Point:
         """The same, going on from a checkpoint."""
         composed = self.word.config()
-        composed.resume = str(checkpoint.absolute())
-        return Point(self.job, Composed.of(self.job.overrides, composed))
-
-
-def grid(arguments: Sequence[str], loader: ConfigLoader, max_jobs: int) -> list[tuple[str, ...]]:
-    """Every combination of the values that a command names, the last key varying fastest. Raises ConfigError."""
-    axes = dict[str, list[str]]()
-    for override in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):
-        key = override.get_key_element()
-        if not override.is_sweep_override():
-            axes[key] = [str(override.input_line)]
-        elif override.is_discrete_sweep():
-            axes[key] = [f"{key}={value}" for value in islice(override.sweep_string_iterator(), max_jobs + 1)]
-        else:
-            raise ConfigError(f"{override.input_line}: a sweep takes values one by one: a,b,c or range(...) or glob(*)")
-    if max_jobs < 1:
-        raise ConfigError(f"hydra.sweeper.max_jobs={max_jobs}: must be 1 or more")
-    empty = [key for key, values in axes.items() if not values]
-    if empty:
-        raise ConfigError(f"{', '.join(empty)}: no value to try, so the sweep has no jobs")
-    count = math.prod(map(len, axes.values()))
-    if count > max_jobs:
-        raise ConfigError(f"more than {max_jobs:,} jobs: say hydra.sweeper.max_jobs=N if that is meant")
-    return list(product(*axes.values()))
-
-
-class Trials(NamedTuple):
-    """Runs that are to choose each arm's learning rate: a sweep of its own, before the one that judges."""
-
-    rates: int  # of each arm; 0: no trials
-    seeds: list[int]  # of each rate, none of which judges
-
-
-NO_TRIALS, MOST_RATES = Trials(0, []), 100
+        composed.resume = spelling.literal(str(checkpoint.absolute()))
+        return self._replace(word=Composed.of(self.job.overrides, composed))
 
 
 class Trial(NamedTuple):
@@ -125,38 +107,48 @@ class Trial(NamedTuple):
     point: Point
 
 
-def trials(points: Sequence[Point], asked: Trials, composed: Callable[[Sequence[str]], Point]) -> list[Trial]:
+def with_arms(points: Sequence[Point]) -> list[tuple[str, Point]]:
+    """Each point with the name of its arm."""
+    beside = keys_beside_identity(point.job for point in points)
+    return [(point.job.arm_beside(beside), point) for point in points]
+
+
+def arms(points: Sequence[Point]) -> dict[str, Point]:
+    """A point of each arm, by the arm's name."""
+    return dict(with_arms(points))
+
+
+def trials(points: Sequence[Point], composed: Callable[[Sequence[str]], Point]) -> list[Trial]:
     """The trials of all arms of `points`: rates over each one's optimizer.lr_range, each with every seed.
 
     Raises ConfigError where there is no such range, or where somebody else has chosen.
     """
-    if not asked.rates:
-        return []
-    if not 0 < asked.rates <= MOST_RATES or not asked.seeds:
-        raise ConfigError(f"hydra.sweeper.trials: must be 0 to {MOST_RATES}, and trial_seeds one seed or more")
-    if both := {point.job.seed for point in points}.intersection(asked.seeds):
-        raise ConfigError(f"seed={min(both)}: one of hydra.sweeper.trial_seeds, which choose and therefore can't judge")
+    judging = {point.job.seed for point in points if point.trials.rates}
     return [
         Trial(arm, rate, composed([*words, rate, f"seed={seed}"]))
-        for arm, words, limits in _arms_to_tune(points)
-        for rate in rates(limits, asked.rates)
-        for seed in asked.seeds
+        for arm, point in arms(points).items()
+        if point.trials.rates
+        for words, limits in [_to_tune(point, judging)]
+        for rate in rates(limits, point.trials.rates)
+        for seed in point.trials.seeds
     ]
 
 
-def _arms_to_tune(points: Sequence[Point]) -> Iterator[tuple[str, list[str], list[float]]]:
-    """Each arm with its overrides, but for the seed, and its range of learning rates."""
-    for arm, job in {point.job.arm: point.job for point in points}.items():
-        words = [word for word in job.overrides if not SEED.fullmatch(word)]
-        for word in words:
-            if config.key_of(word) == record.RATE:
-                raise ConfigError(f"{word}: the trials choose it; leave it out, or say hydra.sweeper.trials=0")
-        limits = job.choices.get(f"{record.RATE}_range")
-        if not limits:
-            raise ConfigError(
-                f"{record.RATE}_range: optimizer={job.choices['optimizer']} has none; trials need [low, high]"
-            )
-        yield arm, words, limits
+def _to_tune(point: Point, judging: set[int]) -> tuple[list[str], list[float]]:
+    """An arm's overrides, but for the seed, and its range of learning rates. Raises ConfigError."""
+    if not 0 < point.trials.rates <= MOST_RATES or not point.trials.seeds:
+        raise ConfigError(f"hydra.sweeper.trials: must be 0 to {MOST_RATES}, and trial_seeds one seed or more")
+    if both := judging.intersection(point.trials.seeds):
+        raise ConfigError(f"seed={min(both)}: one of hydra.sweeper.trial_seeds, which choose and therefore can't judge")
+    words = [word for word in point.job.overrides if not SEED.fullmatch(word)]
+    for word in words:
+        if config.key_of(word) == record.RATE:
+            raise ConfigError(f"{word}: the trials choose it; leave it out, or say hydra.sweeper.trials=0")
+    limits = point.job.choices.get(f"{record.RATE}_range")
+    if not limits:
+        name = f"optimizer={point.job.choices['optimizer']}"
+        raise ConfigError(f"{record.RATE}_range: {name} has none; trials need [low, high]")
+    return words, limits
 
 
 def rates(limits: Sequence[float], count: int) -> list[str]:
@@ -171,16 +163,21 @@ class Composer:
 
     def __init__(self, loader: ConfigLoader, master: DictConfig) -> None:
         self.loader, self.master = loader, master
+        str(master.hydra.sweep.dir)  # resolves ${now:...}, which Hydra then gives to all jobs alike
+        self.of_the_sweep, self.params_of_experiments = _of_the_sweep(master), list[dict[str, str]]()
         self.seedless = dict[tuple[str, ...], Composed]()
 
     def __call__(self, overrides: Sequence[str]) -> DictConfig:
-        """The config that the overrides make, with its `hydra` section. Raises what Hydra raises."""
+        """The config that the overrides make, with its `hydra` section.
+
+        Raises what Hydra raises, and ConfigError where an option sets for its job what holds for a whole sweep.
+        """
         seeds = [word for word in overrides if SEED.fullmatch(word)]
         if len(seeds) != 1:
-            return self.loader.load_sweep_config(self.master, list(overrides))
+            return self._load(overrides)
         seedless = tuple("" if word in seeds else word for word in overrides)
         if seedless not in self.seedless:
-            composed = self.loader.load_sweep_config(self.master, list(overrides))
+            composed = self._load(overrides)
             self.seedless[seedless] = Composed.of(seeds, composed)
             return composed
         composed, before = self.seedless[seedless].config(), str(self.seedless[seedless])
@@ -191,11 +188,50 @@ class Composer:
             composed.hydra.job.override_dirname = dirname
         return composed
 
+    def params(self, overrides: Sequence[str]) -> dict[str, str]:
+        """The hydra.sweeper.params that overrides lead to."""
+        return dict(self._compose(overrides).hydra.sweeper.params)
+
+    def option(self, group: str, overrides: Sequence[str]) -> str | None:
+        """The option of a group that overrides choose, whatever their other keys are."""
+        choices = [without_null(word) for word in overrides if "." not in config.key_of(word)]
+        chosen: str | None = self._compose(choices).hydra.runtime.choices.get(group)
+        return chosen
+
+    def _load(self, overrides: Sequence[str]) -> DictConfig:
+        composed = self._compose(overrides)
+        now, options = _of_the_sweep(composed), [word for word in overrides if "." not in config.key_of(word)]
+        if now != self.of_the_sweep:
+            key = min(key for key in now.keys() | self.of_the_sweep if now.get(key) != self.of_the_sweep.get(key))
+            option = next((word for word in options if _of_the_sweep(self._compose([word])) == now), " ".join(options))
+            raise ConfigError(
+                f"{option}: sets hydra.{key}={now.get(key)}, but all jobs of a sweep share that; take it out of the "
+                "option, and type it on the command line"
+            )
+        params = dict(composed.hydra.sweeper.params)
+        if self.params_of_experiments and params not in self.params_of_experiments:
+            raise ConfigError(f"{' '.join(options)}: only an experiment may set hydra.sweeper.params")
+        return composed
+
+    def _compose(self, overrides: Sequence[str]) -> DictConfig:
+        return self.loader.load_sweep_config(self.master, list(map(without_null, overrides)))
+
+
+def _of_the_sweep(composed: DictConfig) -> dict[str, Any]:
+    """What the jobs of a sweep share of the section `hydra`, flat."""
+    sections = {name: OmegaConf.to_container(composed.hydra[name], resolve=False) for name in OF_A_SWEEP}
+    flat = dict[str, Any](config.leaves(sections))
+    return {key: value for key, value in flat.items() if not key.startswith(OF_ONE_JOB)}
+
 
 def compose(composer: Composer, overrides: Sequence[str], more: Sequence[str] = ()) -> Point:
     """Compose one job and check it. `more` are choices for this session alone. Raises what can't be composed or run."""
-    with naming(overrides):
-        composed = composer([*overrides, *more])
+    try:
+        with naming(overrides):
+            composed = composer([*overrides, *more])
+    except ConfigError as error:
+        _name_the_option(error, composer, overrides)
+        raise
     if "plots" not in map(config.key_of, (*overrides, *more)):
         composed.plots = False  # a sweep has pictures of its own
     hydra = HydraConfig.instance()
@@ -207,10 +243,22 @@ def compose(composer: Composer, overrides: Sequence[str], more: Sequence[str] = 
             config.check(cfg)
         ids = config.config_id(cfg), config.config_id(cfg, without=("seed",))
         job = Job(-1, tuple(overrides), *ids, cfg.seed, config.choices(cfg))
+        own = composed.hydra.sweeper
+        trials, folder = Trials(own.trials, tuple(own.trial_seeds)), Path(composed.hydra.sweep.dir)
     finally:
         hydra.cfg = before
         OmegaConf.set_readonly(composed.hydra, None)  # set_config has done that, and launchers write there
-    return Point(job, Composed.of(overrides, composed))
+    return Point(job, Composed.of(overrides, composed), trials, folder)
+
+
+def _name_the_option(error: ConfigError, composer: Composer, overrides: Sequence[str]) -> None:
+    """Raise ConfigError where a job's option has not the key that the command sets: it names the option."""
+    missing = errors.missing_key(error)
+    group, _, name = missing.key.partition(".") if missing else ("", "", "")
+    if missing and name and group in config.GROUPS:
+        typed = next(word for word in overrides if f"{config.key_of(word)}.".startswith(f"{missing.key}."))
+        option = f"{group}={composer.option(group, overrides)}"
+        raise ConfigError(f"{typed}: {option} has no key {name}, {missing.others}") from error
 
 
 @contextmanager
@@ -226,13 +274,22 @@ def naming(overrides: Sequence[str]) -> Iterator[None]:
         ) from error
 
 
-def unfinished(ledger: Ledger, retry_failed: bool) -> list[tuple[str, ...]]:
-    """The overrides of the jobs of a ledger that are still to be run. Raises ConfigError where its list is torn."""
-    sessions, jobs = ledger.read()
+def known(folder: Path) -> tuple[list[dict[str, Any]], dict[int, Job]]:
+    """What a sweep's ledger says; a job whose results are gone from its folder since it completed is `lost`."""
+    ledger = Ledger(folder)
+    sessions, jobs = ledger.read() if ledger.path.exists() else ([], {})
+    completed = [job for job in jobs.values() if job.status == "completed"]
+    gone = [job for job in completed if not record.has_completed(folder / str(job.number), job.config_id)]
+    return sessions, jobs | {job.number: job._replace(status="lost") for job in gone}
+
+
+def unfinished(folder: Path, retry_failed: bool) -> list[tuple[str, ...]]:
+    """The overrides of the jobs of a sweep that are still to be run. Raises ConfigError where its ledger is torn."""
+    sessions, jobs = known(folder)
     if len(jobs) < sum(session.get("new", 0) for session in sessions):
         raise ConfigError(
-            f"{ledger.path}: a crash tore its list of jobs; type the whole command again, with "
-            f"hydra.sweep.dir={ledger.path.parent}"
+            f"{Ledger(folder).path}: a crash tore its list of jobs; type the whole command again, with "
+            f"{spelling.override('hydra.sweep.dir', folder)}"
         )
     done = {"completed", "replaced"} if retry_failed else {"completed", "replaced", "failed"}
     return [job.overrides for job in jobs.values() if job.status not in done]
@@ -243,16 +300,18 @@ def todo(
 ) -> list[Point]:
     """Of the points asked for, those to run, numbered: what is new, and what the ledger does not have as done.
 
-    A job is known by its config_id, not by its number; a new one gets a number that was never used.
-    Raises ConfigError when the same overrides now mean something else and `allow_changed` is false.
+    A job is known by its config_id and by what else tells the points apart, not by its number; a new one gets a number
+    that was never used. Raises ConfigError when the same overrides mean something else now, and `allow_changed` is
+    false.
     """
-    by_id = {job.config_id: job for job in known.values()}
+    beside = keys_beside_identity(point.job for point in points)
+    by_id = {job.id_beside(beside): job for job in known.values()}
     by_words = {tuple(sorted(job.overrides)): job for job in known.values() if job.status != "replaced"}
     taken = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]
     fresh = max([-1, *known, *taken]) + 1
     chosen = list[Point]()
     for point in points:
-        job = by_id.get(point.job.config_id)
+        job = by_id.get(point.job.id_beside(beside))
         if job and (job.status == "completed" or (job.status == "failed" and not retry_failed)):
             continue
         changed = by_words.get(tuple(sorted(point.job.overrides)))
@@ -287,55 +346,23 @@ def refuse_other_versions(before: dict[str, Any], now: dict[str, Any]) -> None:
         )
 
 
-def find(asked: str) -> Path:
-    """The sweep folder that `resume=` names; `latest` is that under multirun/ at which work went on last.
-
-    Raises ConfigError for what is no sweep of this program.
-    """
-    if asked == "latest":
-        ledgers = list(Path("multirun").rglob(record.LEDGER))
-        if not ledgers:
-            raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
-        folder = max(ledgers, key=lambda path: path.stat().st_mtime).parent
-        return folder.parent if _holds_trials(folder) else folder
-    folder = Path(asked)
-    if asked and ((folder / record.LEDGER).is_file() or _holds_trials(folder / record.TUNING)):
-        return folder
-    if not asked or not folder.is_dir():
-        reason = "no such folder"
-    elif (folder / "metrics.csv").exists():
-        reason = f"a single run; without -m, python train.py resume={asked} goes on with it"
-    else:
-        reason = f"no sweep of this program, for it has no {record.LEDGER}"
-    raise ConfigError(f"resume={asked}: {reason}")
+def once_each(points: Sequence[Point]) -> list[Point]:
+    """The points without those that equal an earlier one: 0.001 and 1e-3 are the same. It says how many these are."""
+    beside = keys_beside_identity(point.job for point in points)
+    found = {point.job.id_beside(beside): point for point in reversed(points)}
+    kept = list(found.values())[::-1]
+    if len(kept) < len(points):
+        log.info(f"{len(points) - len(kept):,} of {len(points):,} jobs repeat others; equal ones run once")
+    return kept
 
 
-def _holds_trials(folder: Path) -> bool:
-    """Whether it is the folder of trials, after which a sweep in the folder above it was to come."""
-    return (folder / record.LEDGER).is_file() and any("then" in session for session in Ledger(folder).read()[0])
-
-
-def command(*words: str) -> str:
-    """What to type to give train.py these words."""
-    return shlex.join(["python", "train.py", *words])
-
-
-def kept_flags(arguments: Sequence[str]) -> list[str]:
-    """Of a command's words, those without which another one would find other configs: --config-dir and its like."""
-    flags = list[str]()
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if word.startswith(("--config-", "-cd", "-cn", "-cp")):
-            flags += [word] if "=" in word else [word, following]
-    return flags
-
-
-def announcement(points: Sequence[Point], before: Trials) -> str:
+def announcement(points: Sequence[Point]) -> str:
     """How many jobs, after how many trials, and which keys vary."""
     values = dict[str, dict[str, None]]()
     for word in (word for point in points for word in point.job.overrides):
         key, _, value = word.partition("=")
         values.setdefault(key, {})[value] = None
     varying = [f"{key} ({len(kinds)})" for key, kinds in values.items() if len(kinds) > 1]
-    count = len({point.job.arm for point in points}) * before.rates * len(before.seeds)
+    count = sum(point.trials.rates * len(point.trials.seeds) for point in arms(points).values())
     trials = f", after {count:,} trials of {record.RATE}" * bool(count)
     return f"{len(points)} job{'s' * (len(points) != 1)}{trials}" + ": " * bool(varying) + " x ".join(varying)

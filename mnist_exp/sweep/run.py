@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import groupby
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
@@ -24,12 +23,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
-from mnist_exp import config, errors, files, record, resume, stops
+from mnist_exp import command_line, errors, files, record, resume, spelling, stops
 from mnist_exp.apart import apart
 from mnist_exp.errors import ConfigError
 from mnist_exp.fused import plan as fused
-from mnist_exp.sweep import jobs, plan, workers
-from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger
+from mnist_exp.sweep import jobs, plan, request, workers
+from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger, keys_beside_identity
 
 log = logging.getLogger(__name__)
 
@@ -44,18 +43,13 @@ class Options(NamedTuple):
     retry_failed: bool
     allow_changed: bool
     max_jobs: int
-    trials: int
-    trial_seeds: Sequence[int]
-
-
-Composed = Callable[[Sequence[str]], plan.Point]
 
 
 def sweep(
     context: HydraContext,
     main: TaskFunction,
     master: DictConfig,
-    params: Sequence[str],
+    params: Mapping[str, str],
     arguments: Sequence[str],
     options: Options,
 ) -> None:
@@ -63,56 +57,24 @@ def sweep(
 
     Ends the process with exit code 1 when jobs failed and 130 after Ctrl-C. Raises ConfigError for what can't work.
     """
-    folder, points, before, composed = _asked_for(context.config_loader, master, params, arguments, options)
-    trials = plan.trials(points, before, composed)
+    folder, points, compose = request.read(
+        context.config_loader, master, params, arguments, options.max_jobs, options.retry_failed
+    )
+    trials = plan.trials(points, compose)
     is_fused = fused.is_for(_launcher(master))
     if options.dry_run:
         _list(points, trials, is_fused)
         return
     run = partial(_run, context=context, main=main, master=master, options=options)
     if trials:
-        then = {"then": [point.job.overrides for point in points], "trials": before}
+        then = {"then": [point.job.overrides for point in points], "trials": [point.trials for point in points]}
         run([trial.point for trial in trials], folder / record.TUNING, then)
         rates = _chosen(trials, folder / record.TUNING)
-        points = [composed([*point.job.overrides, rates[point.job.arm]]) for point in points]
+        points = [
+            compose([*point.job.overrides, rates[arm]] if arm in rates else point.job.overrides)
+            for arm, point in plan.with_arms(points)
+        ]
     run(points, folder)
-
-
-def _asked_for(
-    loader: ConfigLoader, master: DictConfig, params: Sequence[str], arguments: Sequence[str], options: Options
-) -> tuple[Path, list[plan.Point], plan.Trials, Composed]:
-    """The sweep's folder, its jobs, composed and checked, each choice once, which trials come before them, and what
-    composes more of the kind. Raises ConfigError.
-    """
-    if OmegaConf.to_container(master.hydra.sweep, resolve=False)["subdir"] != "${hydra.job.num}":  # type: ignore
-        raise ConfigError("hydra.sweep.subdir: can't be changed, for a sweep finds its jobs by their numbers")
-    asked = [word for word in arguments if config.key_of(word) == "resume" and word != "resume=null"]
-    if asked and master.resume is None:
-        raise ConfigError(f"{asked[0]}: takes the folder of one sweep, or latest")
-    if asked:
-        folder = plan.find(master.resume)
-        more = _for_this_session([word for word in arguments if word not in asked], loader)
-        wanted, before = _left(folder, options.retry_failed)
-    else:
-        folder, more = Path(master.hydra.sweep.dir), []
-        wanted = plan.grid([*params, *arguments], loader, options.max_jobs)
-        before = plan.Trials(options.trials, list(options.trial_seeds))
-    bar = tqdm(wanted, desc="checking", unit="job", leave=False, disable=None)
-    composed = partial(plan.compose, plan.Composer(loader, master), more=more)
-    found = [composed(overrides) for overrides in bar]
-    points = list({point.job.config_id: point for point in reversed(found)}.values())[::-1]  # the first of equals
-    if not asked:
-        log.info(plan.announcement(points, before))
-    return folder, points, before, composed
-
-
-def _left(folder: Path, retry_failed: bool) -> tuple[list[tuple[str, ...]], plan.Trials]:
-    """The jobs that are still to be run in a sweep's folder, by their overrides, and the trials that come before."""
-    if Ledger(folder).path.exists():  # the trials, if there were any, are over
-        return plan.unfinished(Ledger(folder), retry_failed), plan.NO_TRIALS
-    sessions = Ledger(folder / record.TUNING).read()[0]
-    session = next(it for it in reversed(sessions) if "then" in it)  # plan.find has seen one
-    return list(map(tuple, session["then"])), plan.Trials(*session["trials"])
 
 
 def _list(points: Sequence[plan.Point], trials: Sequence[plan.Trial], is_fused: bool) -> None:
@@ -143,13 +105,14 @@ def _run(
 ) -> None:
     """Run what is left of these jobs, and report. For trials, `then` is what the ledger keeps of what comes after."""
     todo = _todo(points, folder, options)
+    at_a_time = min(_workers(master), max(1, len(todo)))
     with workers.begun(_launcher(master), _workers(master) if todo else 1):
-        _check(todo, folder, options)
-    folder.mkdir(parents=True, exist_ok=True)
+        _check(todo, folder, options, at_a_time)
+    record.make(folder, "hydra.sweep.dir")
     with _alone(folder):
         todo = _begin(points, folder, options, then or {})
         with read_write(master.hydra), open_dict(master.hydra):
-            master.hydra.sweep.dir = str(folder)
+            master.hydra.sweep.dir = spelling.literal(str(folder))
         if not (folder / "multirun.yaml").exists():
             OmegaConf.save(master, folder / "multirun.yaml")
         _launch(todo, folder, context, main, master, options)
@@ -161,63 +124,47 @@ def _chosen(trials: Sequence[plan.Trial], folder: Path) -> dict[str, str]:
     from mnist_exp.sweep import results, tuning
 
     found = tuning.searches(results.read([folder]))
-    best = {search.best.id for search in found if search.best}
-    rates = {trial.arm: trial.rate for trial in trials if trial.point.job.arm in best}
+    beside = keys_beside_identity(trial.point.job for trial in trials)
+    best = {run.job.id_beside(beside) for search in found if search.best for run in search.best.runs}
+    rates = {trial.arm: trial.rate for trial in trials if trial.point.job.id_beside(beside) in best}
     for trial in trials:
         if trial.arm not in rates:
             words = " ".join(trial.point.job.overrides)
             raise ConfigError(f"{words}: no rate of this arm has completed all its trials; {folder}/report.md says why")
-    log.info(f"the trials chose {', '.join(f'{search.chosen:g} for {search.label}' for search in found)}")
+    log.info(f"the trials chose {', '.join(f'lr={search.chosen:g} for {search.label}' for search in found)}")
     return rates
 
 
-def _for_this_session(arguments: list[str], loader: ConfigLoader) -> list[str]:
-    """Choices that may be added when a sweep goes on; raises ConfigError for those that would change its results."""
-    for override in OverridesParser.create(config_loader=loader).parse_overrides(arguments):
-        if config.key_of(str(override.input_line)) not in config.OF_A_SESSION or override.is_sweep_override():
-            raise ConfigError(
-                f"{override.input_line}: a sweep goes on with its own choices; only {', '.join(config.OF_A_SESSION)} "
-                "may change, to one value. For new points type the whole grid again, with hydra.sweep.dir=FOLDER"
-            )
-    return arguments
-
-
 def _todo(points: Sequence[plan.Point], folder: Path, options: Options) -> list[plan.Point]:
-    known = _known(folder)[1]
+    known = plan.known(folder)[1]
     return plan.todo(points, known, folder, retry_failed=options.retry_failed, allow_changed=options.allow_changed)
 
 
-def _known(folder: Path) -> tuple[list[dict[str, Any]], dict[int, Job]]:
-    ledger = Ledger(folder)
-    return ledger.read() if ledger.path.exists() else ([], {})
-
-
-def _check(todo: Sequence[plan.Point], folder: Path, options: Options) -> None:
+def _check(todo: Sequence[plan.Point], folder: Path, options: Options, times: int) -> None:
     """Raise ConfigError for a job that can't be built, or that would mix results. Nothing has been written so far."""
     if not todo:
         return
-    sessions, known = _known(folder)
+    sessions, known = plan.known(folder)
     if sessions and not options.allow_changed:
         plan.refuse_other_versions(sessions[-1]["versions"], record.versions())
 
-    arms = {point.job.arm: point for point in todo}  # seeds make no difference
-    for _, alike in groupby(arms.values(), key=lambda point: str(point.word.config().data)):
-        _rehearse(list(alike))
+    arms = plan.arms(todo).values()  # seeds make no difference
+    for _, alike in groupby(arms, key=lambda point: str(point.word.config().data)):
+        _rehearse(list(alike), times)
     if not options.allow_changed:
         _refuse_other_data(todo, known.values())
 
 
-def _rehearse(arms: Sequence[plan.Point]) -> None:
-    """Build every part of arms that have the same data. Raises ConfigError."""
-    from mnist_exp import build  # imports torch, and nobody should wait for that to hear of a mistyped key
-
+def _rehearse(arms: Sequence[plan.Point], times: int) -> None:
+    """Build every part of arms that have the same data, of which so many run at a time. Raises ConfigError."""
     with plan.naming(arms[0].job.overrides):
         jobs.make_ready(arms[0].word.config())
+    from mnist_exp import build  # imports torch, and nobody should wait for that to hear of a mistyped key
 
     def build_all() -> None:
         for point in tqdm(arms, desc="building", unit="arm", leave=False, disable=None):
             with plan.naming(point.job.overrides):
-                build.rehearse(point.word.config())
+                build.rehearse(point.word.config(), times)
 
     apart(build_all)
 
@@ -239,7 +186,10 @@ def _begin(points: Sequence[plan.Point], folder: Path, options: Options, then: d
     """Write down what is to be done, and make room for it."""
     if Ledger(folder).path.exists():
         _settle(folder)
-    known, todo = _known(folder)[1], _todo(points, folder, options)
+    known, todo = plan.known(folder)[1], _todo(points, folder, options)
+    again = [point.job.number for point in todo]
+    if lost := [number for number in again if number in known and known[number].status == "lost"]:
+        log.warning(f"{folder}: the results of job {', '.join(map(str, lost))} are gone or damaged; run again")
     if known:
         done = sum(job.status == "completed" for job in known.values())
         log.info(f"{folder}: {done} of {len(known)} jobs are completed, {len(todo)} to run")
@@ -249,7 +199,7 @@ def _begin(points: Sequence[plan.Point], folder: Path, options: Options, then: d
     session = {
         "program": PROGRAM,
         "ledger": VERSION,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", sys.argv[0], *command_line.typed()]),
         "versions": record.versions(),
         "git": record.git(),
         "machine": record.machine(),
@@ -268,9 +218,9 @@ def _ready(point: plan.Point, folder: Path, known: dict[int, Job]) -> plan.Point
     job = folder / str(point.job.number)
     before = known.get(point.job.number)
     # One that waits for its turn again was interrupted before, for what a failed one has left is cleared at once.
-    if before and before.status in ("pending", "interrupted") and (job / resume.LAST).is_file():
+    if before and before.status in ("pending", "interrupted", "lost") and (job / resume.LAST).is_file():
         return point.resuming(job / resume.LAST)
-    jobs.clear(job)
+    record.clear(job)
     return point
 
 
@@ -313,6 +263,7 @@ def _launch(
     """Have the chosen launcher run the jobs, all of them, unless the sweep is told to stop."""
     if not todo:
         return
+    _say_threads(todo, _workers(master))
     task = jobs.Task(main, folder, [point.job for point in todo], _workers(master), options.stop_on_failure)
     context.callbacks.callbacks.append(jobs.LetGo())
     hydra_context = HydraContext(cast(ConfigLoader, plan.ComposedOnce(folder / jobs.STOP)), context.callbacks)
@@ -323,14 +274,37 @@ def _launch(
             _settle(folder)
             told = Ledger(folder).read()[1]
             todo = [point for point in todo if told[point.job.number].status in ("pending", "interrupted")]
-            # A worker was killed and took the others with it, or a job could not even begin: once more, not for ever.
-            suspects = [point for point in todo if told[point.job.number].status == "interrupted"] or todo[:1]
-            tried.update(point.job.number for point in suspects)
-            given_up = {number for number, times in tried.items() if times > 1}
-            Ledger(folder).append(*({"job": number, "status": "failed", "error": error} for number in given_up))
+            given_up = _without_a_folder(todo, folder)
+            if not given_up:  # a worker was killed and took the others with it: once more, not for ever
+                suspects = [point for point in todo if told[point.job.number].status == "interrupted"] or todo[:1]
+                tried.update(point.job.number for point in suspects)
+                given_up = {point.job.number: error for point in suspects if tried[point.job.number] > 1}
+            Ledger(folder).append(
+                *({"job": number, "status": "failed", "error": why} for number, why in given_up.items())
+            )
             todo = [point for point in todo if point.job.number not in given_up]
             todo = [_ready(point, folder, told) for point in todo]
     _settle(folder)
+
+
+def _without_a_folder(todo: Sequence[plan.Point], sweep: Path) -> dict[int, str]:
+    """The jobs whose folder can't be made, or whose log can't be written, and why."""
+    found = dict[int, str]()
+    for number in (point.job.number for point in todo):
+        log_file = sweep / str(number) / record.LOG
+        try:
+            log_file.parent.mkdir(exist_ok=True)
+            log_file.open("ab").close()
+        except OSError as error:
+            found[number] = errors.explain(error)
+    return found
+
+
+def _say_threads(todo: Sequence[plan.Point], workers: int) -> None:
+    """Say where jobs get fewer threads than they ask for, because several run at a time."""
+    asked, most = {int(point.job.choices["threads"]) for point in todo}, max(1, record.cores() // workers)
+    if workers > 1 and max(asked) > most:
+        log.warning(f"threads={max(asked)}: {workers} jobs at a time share {record.cores()} cores, so each gets {most}")
 
 
 def _broke(launcher: Launcher, todo: Sequence[plan.Point], ledger: Ledger) -> str | None:
@@ -391,16 +365,16 @@ def _end(folder: Path, numbers: Sequence[int], are_trials: bool) -> None:
         stops.ignore()  # a second Ctrl-C must not cost the report
     told = [job for job in Ledger(folder).read()[1].values() if job.status != "replaced"]
     failed = [job for job in told if job.status == "failed"]
-    flags = plan.kept_flags(sys.argv[1:])
+    flags = command_line.config_flags(command_line.typed())
     if failed and are_trials:
         log.warning(f"{len(failed)} of {len(told)} trials failed: {folder / 'report.md'}")
     elif failed:
         _tell_of(failed, len(told), flags)
     is_unfinished = any(job.status in ("pending", "interrupted") for job in told)
     if is_unfinished or (are_trials and code):
-        launcher = [word for word in sys.argv[1:] if word.startswith(("hydra/launcher", "hydra.launcher"))]
-        whole = folder.parent if are_trials else folder
-        log.info(f"to go on: {plan.command('-m', *flags, f'resume={whole}', *launcher)}")
+        launcher = [word for word in command_line.typed() if word.startswith(("hydra/launcher", "hydra.launcher"))]
+        whole = spelling.override("resume", folder.parent if are_trials else folder)
+        log.info(f"to go on: {spelling.command('-m', *flags, whole, *launcher)}")
     completed = {job.number for job in told if job.status == "completed"}
     are_through = are_trials and not is_unfinished
     succeeded = are_through or (not failed and completed.issuperset(numbers))
@@ -419,5 +393,5 @@ def _tell_of(failed: Sequence[Job], among: int, flags: Sequence[str]) -> None:
     """Say of each job that failed why, and what runs it alone."""
     log.error(f"{len(failed)} of {among} jobs failed:")
     for job in failed:
-        again = plan.command(*flags, *job.overrides)
+        again = spelling.command(*flags, *job.overrides)
         log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {again}")
