@@ -3,12 +3,15 @@
 python train.py --help
 """
 
+import mnist_exp.startup  # noqa: F401  # before all else: Ctrl-C is one line from here on
+
+# isort: split
 import logging
 
 import hydra
 from omegaconf import DictConfig
 
-from mnist_exp import config, errors, record, resume, stops
+from mnist_exp import command_line, config, errors, record, resume, stops
 from mnist_exp.alone import Steps, TrainedAlone
 
 log = logging.getLogger(__name__)
@@ -20,15 +23,18 @@ def main(cfg: DictConfig) -> Steps:
     """Do the run that `cfg` describes and return its best validation loss, for a sweeper to minimise."""
     with record.recording(resumed=cfg.resume is not None) as run:
         config.check(cfg)
-        # Not at the top of the file: --help, --cfg and a wrong config do not wait for torch.
-        from mnist_exp import build, checkpoint, loop
+        # Not at the top of the file: --help, --cfg and a wrong config do not wait for torch. It must be imported whole.
+        with stops.uninterrupted():
+            from mnist_exp import build, checkpoint, loop
 
         state = resume.load(cfg)  # where an earlier session left the run; nothing of a new one
-        run.note(config_id=config.config_id(cfg), seed=cfg.seed, threads=cfg.threads)
+        run.note(config_id=config.config_id(cfg), seed=cfg.seed, threads=cfg.threads, tags=list(cfg.tags))
         device = build.device(cfg)
         data = build.split(cfg, build.source(cfg), device)
+        build.require_memory(cfg, data, device)
         model = build.model(cfg, data, num_classes=len(data.classes))
         loss = build.loss(cfg)
+        build.check_step(cfg, model, loss, data)
         optimizer = build.optimizer(cfg, model)
         schedule = build.schedule(cfg, optimizer, steps_per_epoch=len(data.train))
 
@@ -52,8 +58,11 @@ def main(cfg: DictConfig) -> Steps:
             plots.of_data(run.folder / "plots", data.train, data.classes, build.generator(cfg.seed, "pictures"))
 
         parts = loop.Training(model, loss, optimizer, schedule, data.train, data.val)
-        for epoch in range(run.done + 1, cfg.epochs + 1):
-            row = yield parts, epoch  # trained here, alone, or as one with the epochs of other runs: mnist_exp.fused
+        while not run.is_over:
+            row = yield (
+                parts,
+                run.done + 1,
+            )  # trained here, alone, or as one with the epochs of other runs: mnist_exp.fused
             with stops.uninterrupted():
                 checkpoints.save(run.state(row))
                 run.epoch(row)
@@ -69,5 +78,5 @@ def main(cfg: DictConfig) -> Steps:
 
 
 if __name__ == "__main__":
-    with errors.in_one_line():
+    with errors.in_one_line(), command_line.arranged_for_hydra():
         main()

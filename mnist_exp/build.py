@@ -1,24 +1,29 @@
 """From a config to the parts of a run: the only caller of instantiate."""
 
+import copy
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
-from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from mnist_exp import errors, memory
 from mnist_exp.data import batches
 from mnist_exp.data.batches import Cut, Split
 from mnist_exp.data.sources import Images
 from mnist_exp.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 # What a config may name as a _target_. Not all of torch: torch.hub.load and torch.load run strangers' code.
 # More prefixes come, comma-separated, from the environment alone: no config can allow itself anything.
@@ -87,17 +92,23 @@ def _cut(cfg: DictConfig, source: Images, device: torch.device) -> Cut:
 
 def model(cfg: DictConfig, split: Split, num_classes: int) -> nn.Module:
     """The model, its sizes from the data, its weights and its dropout each from a stream of cfg.seed."""
-    with _blaming("activation"):
-        activation = _part(cfg.activation)
-        activation()
     torch.manual_seed(stream(cfg.seed, "weights"))
-    with _blaming("model"):
-        in_shape = tuple(split.val.images.shape[1:])
-        model: nn.Module = _part(cfg.model)(in_shape=in_shape, num_classes=num_classes, activation=activation)
+    model = _model(cfg, split, num_classes)
     with _blaming("init"):
         _part(cfg.init)(model)
     torch.manual_seed(stream(cfg.seed, "dropout"))
     return model.to(split.val.images.device)
+
+
+def _model(cfg: DictConfig, split: Split, num_classes: int) -> nn.Module:
+    """The model as it is built, its weights by torch's own rule."""
+    with _blaming("activation"):
+        activation = _part(cfg.activation)
+        activation()
+    with _blaming("model"):
+        in_shape = tuple(split.val.images.shape[1:])
+        model: nn.Module = _part(cfg.model)(in_shape=in_shape, num_classes=num_classes, activation=activation)
+        return model
 
 
 def loss(cfg: DictConfig) -> Any:
@@ -109,43 +120,107 @@ def loss(cfg: DictConfig) -> Any:
 def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
     """The optimizer of all the model's parameters."""
     with _blaming("optimizer"):
-        build_optimizer = _part(cfg.optimizer, without=("lr_range",))
-        optimizer: Optimizer = build_optimizer(model.parameters())
-        stand_in = torch.zeros(1, device=next(model.parameters()).device, requires_grad=True)
-        stand_in.grad = torch.zeros_like(stand_in)
-        build_optimizer([stand_in]).step()  # only then torch may tell that the device has no fused kernel for it
+        optimizer: Optimizer = _part(cfg.optimizer, without=("lr_range",))(model.parameters())
+        _stand_in(cfg, next(model.parameters()).device)  # only a step may tell that there is no fused kernel for it
         return optimizer
 
 
 def schedule(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
-    """The learning rate over the run, stepped once a batch."""
+    """The learning rate over the run, stepped once a batch. It says where a run with patience may end halfway down."""
+    if cfg.patience is not None and course(cfg, cfg.epochs, 0) != course(cfg, cfg.epochs + 1, 0):
+        name = cfg.schedule._target_.rpartition(".")[2]
+        log.info(
+            f"schedule={name} spreads the learning rate over all {cfg.epochs} epochs; patience may stop before its end"
+        )
+    return _schedule(cfg, optimizer, steps_per_epoch)
+
+
+def _schedule(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
     with _blaming("schedule"):
-        build_schedule = _part(cfg.schedule)
-        schedule: LRScheduler = build_schedule(optimizer, epochs=cfg.epochs, steps_per_epoch=steps_per_epoch)
+        build_schedule = partial(_part(cfg.schedule), epochs=cfg.epochs, steps_per_epoch=steps_per_epoch)
+        _first_rates(build_schedule(_stand_in(cfg)), min(3, cfg.epochs * steps_per_epoch - 1))  # what only a step shows
+        schedule: LRScheduler = build_schedule(optimizer)
         return schedule
 
 
 def course(cfg: DictConfig, epochs: int, first: int) -> tuple[dict[str, Any], list[float]]:
     """A schedule's settings, and its `first` learning rates, in a run of so many `epochs` of one step each."""
-    stand_in = optimizer(cfg, nn.Linear(1, 1))
-    schedule: LRScheduler = _part(cfg.schedule)(stand_in, epochs=epochs, steps_per_epoch=1)
-    settings, rates = schedule.state_dict(), list[float]()
-    stand_in.step()  # or torch would warn that the schedule is ahead of it
-    for _ in range(first):
-        rates.append(stand_in.param_groups[0]["lr"])
+    with _blaming("schedule"):
+        schedule: LRScheduler = _part(cfg.schedule)(_stand_in(cfg), epochs=epochs, steps_per_epoch=1)
+        return schedule.state_dict(), _first_rates(schedule, first)
+
+
+def _first_rates(schedule: LRScheduler, steps: int) -> list[float]:
+    """The learning rates of so many steps."""
+    rates = list[float]()
+    schedule.optimizer.step()  # or torch would warn that the schedule is ahead of it
+    for _ in range(steps):
+        rates.append(schedule.optimizer.param_groups[0]["lr"])
         schedule.step()
-    return settings, rates
+    return rates
 
 
-def rehearse(cfg: DictConfig) -> None:
+def _stand_in(cfg: DictConfig, device: str | torch.device = "cpu") -> Optimizer:
+    """An optimizer of one weight, which has taken a step."""
+    weight = torch.zeros(1, device=device, requires_grad=True)
+    weight.grad = torch.zeros_like(weight)
+    stand_in: Optimizer = _part(cfg.optimizer, without=("lr_range",))([weight])
+    stand_in.step()
+    return stand_in
+
+
+def require_memory(cfg: DictConfig, split: Split, device: torch.device, times: int = 1) -> None:
+    """Raise ConfigError where there is too little memory for what training keeps of a model, `times` over."""
+    try:
+        with torch.device("meta"):  # shapes without memory
+            weights = list(_model(cfg, split, len(split.classes)).parameters())
+    except Exception:  # a model that needs numbers to be built: how large it is, is seen when it is there
+        return
+    count = sum(tensor.nbytes for tensor in weights)
+    with _blaming("optimizer"):
+        [state] = _stand_in(cfg).state.values() or [{}]
+    kept = sum(isinstance(value, Tensor) and value.shape == (1,) for value in state.values()) * count
+    needs = {"weights": count, "gradients": count, "optimizer state": kept}
+    memory.require(device.type, needs | {"checkpoint": count + kept if device.type == "cpu" else 0}, times)
+
+
+def check_step(cfg: DictConfig, model: nn.Module, loss: Any, split: Split) -> None:
+    """Refuse a model or a loss that can't be trained, by a pass over a whole batch and one over the epoch's last.
+
+    Weights, buffers and random numbers stay as they are. Raises ConfigError.
+    """
+    before = copy.deepcopy(model.state_dict())
+    size, count = split.train.batch_size, len(split.train.labels)
+    last = count % size or size
+    model.train()
+    for n, which in (
+        (size, ""),
+        (last, f", at the epoch's last batch of {last} (data.batch_size={size}, {count:,} images)"),
+    ):
+        images, labels = next(iter(split.val[:n]))
+        with _blaming(f"model{which}"):
+            logits = model(images)
+        with _blaming(f"loss{which}"):
+            mean = loss(logits, labels)
+        with _blaming(f"model{which}"):
+            mean.backward()
+    model.zero_grad()
+    model.load_state_dict(before)
+    torch.manual_seed(stream(cfg.seed, "dropout"))
+
+
+def rehearse(cfg: DictConfig, times: int = 1) -> None:
     """Build every part of a run, on the CPU, and let it go, so that what can't be built is told now.
 
-    Raises ConfigError. A process that is going to fork has it done apart, for it asks for GPUs.
+    Raises ConfigError, also where there is too little memory for so many such runs at a time. A process that is going
+    to fork has it done apart, for it asks for GPUs.
     """
-    device(cfg)
-    data = split(cfg, keep(cfg), torch.device("cpu"))
-    loss(cfg)
-    schedule(cfg, optimizer(cfg, model(cfg, data, len(data.classes))), len(data.train))
+    chosen, data = device(cfg), split(cfg, keep(cfg), torch.device("cpu"))
+    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork, and this may be a forked process
+    require_memory(cfg, data, chosen, times)
+    network, objective = model(cfg, data, len(data.classes)), loss(cfg)
+    check_step(cfg, network, objective, data)
+    _schedule(cfg, optimizer(cfg, network), len(data.train))
 
 
 def stream(seed: int, name: str) -> int:
@@ -199,7 +274,9 @@ def _blaming(group: str) -> Iterator[None]:
     """Name the group in what its part says is wrong; words that begin with `key=` become `group.key=`."""
     try:
         yield
-    except (ValueError, TypeError, AttributeError, RuntimeError, OSError, ImportError, InstantiationException) as error:
+    except Exception as error:  # whatever a part raises, of torch's or of a user's own
+        if errors.is_of_memory(error):
+            raise
         said = str(error).partition("\nException raised from")[0]
         told = said if isinstance(error, OSError) else " ".join(said.split())  # that has a line for each of its sources
         joint = "." if re.match(r"\w[\w.]*=", told) else ": "

@@ -100,13 +100,15 @@ def _which(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []  # there is one MPS device at most, and its functions take none
 
 
-def pack(state: dict[str, Any]) -> bytearray:
+def pack(state: dict[str, Any]) -> memoryview:
     """The file of a checkpoint: as torch.save makes it, with its checksum in the ZIP file's comment."""
     buffer = io.BytesIO()
     torch.save(_by_itself(state), buffer)
-    content = bytearray(buffer.getbuffer())
-    content[-2:] = struct.pack("<H", len(MARK) + HEX)  # the last two bytes of a ZIP file are the size of its comment
-    return content + MARK + hashlib.sha256(content).hexdigest().encode()
+    buffer.seek(-2, io.SEEK_END)  # the last two bytes of a ZIP file are the size of its comment
+    buffer.write(struct.pack("<H", len(MARK) + HEX))
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
+    buffer.write(MARK + digest.encode())
+    return buffer.getbuffer()
 
 
 def _by_itself(value: Any) -> Any:

@@ -14,17 +14,23 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from mnist_exp.errors import ConfigError
+from mnist_exp.errors import ConfigError, offer
 
 GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "schedule", "loss")
 
 # Choices that decide where and how fast a run goes, not what it is; config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
-OF_A_SESSION = ("device", "threads", "plots", "deterministic", "data.root", "resume")
+OF_A_SESSION = ("device", "threads", "plots", "deterministic", "data.root", "resume", "tags")
 NOT_IDENTITY = (*OF_A_SESSION, "optimizer.lr_range")  # which a sweep reads, and no run
-KEYS_OF_A_RESUME = ("epochs", *(key for key in OF_A_SESSION if key != "resume"))  # what they say is yet to come
+OFF: dict[str, Any] = {"patience": None, "tags": []}  # what a run of an older version had of keys that it lacks
+KEYS_OF_A_RESUME = (
+    "epochs",
+    "patience",
+    *(key for key in OF_A_SESSION if key != "resume"),
+)  # what they say is yet to come
 
 
 @dataclass
@@ -32,6 +38,7 @@ class Config:
     """The types of the top level; conf/config.yaml has the values and says what they mean."""
 
     epochs: int = MISSING
+    patience: int | None = MISSING
     best_by: str = MISSING
     seed: int = MISSING
     device: str = MISSING
@@ -40,6 +47,7 @@ class Config:
     plots: bool = MISSING
     deterministic: bool = MISSING
     resume: str | None = MISSING
+    tags: list[str] = MISSING
     data: dict[str, Any] = MISSING
     augmentation: dict[str, Any] = MISSING
     model: dict[str, Any] = MISSING
@@ -81,6 +89,7 @@ INTERPOLATION = Limit(lambda value: value in ("nearest", "bilinear"), "nearest o
 # Keys not named here (of an option that a user adds, say) are judged by the part that they configure.
 LIMITS = {
     "epochs": COUNT,
+    "patience": Limit(lambda value: value >= 1, "1 or more epochs, or null for no limit"),
     "best_by": Limit(lambda value: value in ("val_loss", "val_accuracy"), "val_loss or val_accuracy"),
     "seed": SEED,
     "threads": THREADS,
@@ -131,6 +140,7 @@ LIMITS = {
 
 def check(cfg: DictConfig) -> None:
     """Refuse values and combinations that can't work, before anything is loaded. Raises ConfigError."""
+    _require_one_run(cfg)
     if unknown := cfg.keys() - Config.__dataclass_fields__.keys():
         raise ConfigError(f"{', '.join(sorted(map(str, unknown)))}: no such key")
     for group in GROUPS if cfg.resume is None else ():  # a run that goes on was held against the options when it began
@@ -138,7 +148,7 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{group}: needs one option; python train.py --help lists them")
         for file in _option_files(group):
             _require_types(group, cfg[group], OmegaConf.to_container(OmegaConf.load(file)), file)
-    for key, value in _leaves("", OmegaConf.to_container(cfg, resolve=True)):
+    for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
         limit = LIMITS.get(key)
@@ -146,6 +156,22 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={_spell(value)}: must be {limit.words}")
     if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
+
+
+def _require_one_run(cfg: DictConfig) -> None:
+    """Refuse an experiment that is a sweep where one run is asked for, unless the command says which one it means."""
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.RUN or cfg.resume is not None:
+        return
+    typed, params = set(map(key_of, hydra.overrides.task)), dict(hydra.sweeper.get("params") or {})
+    open_keys = [key for key in params if key not in typed and (key != "seed" or len(params) == 1)]
+    if open_keys:
+        name = f"experiment={hydra.runtime.choices.get('experiment')}"
+        one = [f"{key}={str(params[key]).partition(',')[0]}" for key in open_keys if key != "seed"] or ["seed=0"]
+        raise ConfigError(
+            f"{name}: a sweep over {', '.join(params)}; type it with -m, or choose one run of it, as in "
+            f"{name} {' '.join(one)}"
+        )
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
@@ -156,8 +182,8 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The choices that make a run what it is, by their dotted keys; equal ones are spelled alike."""
     choices = OmegaConf.to_container(cfg, resolve=True)
-    leaves = _leaves("", choices)
-    return {key: _same_number(value) for key, value in leaves if key.partition("[")[0] not in NOT_IDENTITY}
+    kept = {key: _same_number(value) for key, value in leaves(choices) if key.partition("[")[0] not in NOT_IDENTITY}
+    return {key: value for key, value in kept.items() if key not in OFF or value != OFF[key]}
 
 
 def config_id(cfg: DictConfig, without: tuple[str, ...] = ()) -> str:
@@ -180,11 +206,18 @@ def key_of(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
+def makes_a_run(key: str) -> bool:
+    """Whether a key is part of what a run is. If not, it says where and how the run goes, or chooses an experiment."""
+    group = key.partition(".")[0].partition("@")[0]
+    return group in Config.__dataclass_fields__ and key not in NOT_IDENTITY
+
+
 def choices(cfg: DictConfig) -> dict[str, Any]:
     """Everything that was chosen, flat: the option of each group, and every key of the config by its dotted name."""
-    options = HydraConfig.get().runtime.choices
-    leaves = {key: value for key, value in _leaves("", OmegaConf.to_container(cfg, resolve=True)) if "[" not in key}
-    return {group: options.get(group) for group in (*GROUPS, "experiment")} | leaves
+    chosen = HydraConfig.get().runtime.choices
+    options = {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
+    keys = {key: value for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)) if "[" not in key}
+    return dict.fromkeys((*GROUPS, "experiment")) | options | keys
 
 
 def _same_number(value: Any) -> Any:
@@ -212,8 +245,8 @@ def _require_types(key: str, value: Any, example: Any, file: Path) -> None:
             if name in example:
                 _require_types(f"{key}.{name}", value[name], example[name], file)
             elif "defaults" not in example and not _added(f"{key}.{name}"):
-                known = ", ".join(example)
-                raise ConfigError(f"{key}.{name}: no such key, choose from {known}; +{key}.{name}=... adds it")
+                known = [f"{key}.{other}" for other in example if other != "_target_"]
+                raise ConfigError(f"{key}.{name}: no such key, {offer(name, known)}; +{key}.{name}=... adds it")
     elif example is not None and "${" not in str(example) and example != "???" and not _alike(value, example):
         raise ConfigError(f"{key}={_spell(value)}: must be {_kind(example)}, as in {file.parent.name}/{file.name}")
 
@@ -240,16 +273,16 @@ def _kind(example: Any) -> str:
     return names.get(type(example), f"a text like {example}")
 
 
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """All (dotted key, value) below a mapping; a list counts as a value, and its items as well."""
     if isinstance(value, dict):
         for name, child in value.items():
-            yield from _leaves(f"{prefix}.{name}" if prefix else str(name), child)
+            yield from leaves(child, f"{prefix}.{name}" if prefix else str(name))
         return
     yield prefix, value
     if isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _leaves(f"{prefix}[{number}]", item)
+            yield from leaves(item, f"{prefix}[{number}]")
 
 
 def _spell(value: Any) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import logging
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from importlib.metadata import version
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from mnist_exp import errors, files, stops
+from mnist_exp import errors, files, spelling, stops
 from mnist_exp.errors import ConfigError
 
 if TYPE_CHECKING:  # their module imports torch, and a wrong config should be told before that
@@ -30,6 +32,12 @@ if TYPE_CHECKING:  # their module imports torch, and a wrong config should be to
 log = logging.getLogger(__name__)
 
 METRICS, LOG, LEDGER = "metrics.csv", "train.log", "ledger.jsonl"  # the last makes a folder a sweep
+SWEEP = "a sweep"  # which a folder may hold
+PICTURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")
+WRITTEN = (  # by a run in its folder, beside its log
+    *(".hydra/*.yaml", METRICS, "summary.json", "checkpoints/last.pt", "checkpoints/best.pt", ".*.tmp", "*/.*.tmp"),
+    *(f"plots/{name}.png" for name in PICTURES),
+)
 TUNING, RATE = "tuning", "optimizer.lr"  # in a sweep's folder that of its trials, a sweep of its own; what they choose
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
 SUMMARY = (
@@ -37,6 +45,11 @@ SUMMARY = (
     "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
     "data", "files", "resumed",
 )  # fmt: skip
+ADDED = ("stopped", "tags", "failure")  # keys that a summary of an older version lacks
+FIGURES: dict[str, Callable[[Row], float]] = {  # the lower, the better
+    "val_loss": lambda row: row.val_loss,
+    "val_accuracy": lambda row: -row.val_accuracy,
+}
 BEST_FIRST: dict[str, Callable[[Row], Any]] = {
     "val_loss": lambda row: row.val_loss,
     "val_accuracy": lambda row: (-row.val_accuracy, row.val_loss),
@@ -57,7 +70,7 @@ class Run:
     def __init__(self, folder: Path, **facts: Any) -> None:
         self.folder, self.may_write, self.start = folder, False, time.perf_counter()
         self.rows: list[Row] = []
-        self.summary: dict[str, Any] = dict.fromkeys(SUMMARY) | {"resumed": []} | facts
+        self.summary: dict[str, Any] = dict.fromkeys((*SUMMARY, *ADDED)) | {"resumed": []} | facts
 
     @property
     def best(self) -> Row:
@@ -68,6 +81,19 @@ class Run:
     def done(self) -> int:
         """How many epochs are behind it."""
         return len(self.rows)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no epoch is to come."""
+        return self.done >= self.identity["epochs"] or self.stopped is not None
+
+    @property
+    def stopped(self) -> str | None:
+        """What ends the run before its last epoch: "patience", when best_by's figure has not improved for so long."""
+        figures = [FIGURES[self.identity["best_by"]](row) for row in self.rows]
+        waited = self.done - 1 - figures.index(min(figures)) if figures else 0
+        is_early = self.done < self.identity["epochs"]
+        return "patience" if is_early and waited >= self.identity.get("patience", math.inf) else None
 
     def note(self, **facts: Any) -> None:
         """Put facts into the summary."""
@@ -88,11 +114,7 @@ class Run:
         """Take up a run where another session left it. Raises ConfigError when it has learned from other data."""
         from mnist_exp.loop import Row
 
-        if state["data"]["sha256"] != self.summary["data"]["sha256"]:
-            raise ConfigError(
-                f"data: the run learned from {state['data']['name']} with SHA-256 {state['data']['sha256']}, "
-                f"and now it is {self.summary['data']['sha256']}; put the files under data.root back as they were"
-            )
+        require_same_data(state["data"], self.summary["data"]["sha256"])
         changed = {fact: [state[fact], self.summary[fact]] for fact in SAME_BITS if state[fact] != self.summary[fact]}
         self.rows, self.start = [Row(*row) for row in state["rows"]], self.start - state["seconds"]
         self.note(resumed=[*state["resumed"], {"after_epoch": self.done, "changed": changed}])
@@ -120,6 +142,11 @@ class Run:
             f"epoch {number}  train loss {row.train_loss:.4f}  {row.train_accuracy:6.2%}   "
             f"val loss {row.val_loss:.4f}  {row.val_accuracy:6.2%}   {row.seconds:.1f} s{'  best' * (row is self.best)}"
         )
+        if self.stopped:
+            best_by, patience = (self.identity[key] for key in ("best_by", "patience"))
+            log.info(
+                f"stopped: {best_by} has not improved for {patience} epoch{'s' if patience > 1 else ''} (patience)"
+            )
 
     def test(self, result: Evaluation) -> None:
         """Record what the best weights made of the test set."""
@@ -132,8 +159,8 @@ class Run:
     def _best(self, rows: Sequence[Row]) -> Row:
         return min(rows, key=BEST_FIRST[self.identity["best_by"]])
 
-    def close(self, status: str, error: str | None = None) -> None:
-        """Write summary.json."""
+    def close(self, status: str, error: str | None = None, failure: str | None = None) -> None:
+        """Write summary.json; `failure` as errors.failure has it."""
         if not self.may_write:
             return
         if self.rows:
@@ -144,10 +171,11 @@ class Run:
                 best_val_loss=best.val_loss,
                 best_val_accuracy=best.val_accuracy,
                 images_per_second=round(self.images * self.done / seconds),
+                stopped=self.stopped,
             )
         if status == "completed":
             self.note(files={name: files.sha256(self.folder / name) for name in SEALED})
-        self.note(status=status, error=error, seconds=round(time.perf_counter() - self.start, 3))
+        self.note(status=status, error=error, failure=failure, seconds=round(time.perf_counter() - self.start, 3))
         files.write(self.folder / "summary.json", (files.seal(self.summary, indent=2) + "\n").encode())
 
 
@@ -168,7 +196,25 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is damaged: {error}; without it, the run can go on") from error
     if missing := set(SUMMARY) - facts.keys():
         raise ConfigError(f"{path} is of another version: it lacks {', '.join(sorted(missing))}")
-    return facts
+    return dict.fromkeys(ADDED) | facts
+
+
+def require_same_data(before: Mapping[str, str], sha256: str) -> None:
+    """Raise ConfigError where a run learned from other data than what there is now."""
+    if before["sha256"] != sha256:
+        raise ConfigError(
+            f"data: the run learned from {before['name']} with SHA-256 {before['sha256']}, and now it is {sha256}; put "
+            "the files under data.root back as they were"
+        )
+
+
+def has_completed(folder: Path, config_id: str) -> bool:
+    """Whether the folder holds a completed run of this config_id."""
+    try:
+        facts = read_summary(folder)
+    except (OSError, ConfigError):
+        return False
+    return facts.get("status") == "completed" and facts["config_id"] == config_id
 
 
 def is_as_sealed(folder: Path, summary: dict[str, Any], name: str) -> bool:
@@ -179,24 +225,54 @@ def is_as_sealed(folder: Path, summary: dict[str, Any], name: str) -> bool:
         return False
 
 
+def owner(folder: Path) -> str | None:
+    """What a folder belongs to, if anything."""
+    if (folder / LEDGER).exists():
+        return SWEEP
+    if (folder.parent / LEDGER).exists() and folder.name.isdigit():
+        return "a job of a sweep"
+    return "a run" if (folder / METRICS).exists() else None
+
+
 def claim(folder: Path) -> None:
     """Make `folder` a new run's: of those that want it, one gets it. Raises FileExistsError when it is taken."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if not (taken := owner(folder)):
+        make(folder, "hydra.run.dir")
+        try:
+            with open(folder / METRICS, "x", newline="") as file:
+                file.write(_line(COLUMNS))
+        except FileExistsError:  # another run was sooner
+            taken = "a run"
+    if taken:
+        raise FileExistsError(f"{folder} holds {taken} already: choose another hydra.run.dir")
+
+
+def make(folder: Path, key: str) -> None:
+    """Make a folder that can be written. Raises ConfigError, which says that `key` can name another one."""
     try:
-        with open(folder / METRICS, "x", newline="") as file:
-            file.write(_line(COLUMNS))
-    except FileExistsError:
-        raise FileExistsError(f"{folder} holds a run already: choose another hydra.run.dir") from None
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; {key}=FOLDER chooses another folder") from error
+
+
+def clear(folder: Path) -> None:
+    """Take away what a run has written in its folder, but for its log, which goes on; all else stays."""
+    for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
+        path.unlink()
+    for path in folder.glob("*/"):
+        with suppress(OSError):  # it holds something else
+            path.rmdir()
 
 
 @contextmanager
 def recording(resumed: bool) -> Iterator[Run]:
     """Record a run in Hydra's run folder, alone, and leave its summary there however the run ends.
 
-    Ctrl-C and SIGTERM end the process with exit code 130 and 143. In a single run, what a user can mend ends it with
-    one line and exit code 1; in a sweep it is raised, for the sweeper to deal with.
+    Ctrl-C, SIGTERM and SIGHUP end the process with exit code 130, 143 and 129. In a single run, what a user can mend
+    ends it with one line and exit code 1; in a sweep it is raised, for the sweeper to deal with.
     """
-    logging.raiseExceptions = False  # a full disk is told once, by the run, and not by every line of the log
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     run = Run(folder, versions=versions(), git=git())
@@ -210,13 +286,14 @@ def recording(resumed: bool) -> Iterator[Run]:
             if stops.asked(error):
                 with suppress(OSError):
                     run.close("interrupted")
-                hint = f"; to go on: python train.py resume={folder}" * (hydra.mode == RunMode.RUN)
+                go_on = spelling.command(spelling.override("resume", folder))
+                hint = f"; to go on: {go_on}" if hydra.mode == RunMode.RUN else ""
                 log.warning(f"interrupted{hint}")
                 sys.exit(stops.exit_code())
             line = errors.explain(error)
             log.error(f"failed: {line}", exc_info=True)  # to train.log alone
             with suppress(OSError):  # the disk may be what failed
-                run.close("failed", line)
+                run.close("failed", line, errors.failure(error))
             if hydra.mode == RunMode.RUN and errors.is_mendable(error):
                 sys.exit(f"error: {line}")
             raise

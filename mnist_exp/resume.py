@@ -4,6 +4,7 @@ import csv
 import logging
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,13 +12,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mnist_exp import config, errors, files, record
+from mnist_exp import config, errors, files, record, spelling
 from mnist_exp.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 CONFIG = Path(".hydra", "config.yaml")
 OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config: where it is, the config is whole
+YET_TO_COME = ("epochs", "patience")  # choices that say nothing of the epochs behind a run
 LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 
 
@@ -54,13 +56,15 @@ def find(asked: str) -> Path:
     if not asked or not path.exists():
         reason = "no such file or folder"
     elif (folder / record.LEDGER).is_file():
-        reason = f"a sweep; python train.py -m resume={asked} goes on with it"
+        reason = f"a sweep; {spelling.command('-m', spelling.override('resume', asked))} goes on with it"
     elif (folder.parent / record.LEDGER).is_file():
-        reason = f"a job of a sweep; python train.py -m resume={folder.parent} goes on with it"
+        whole = spelling.command("-m", spelling.override("resume", folder.parent))
+        reason = f"a job of a sweep; {whole} goes on with it"
     elif not (folder / record.METRICS).is_file():
         reason = f"no run of this program, for it has no {record.METRICS}"
     elif not checkpoint.exists() and _has_rows(folder / record.METRICS):
-        reason = f"{checkpoint} is gone; resume={folder / BEST} goes back to the best epoch"
+        best = spelling.command(spelling.override("resume", folder / BEST))
+        reason = f"{checkpoint} is gone; {best} goes back to the best epoch"
     elif not checkpoint.exists() and not (folder / OVERRIDES).is_file():
         reason = "the run was stopped before it began; delete the folder, and type the run's command again"
     else:
@@ -92,16 +96,19 @@ def _make_that_of(checkpoint: Path, cfg: DictConfig) -> None:
         OmegaConf.update(kept, key, OmegaConf.select(cfg, key))
     for key in map(str, kept):
         cfg[key] = kept[key]
-    cfg.resume = str(checkpoint)
+    cfg.resume = spelling.literal(str(checkpoint))
     with read_write(cfg.hydra), open_dict(cfg.hydra):
-        cfg.hydra.run.dir = str(folder)
+        cfg.hydra.run.dir = spelling.literal(str(folder))
         cfg.hydra.output_subdir = None  # or Hydra would write the config before anybody has agreed to it
-    _stop_if_over(folder, checkpoint, config.config_id(config.without_hydra(cfg)))
+    _stop_if_over(folder, checkpoint, config.without_hydra(cfg))
 
 
-def _stop_if_over(folder: Path, checkpoint: Path, config_id: str) -> None:
-    """End the process where the run is completed. Raises ConfigError where it is not as it was then, or never began."""
-    facts = record.read_summary(folder)
+def _stop_if_over(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
+    """End the process where the run is completed, once it has its pictures.
+
+    Raises ConfigError where the run is not as it was when it completed, or never began.
+    """
+    facts, config_id = record.read_summary(folder), config.config_id(cfg)
     if facts.get("status") == "failed" and not checkpoint.exists():
         raise ConfigError(f"{folder}: failed before it began: {facts['error']}; type its command again, mended")
     if facts.get("status") != "completed" or facts["config_id"] != config_id or checkpoint != folder / LAST:
@@ -111,7 +118,13 @@ def _stop_if_over(folder: Path, checkpoint: Path, config_id: str) -> None:
             f"{folder}: completed, but altered since then, or gone: {', '.join(altered)}; without its summary.json, "
             "what can be had again is made anew"
         )
-    log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; epochs=N trains it longer")
+    if cfg.plots and not all((folder / "plots" / f"{name}.png").exists() for name in record.PICTURES):
+        from mnist_exp import pictures  # imports torch
+
+        pictures.draw(cfg, folder, facts)
+        log.info(f"{folder / 'plots'}: drawn from {BEST} and the data")
+    more = "patience=N or epochs=N trains it longer" if facts["stopped"] else "epochs=N trains it longer"
+    log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; {more}")
     sys.exit(0)
 
 
@@ -121,6 +134,7 @@ def _config(path: Path) -> DictConfig:
         found = cast(DictConfig, OmegaConf.load(path))
     except Exception as error:
         raise ConfigError(f"{path}: damaged, {' '.join(str(error).split())}") from error
+    found = cast(DictConfig, OmegaConf.merge(config.OFF, found)) if isinstance(found, DictConfig) else found
     known, there = set(config.Config.__dataclass_fields__), set(found) if isinstance(found, DictConfig) else set()
     if known != there:
         raise ConfigError(f"{path}: damaged, or not of this program: {', '.join(sorted(map(str, known ^ there)))}")
@@ -139,7 +153,7 @@ def load(cfg: DictConfig) -> dict[str, Any]:
 
     state, now = checkpoint.load(Path(cfg.resume)), config.identity(cfg)
     before: dict[str, Any] = state["identity"]
-    if before | {"epochs": 0} != now | {"epochs": 0}:
+    if _without(YET_TO_COME, before) != _without(YET_TO_COME, now):
         raise ConfigError(f"{cfg.resume}: of a run with other choices: {config.difference(before, now)}")
     if "epochs" not in map(config.key_of, HydraConfig.get().overrides.task) and cfg.epochs != before["epochs"]:
         log.warning(f"epochs={before['epochs']}, as the checkpoint says; config.yaml says {cfg.epochs}")
@@ -148,6 +162,10 @@ def load(cfg: DictConfig) -> dict[str, Any]:
         raise ConfigError(f"epochs={cfg.epochs}: the run has {state['epoch']} behind it")
     _require_same_course(cfg, before["epochs"])
     return state
+
+
+def _without(keys: Sequence[str], choices: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in choices.items() if key not in keys}
 
 
 def _require_same_course(cfg: DictConfig, before: int) -> None:

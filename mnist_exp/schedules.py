@@ -27,10 +27,13 @@ def onecycle(
 
     Momentum is left alone, so that the schedule crosses with every optimizer. Smith & Topin 2018, arXiv 1708.07120.
     """
+    steps = epochs * steps_per_epoch
+    if pct_start * steps == 1:  # torch would divide by the length of a rise that ends at the step where it begins
+        pct_start = pct_start * (1 + 1e-9) if steps > 1 else 0.0
     return torch_schedules.OneCycleLR(
         optimizer,
         max_lr=optimizer.param_groups[0]["lr"],
-        total_steps=epochs * steps_per_epoch,
+        total_steps=steps,
         pct_start=pct_start,
         div_factor=div_factor,
         cycle_momentum=False,

@@ -6,16 +6,22 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-BASE = {"apart", "errors", "files", "stops"}  # anybody's
+BASE = {"apart", "errors", "files", "spelling", "stops", "streams"}  # anybody's
 ARROWS = {
-    "apart": set(),
-    "errors": {"stops"},
+    "apart": {"stops"},
+    "errors": {"spelling", "stops", "streams"},
     "files": set(),
+    "spelling": set(),
     "stops": set(),
+    "streams": set(),
+    "startup": {"stops"},
     "config": BASE,
+    "command_line": BASE | {"config"},
+    "memory": BASE,
     "record": BASE | {"loop"},
-    "resume": BASE | {"build", "checkpoint", "config", "record"},
-    "build": BASE | {"data.batches", "data.sources"},
+    "resume": BASE | {"build", "checkpoint", "config", "pictures", "record"},
+    "pictures": {"build", "checkpoint", "loop", "plots", "record"},
+    "build": BASE | {"data.batches", "data.sources", "memory"},
     "loop": {"data.batches"},
     "alone": {"loop"},
     "fused.stack": {"models"},
@@ -23,7 +29,7 @@ ARROWS = {
     "fused.recorded": set(),
     "fused.members": BASE | {"alone", "fused.memory", "fused.together", "loop", "record"},
     "fused.plan": BASE | {"build", "config", "fused.memory", "record"},
-    "fused.memory": {"build"},
+    "fused.memory": {"build", "memory"},
     "fused.launch": {"fused.members", "fused.plan", "sweep.jobs"},
     "checkpoint": BASE | {"data.batches"},
     "plots": BASE | {"data.batches"},
@@ -33,22 +39,33 @@ ARROWS = {
     "models": set(),
     "losses": set(),
     "schedules": set(),
-    "sweep.ledger": BASE | {"record"},
-    "sweep.plan": BASE | {"config", "record", "sweep.ledger"},
+    "sweep.ledger": BASE | {"config", "record"},
+    "sweep.plan": BASE | {"command_line", "config", "record", "sweep.ledger"},
+    "sweep.request": BASE | {"command_line", "config", "record", "sweep.ledger", "sweep.plan"},
     "sweep.jobs": BASE | {"build", "record", "sweep.ledger"},
     "sweep.run": BASE
-    | {"build", "config", "record", "resume", "sweep.jobs", "sweep.ledger", "sweep.plan"}
+    | {"build", "command_line", "record", "resume", "sweep.jobs", "sweep.ledger", "sweep.plan", "sweep.request"}
     | {"fused.plan", "sweep.report", "sweep.results", "sweep.tuning", "sweep.workers"},
     "sweep.stats": set(),
-    "sweep.workers": set(),
+    "sweep.workers": BASE,
     "sweep.results": BASE | {"record", "sweep.ledger", "sweep.stats"},
     "sweep.tuning": {"record", "sweep.results"},
-    "sweep.words": {"sweep.plan", "sweep.results", "sweep.stats", "sweep.tuning"},
+    "sweep.words": BASE | {"sweep.results", "sweep.stats", "sweep.tuning"},
     "sweep.plots": {"sweep.results", "sweep.stats", "sweep.tuning"},
-    "sweep.report": BASE | {"sweep.plots", "sweep.results", "sweep.stats", "sweep.tuning", "sweep.words"},
+    "sweep.report": BASE | {"startup", "sweep.plots", "sweep.results", "sweep.stats", "sweep.tuning", "sweep.words"},
 }
 KNOW_CONFIGS = {"config", "build", "errors", "record", "resume", "sweep.plan", "sweep.jobs", "sweep.run"}  # Hydra's
-KNOW_CONFIGS |= {"alone", "fused.launch", "fused.memory", "fused.members", "fused.plan"}
+KNOW_CONFIGS |= {
+    "pictures",
+    "command_line",
+    "spelling",
+    "sweep.request",
+    "alone",
+    "fused.launch",
+    "fused.memory",
+    "fused.members",
+    "fused.plan",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -3,10 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Outcome
 from omegaconf import DictConfig, OmegaConf
+from runs import state
 
-from mnist_exp import build
+from mnist_exp import build, memory
 from mnist_exp.errors import ConfigError
+
+Run = Callable[..., Outcome]
 
 FOREIGN = [
     "os.system",
@@ -115,3 +119,104 @@ def test_an_optimizer_that_can_not_take_a_step_is_told(
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     with pytest.raises(ConfigError, match=r"^optimizer: `fused=True` requires"):
         build.optimizer(composed("optimizer=sgd"), torch.nn.Linear(1, 1))
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Strange(nn.Module):
+    def __init__(self, in_shape, num_classes, activation, fault):
+        super().__init__()
+        if fault == "building":
+            raise {}["a key"]
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(in_shape[1] * in_shape[2], num_classes))
+        self.fault = fault
+        if fault == "batch_norm":
+            self.layers.append(nn.BatchNorm1d(num_classes))
+
+    def forward(self, images):
+        logits = self.layers(images)
+        if self.fault == "stepping":
+            1 / 0
+        return logits.sum() if self.fault == "shape" else logits.detach() if self.fault == "backward" else logits
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words that choose a user's own model, which has a fault to be named."""
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.setenv("MNIST_EXP_ALLOW", "own_model")
+    for name, text in (
+        ("code/own_model.py", OWN),
+        ("conf/model/own.yaml", "_target_: own_model.Strange\nfault: none\n"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    return ["--config-dir", str(tmp_path / "conf"), "model=own", "experiment=digits", "epochs=1", "plots=false"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("model.fault=building", "model: "),
+        ("model.fault=stepping", "model: division by zero"),
+        ("model.fault=shape", "loss: "),
+        ("model.fault=backward", "model: element 0 of tensors does not require grad"),
+        (
+            "model.fault=batch_norm data.batch_size=1199",
+            "model, at the epoch's last batch of 1 (data.batch_size=1199, 1,200 images): Expected more than 1 value",
+        ),
+    ],
+)
+@pytest.mark.parametrize("sweep", [False, True])
+def test_what_can_not_be_trained_is_told_before_a_run_begins(
+    run: Run, own: list[str], words: str, told: str, sweep: bool, tmp_path: Path
+) -> None:
+    outcome = run(*own, *words.split(), *(["-m", "seed=0,1", "hydra.sweep.dir=it"] if sweep else []))
+    assert (outcome.code, outcome.err.count("\n")) == (1, 0), outcome.err
+    assert f"error: {told}" in outcome.err
+    assert not (tmp_path / "it").exists()
+
+
+def test_a_trial_step_leaves_everything_as_it_was(run: Run, own: list[str], tmp_path: Path) -> None:
+    """Weights that a step shortens, running means and random numbers: two steps in the place of one change no bit."""
+    plain = build.check_step
+    for name, words in ("norm", ["model=own", "model.fault=batch_norm"]), ("drop", ["model=mlp"]):
+        more = ["model.dropout=0.5", "model.max_norm=0.5"] if name == "drop" else []
+        states = []
+        for times in (1, 3):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(build, "check_step", lambda *it, times=times: [plain(*it) for _ in range(times)])
+                folder = tmp_path / f"{name}{times}"
+                outcome = run(*own, *words, *more, f"hydra.run.dir={folder}")
+                assert outcome.code == 0, outcome.err
+                states.append(state(folder / "checkpoints/last.pt"))
+        assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("where", ["run", "sweep"])
+def test_memory_that_is_not_there_is_told_before_it_is_asked_for(
+    run: Run, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["data=digits", "model.hidden_layers=[100000,100000]", *(["-m", "seed=0,1"] if where == "sweep" else [])]
+    outcome = run(*words)
+    assert (outcome.code, outcome.err.count("\n")) == (1, 0)
+    assert "model: needs 280.2 GB of memory (weights 40.0 GB, gradients 40.0 GB, optimizer state 80.1 GB" in outcome.err
+    assert "smaller layers take less" in outcome.err
+    monkeypatch.setattr(memory, "free", lambda _: 100_000)
+    outcome = run("data=digits", "optimizer=sgd", "optimizer.momentum=0")
+    assert "model: needs 1.8 MB of memory (weights 0.6 MB, gradients 0.6 MB, checkpoint 0.6 MB)" in outcome.err
+
+
+def test_a_rise_of_one_step(composed: Callable[..., DictConfig]) -> None:
+    """A little longer or shorter, it has the same rates."""
+
+    def rates(pct_start: float, epochs: int) -> list[float]:
+        cfg = composed("schedule=onecycle", f"schedule.pct_start={pct_start}")
+        return build.course(cfg, epochs, epochs - 1)[1]
+
+    assert rates(0.1, 10) == pytest.approx(rates(0.1 + 1e-7, 10), rel=1e-4)
+    assert rates(1.0, 1) == []

@@ -116,7 +116,7 @@ def test_any_flipped_bit_and_any_cut_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     content = checkpoint.pack(run(0, None) | {"format": checkpoint.FORMAT, "model": {"weight": torch.arange(500.0)}})
     for place in range(0, len(content), 7):
-        flipped = content.copy()
+        flipped = bytearray(content)
         flipped[place] ^= 1 << place % 8
         for damaged in (flipped, content[:place]):
             path.write_bytes(damaged)

@@ -88,7 +88,7 @@ def test_an_overlay_can_not_add_a_key_by_mistake(tmp_path: Path, composed) -> No
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "typo.yaml").write_text("# @package _global_\nmodel: {hidden_layer: [3]}\n")
     cfg = composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=typo")
-    with pytest.raises(ConfigError, match=r"model.hidden_layer: no such key, choose from _target_, hidden_layers"):
+    with pytest.raises(ConfigError, match=r"model.hidden_layer: no such key, did you mean model.hidden_layers\?"):
         config.check(cfg)
 
 

@@ -1,8 +1,6 @@
 """Runs that are trained as one come out as if each were alone."""
 
-import os
 import signal
-import sys
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from trainings import require_equal, training
 
 from mnist_exp import build
+from mnist_exp import memory as memory_that_is_free
 from mnist_exp.data.sources import Images
 from mnist_exp.fused import memory
 from mnist_exp.fused.stack import Stack, is_layered, structure
@@ -153,6 +152,28 @@ def test_a_crew_goes_on_where_it_was_interrupted(run: Run, monkeypatch: pytest.M
         assert summary(Path("it", str(number)))["resumed"] == [{"after_epoch": 2, "changed": {}}]
 
 
+def test_a_model_that_diverges_does_so_by_its_own_doing(run: Run) -> None:
+    outcome = run(*FUSED, "optimizer=sgd", "optimizer.lr=0.1,1e15", "seed=0,1")
+    assert outcome.code == 1
+    jobs = Ledger(Path("it")).read()[1]
+    assert [(job.status, job.failure) for job in jobs.values()] == (
+        [("completed", None)] * 2 + [("failed", "diverged")] * 2
+    )  # fmt: skip
+    assert summary(Path("it/2"))["failure"] == "diverged"
+    assert "lr=1000000000000000.0 (0 of 2 seeds; 2 diverged)" in outcome.out
+
+
+def test_what_goes_wrong_with_a_crew_is_no_single_runs_doing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("too large")
+
+    monkeypatch.setattr("mnist_exp.fused.members.Together", fail)
+    assert run(*FUSED, "seed=range(0,4)").code == 1
+    jobs = Ledger(Path("it")).read()[1].values()
+    assert [(job.status, job.failure) for job in jobs] == [("failed", None)] * 4
+    assert all("out of memory: too large" in job.error for job in jobs)
+
+
 def test_any_other_model_is_stacked_by_vmap(images: Tensor) -> None:
     models = [nn.Sequential(nn.Flatten(), nn.LayerNorm(784), nn.Linear(784, 10)).eval() for _ in range(3)]
     floats = images.float() / 255
@@ -207,31 +228,11 @@ def test_the_memory_that_a_model_takes(composed: Composed, source: Images, monke
 
 def test_a_crew_has_as_many_models_as_there_is_memory_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "of_a_model", lambda _: 1_000_000)
-    monkeypatch.setattr(memory, "free", lambda _: 9_000_000)  # two in each of two crews, in half of it
+    monkeypatch.setattr(memory_that_is_free, "free", lambda _: 9_000_000)  # two in each of two crews, in half of it
     outcome = run(*FUSED, "seed=range(0,7)")
     assert outcome.code == 0, outcome.err
     assert "7 models in 2 rounds, of crews of up to 2" in outcome.out
     assert set(statuses().values()) == {"completed"}
-
-
-def test_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    everything = memory.free(torch.device("cpu"))
-    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < everything < total or (everything == memory.UNKNOWN and sys.platform != "linux")
-    for name, text in ("memory.max", "5000"), ("memory.current", "4000"), ("memory.stat", "anon 3\ninactive_file 500"):
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "cgroup")
-    (tmp_path / "cgroup").write_text("4:memory:/some\n0::/\n")
-    assert memory.free(torch.device("cpu")) == 1500
-    (tmp_path / "memory.max").write_text("max")
-    assert memory.free(torch.device("cpu")) > 1500
-    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 70000\necho 30000\n")  # two GPUs, MiB
-    (tmp_path / "nvidia-smi").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert memory.free(torch.device("cuda")) == 30000 * 2**20
-    monkeypatch.setenv("PATH", "")
-    assert memory.free(torch.device("cuda")) == memory.UNKNOWN
 
 
 def test_a_batch_takes_the_place_of_the_one_before(

@@ -162,7 +162,7 @@ def test_a_completed_run_whose_last_checkpoint_is_gone_may_go_back(run: Run) -> 
     (folder,) = run(*SMALL).folders
     expected = learned(folder)
     (folder / "checkpoints" / "last.pt").unlink()
-    assert "last.pt is gone; resume=" in run(f"resume={folder}").err
+    assert "last.pt is gone; python train.py resume=" in run(f"resume={folder}").err
     assert run(f"resume={folder / 'checkpoints' / 'best.pt'}").code == 0
     assert learned(folder) == expected
     (folder / "metrics.csv").write_text("rubbish")
@@ -225,7 +225,7 @@ def test_the_latest_run_is_the_one_at_work_last(run: Run, interrupted: Path) -> 
     [
         (
             ["optimizer=sgd"],
-            "optimizer=sgd: a run goes on with its own choices, in its own folder; only epochs, device",
+            "optimizer=sgd: a run goes on with its own choices, in its own folder; only epochs, patience, device",
         ),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a run goes on with its own choices"),
         (["+optimizer.amsgrad=true"], "+optimizer.amsgrad=true: a run goes on with its own choices"),
@@ -405,7 +405,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
         assert contents(interrupted) == before
     assert not Path("ran").exists()
     last.unlink()
-    assert "last.pt is gone; resume=" in run(f"resume={interrupted}").err
+    assert "last.pt is gone; python train.py resume=" in run(f"resume={interrupted}").err
     best = interrupted / "checkpoints" / "best.pt"
     assert run(f"resume={best}").code == 0
     assert learned(interrupted) == learned(Path("outputs/a/whole"))

@@ -1,0 +1,58 @@
+"""How much memory is free, and whether it is enough."""
+
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from mnist_exp.errors import ConfigError
+
+UNKNOWN = 2**60  # as good as no limit
+CGROUP, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def require(device: str, needs: Mapping[str, int], times: int = 1) -> None:
+    """Raise ConfigError where a kind of device has not the bytes free that a model needs, `times` over."""
+    needed, there = times * sum(needs.values()), free(device)
+    if needed > there:
+        parts = ", ".join(f"{what} {_size(size)}" for what, size in needs.items() if size)
+        for_each = f", for each of {times} jobs at a time" if times > 1 else ""
+        raise ConfigError(
+            f"model: needs {_size(needed)} of memory ({parts}{for_each}), and {_size(there)} are free on the {device}; "
+            "smaller layers take less"
+        )
+
+
+def free(device: str) -> int:
+    """Bytes that are free on a kind of device, by the system's word: a torch that asked CUDA can't fork any more."""
+    if device == "cuda":
+        command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+        with suppress(OSError, ValueError, subprocess.SubprocessError):
+            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+            return min(map(int, said.split())) * 2**20
+        return UNKNOWN
+    return min(_free_on_the_machine(), _free_in_the_container())
+
+
+def _free_on_the_machine() -> int:
+    try:
+        table = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(table["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):  # not Linux
+        return UNKNOWN
+
+
+def _free_in_the_container() -> int:
+    """What Docker, Kubernetes or Slurm leave this process, by Linux's control groups (version 2)."""
+    try:
+        group = CGROUP / OWN_GROUP.read_text().partition("0::/")[2].splitlines()[0]
+        table = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        return limit - used + int(table["inactive_file"])  # a cache of files is given up for whoever wants it
+    except (OSError, ValueError, KeyError, IndexError):  # no limit ("max"), or no such groups
+        return UNKNOWN
+
+
+def _size(count: int) -> str:
+    """A number of bytes in words."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

@@ -1,0 +1,163 @@
+"""A run that stops early: when, and as if it had been that long from the start."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY, Outcome
+from runs import contents, learned, metrics, state, summary
+
+from mnist_exp import files, record
+from mnist_exp.loop import Row
+from mnist_exp.sweep import plots
+
+Run = Callable[..., Outcome]
+LONG = [*TINY, "epochs=30", "optimizer.lr=0.03"]
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+
+
+def made_up(best_by: str, patience: int, *rows: tuple[float, float]) -> record.Run:
+    run = record.Run(Path("none"))
+    run.identity = {"epochs": 9, "best_by": best_by, "patience": patience}
+    run.rows = [Row(i, 0, 0, loss, accuracy, 0, 0) for i, (loss, accuracy) in enumerate(rows, 1)]
+    return run
+
+
+@pytest.mark.parametrize(
+    ("best_by", "patience", "rows", "stopped"),
+    [
+        ("val_loss", 2, [], None),
+        ("val_loss", 1, [(3, 0.1)], None),
+        ("val_loss", 1, [(3, 0.1), (3, 0.2)], "patience"),  # an equal figure is no better one
+        ("val_loss", 2, [(3, 0.1), (3, 0.2)], None),
+        ("val_loss", 2, [(2, 0.1), (3, 0.2), (1, 0.3), (4, 0.4)], None),
+        ("val_loss", 2, [(2, 0.1), (3, 0.2), (1, 0.3), (4, 0.4), (1, 0.5)], "patience"),
+        ("val_accuracy", 1, [(3, 0.5), (1, 0.5)], "patience"),  # though its loss makes it the best epoch
+        ("val_accuracy", 2, [(1, 0.5), (3, 0.4), (4, 0.6)], None),
+        ("val_loss", 1, [(3, 0.1)] * 9, None),  # the limit was reached as well
+    ],
+)
+def test_when_a_run_has_waited_long_enough(
+    best_by: str, patience: int, rows: list[tuple[float, float]], stopped: str | None
+) -> None:
+    run = made_up(best_by, patience, *rows)
+    assert run.stopped == stopped
+    assert run.is_over == (stopped is not None or len(rows) == 9)
+
+
+def test_a_run_that_stops_early_equals_one_that_was_so_long(run: Run, tmp_path: Path) -> None:
+    outcome = run(*LONG, "patience=3", "hydra.run.dir=early")
+    assert outcome.code == 0, outcome.err
+    rows, facts = metrics(tmp_path / "early"), summary(tmp_path / "early")
+    assert facts["epochs"] == len(rows) == facts["best_epoch"] + 3 < 30
+    assert facts["stopped"] == "patience"
+    assert "stopped: val_loss has not improved for 3 epochs (patience)" in outcome.out
+    run(*LONG, f"epochs={len(rows)}", "hydra.run.dir=short")
+    short = summary(tmp_path / "short")
+    assert short["stopped"] is None
+    assert [dict(row, seconds="") for row in metrics(tmp_path / "short")] == [dict(row, seconds="") for row in rows]
+    figures = [key for key in record.SUMMARY if key.startswith(("best", "test", "epochs"))]
+    assert [short[key] for key in figures] == [facts[key] for key in figures]
+    bits = [state(tmp_path / folder / "checkpoints" / "last.pt") for folder in ("early", "short")]
+    assert [it["model"] for it in bits] == [bits[0]["model"]] * 2
+    assert [it["optimizer"] for it in bits] == [bits[0]["optimizer"]] * 2
+
+
+def test_a_run_that_was_killed_stops_where_it_would_have(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(*LONG, "patience=3", "hydra.run.dir=whole")
+    end = summary(tmp_path / "whole")["epochs"]
+    for killed_after in (1, end - 1, end):
+        plain, folder = record.Run.epoch, f"killed{killed_after}"
+
+        def epoch(self: record.Run, row: Row, last: int = killed_after, plain: Callable[..., None] = plain) -> None:
+            plain(self, row)
+            if row.epoch == last:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(record.Run, "epoch", epoch)
+            assert run(*LONG, "patience=3", f"hydra.run.dir={folder}").code == 130
+        assert len(metrics(tmp_path / folder)) == killed_after
+        assert run(f"resume={folder}").code == 0
+        assert learned(tmp_path / folder) == learned(tmp_path / "whole")
+    assert "completed" in run("resume=whole").out
+    again = run("resume=whole", "patience=6")
+    assert (again.code, summary(tmp_path / "whole")["epochs"] > end) == (0, True), again.err
+
+
+def test_jobs_of_a_fused_group_stop_each_by_itself(run: Run, tmp_path: Path, in_double: None) -> None:
+    words = [*LONG, "-m", "patience=2", "optimizer.lr=0.003,0.1", "seed=0,1,2"]
+    for launcher in ("basic", "fused"):
+        outcome = run(*words, f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}")
+        assert outcome.code == 0, outcome.err
+    found = [[summary(tmp_path / launcher / str(job)) for job in range(6)] for launcher in ("basic", "fused")]
+    epochs = [[(facts["epochs"], facts["stopped"], facts["best_epoch"]) for facts in jobs] for jobs in found]
+    assert epochs[0] == epochs[1]
+    assert len(set(epochs[0])) > 2
+    for alone, fused in zip(*found, strict=True):
+        assert fused["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-9)
+
+
+def test_a_rate_that_is_spread_over_all_epochs_is_told(run: Run) -> None:
+    told = "spreads the learning rate over all 30 epochs; patience may stop before its end"
+    assert f"schedule=cosine {told}" in run(*LONG, "patience=1", "schedule=cosine").out
+    assert told not in run(*LONG, "patience=1", "schedule=step").out
+    assert told not in run(*TINY, "schedule=cosine").out
+
+
+def test_a_run_of_a_version_without_these_keys_goes_on(run: Run, tmp_path: Path) -> None:
+    run(*TINY, "hydra.run.dir=old")
+    config, path = tmp_path / "old/.hydra/config.yaml", tmp_path / "old/summary.json"
+    old = yaml.safe_load(config.read_text())
+    assert (old.pop("patience"), old.pop("tags")) == (None, [])
+    config.write_text(yaml.safe_dump(old))
+    facts = files.unseal(path.read_bytes())
+    path.write_text(files.seal({key: value for key, value in facts.items() if key not in record.ADDED}))
+    assert record.read_summary(tmp_path / "old") == dict(facts, stopped=None, tags=None)
+    assert "completed" in run("resume=old").out
+    assert run("resume=old", "epochs=3").code == 0
+    assert summary(tmp_path / "old")["epochs"] == 3
+
+
+def test_tags_are_words_beside_a_run(run: Run, tmp_path: Path) -> None:
+    run(*TINY, "hydra.run.dir=plain")
+    for words, tags in (["tags=[baseline,v2]"], ["baseline", "v2"]), (["+tags=[a]"], ["a"]), (["tags=[1]"], ["1"]):
+        assert run(*TINY, *words, f"hydra.run.dir=run{tags[0]}").code == 0
+        facts = summary(tmp_path / f"run{tags[0]}")
+        assert (facts["tags"], facts["config_id"]) == (tags, summary(tmp_path / "plain")["config_id"])
+    assert run("resume=run1", "epochs=3", "tags=[other]").code == 0
+    assert summary(tmp_path / "run1")["tags"] == ["other"]
+
+
+def test_pictures_are_drawn_of_a_run_that_is_over(run: Run, tmp_path: Path) -> None:
+    run(*TINY, "hydra.run.dir=drawn", "plots=true")
+    run(*TINY, "hydra.run.dir=late")
+    before = contents(tmp_path / "late")
+    outcome = run("resume=late", "plots=true")
+    assert outcome.code == 0, outcome.err
+    after = contents(tmp_path / "late")
+    pictures = {path for path in after if path.suffix == ".png"}
+    assert {path: after[path] for path in after.keys() - pictures} == before
+    drawn = {path.name: path.read_bytes() for path in (tmp_path / "drawn/plots").iterdir()}
+    assert {path.name: after[path] for path in pictures} == drawn
+    assert len(drawn) == len(record.PICTURES)
+    assert "drawn from" not in run("resume=late", "plots=true").out
+
+
+def test_pictures_of_other_data_are_refused(run: Run, tmp_path: Path) -> None:
+    run(*TINY, "hydra.run.dir=late")
+    path = tmp_path / "late/summary.json"
+    facts = json.loads(path.read_text())
+    facts.pop("checksum")
+    path.write_text(files.seal(facts | {"data": {"name": "digits", "sha256": "0" * 64}}))
+    outcome = run("resume=late", "plots=true")
+    assert "data: the run learned from digits with SHA-256 000" in outcome.err
+    assert not (tmp_path / "late/plots").exists()
