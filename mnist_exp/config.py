@@ -92,6 +92,7 @@ LIMITS = {
     "patience": Limit(lambda value: value >= 1, "1 or more epochs, or null for no limit"),
     "best_by": Limit(lambda value: value in ("val_loss", "val_accuracy"), "val_loss or val_accuracy"),
     "seed": SEED,
+    "tags": Limit(lambda value: all(isinstance(word, str) for word in value), "a list of words, such as [baseline,v2]"),
     "threads": THREADS,
     "matmul_precision": Limit(lambda value: value in ("highest", "high", "medium"), "highest, high or medium"),
     "data.validation": COUNT,
@@ -148,14 +149,19 @@ def check(cfg: DictConfig) -> None:
             raise ConfigError(f"{group}: needs one option; python train.py --help lists them")
         for file in _option_files(group):
             _require_types(group, cfg[group], OmegaConf.to_container(OmegaConf.load(file)), file)
+    check_values(cfg)
+    if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
+        raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
+
+
+def check_values(cfg: DictConfig) -> None:
+    """Refuse values beyond their limits. Raises ConfigError."""
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
         limit = LIMITS.get(key)
         if limit and value is not None and not limit.allows(value):
             raise ConfigError(f"{key}={_spell(value)}: must be {limit.words}")
-    if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
-        raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
 
 
 def _require_one_run(cfg: DictConfig) -> None:

@@ -176,7 +176,12 @@ class Run:
         if status == "completed":
             self.note(files={name: files.sha256(self.folder / name) for name in SEALED})
         self.note(status=status, error=error, failure=failure, seconds=round(time.perf_counter() - self.start, 3))
-        files.write(self.folder / "summary.json", (files.seal(self.summary, indent=2) + "\n").encode())
+        write_summary(self.folder, self.summary)
+
+
+def write_summary(folder: Path, facts: dict[str, Any]) -> None:
+    """Put a run's summary.json into its folder, in one step."""
+    files.write(folder / "summary.json", (files.seal(facts, indent=2) + "\n").encode())
 
 
 def _line(values: Iterable[Any]) -> str:

@@ -104,7 +104,7 @@ def _make_that_of(checkpoint: Path, cfg: DictConfig) -> None:
 
 
 def _stop_if_over(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
-    """End the process where the run is completed, once it has its pictures.
+    """End the process where the run is completed, once it has its pictures and its tags.
 
     Raises ConfigError where the run is not as it was when it completed, or never began.
     """
@@ -123,6 +123,10 @@ def _stop_if_over(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
 
         pictures.draw(cfg, folder, facts)
         log.info(f"{folder / 'plots'}: drawn from {BEST} and the data")
+    if (tags := list(cfg.tags)) != (facts["tags"] or []):
+        config.check_values(cfg)
+        keep(cfg, folder)
+        record.write_summary(folder, facts | {"tags": tags})
     more = "patience=N or epochs=N trains it longer" if facts["stopped"] else "epochs=N trains it longer"
     log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; {more}")
     sys.exit(0)

@@ -161,3 +161,27 @@ def test_pictures_of_other_data_are_refused(run: Run, tmp_path: Path) -> None:
     outcome = run("resume=late", "plots=true")
     assert "data: the run learned from digits with SHA-256 000" in outcome.err
     assert not (tmp_path / "late/plots").exists()
+
+
+@pytest.mark.parametrize("tags", ["[[a]]", "[{a:1}]", "[a,[b]]"])
+def test_tags_that_are_no_words_are_refused_before_training(run: Run, tmp_path: Path, tags: str) -> None:
+    outcome = run(*TINY, f"tags={tags}", "hydra.run.dir=nested")
+    assert outcome.code == 1
+    assert "must be a list of words, such as [baseline,v2]" in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert metrics(tmp_path / "nested") == []
+
+
+def test_a_completed_run_takes_other_tags(run: Run, tmp_path: Path) -> None:
+    run(*TINY, "hydra.run.dir=done", "tags=[first]")
+    before = contents(tmp_path / "done")
+    assert "completed" in run("resume=done", "tags=[second]").out
+    assert summary(tmp_path / "done")["tags"] == ["second"]
+    assert yaml.safe_load((tmp_path / "done/.hydra/config.yaml").read_text())["tags"] == ["second"]
+    after = contents(tmp_path / "done")
+    changed = {path.name for path in after if after[path] != before.get(path)}
+    assert (after.keys(), changed) == (before.keys(), {"summary.json", "config.yaml"})
+    assert "completed" in run("resume=done").out
+    assert contents(tmp_path / "done") == after
+    assert "must be a list of words" in run("resume=done", "tags=[[a]]").err
+    assert contents(tmp_path / "done") == after
