@@ -142,14 +142,14 @@ class Run:
             f"epoch {number}  train loss {row.train_loss:.4f}  {row.train_accuracy:6.2%}   "
             f"val loss {row.val_loss:.4f}  {row.val_accuracy:6.2%}   {row.seconds:.1f} s{'  best' * (row is self.best)}"
         )
+
+    def test(self, result: Evaluation) -> None:
+        """Record what the best weights made of the test set."""
         if self.stopped:
             best_by, patience = (self.identity[key] for key in ("best_by", "patience"))
             log.info(
                 f"stopped: {best_by} has not improved for {patience} epoch{'s' if patience > 1 else ''} (patience)"
             )
-
-    def test(self, result: Evaluation) -> None:
-        """Record what the best weights made of the test set."""
         self.note(test_loss=result.loss, test_accuracy=result.accuracy, test_errors=result.errors)
         log.info(
             f"test loss {result.loss:.4f}  {result.accuracy:.2%}: {result.errors:,} of {len(result.logits):,} wrong, "

@@ -148,7 +148,7 @@ def _config(path: Path) -> DictConfig:
 def load(cfg: DictConfig) -> dict[str, Any]:
     """What the checkpoint that cfg.resume names holds; nothing for a new run, and for one that was killed as it began.
 
-    It decides how many epochs the run has, where the command line does not. Raises ConfigError when the checkpoint
+    It decides on what is yet to come, where the command line does not. Raises ConfigError when the checkpoint
     can't be trusted, or can't lead to what `cfg` asks for.
     """
     if cfg.resume is None or not Path(cfg.resume).exists():
@@ -159,13 +159,19 @@ def load(cfg: DictConfig) -> dict[str, Any]:
     before: dict[str, Any] = state["identity"]
     if _without(YET_TO_COME, before) != _without(YET_TO_COME, now):
         raise ConfigError(f"{cfg.resume}: of a run with other choices: {config.difference(before, now)}")
-    if "epochs" not in map(config.key_of, HydraConfig.get().overrides.task) and cfg.epochs != before["epochs"]:
-        log.warning(f"epochs={before['epochs']}, as the checkpoint says; config.yaml says {cfg.epochs}")
-        cfg.epochs = before["epochs"]
+    typed = list(map(config.key_of, HydraConfig.get().overrides.task))
+    for key, kept in ((key, before.get(key)) for key in YET_TO_COME if key not in typed):
+        if cfg[key] != kept:
+            log.warning(f"{key}={_spell(kept)}, as the checkpoint says; config.yaml says {_spell(cfg[key])}")
+            cfg[key] = kept
     if cfg.epochs < state["epoch"]:
         raise ConfigError(f"epochs={cfg.epochs}: the run has {state['epoch']} behind it")
     _require_same_course(cfg, before["epochs"])
     return state
+
+
+def _spell(value: int | None) -> str:
+    return "null" if value is None else str(value)
 
 
 def _without(keys: Sequence[str], choices: Mapping[str, Any]) -> dict[str, Any]:

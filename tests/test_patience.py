@@ -185,3 +185,22 @@ def test_a_completed_run_takes_other_tags(run: Run, tmp_path: Path) -> None:
     assert contents(tmp_path / "done") == after
     assert "must be a list of words" in run("resume=done", "tags=[[a]]").err
     assert contents(tmp_path / "done") == after
+
+
+def test_a_run_that_has_waited_long_enough_says_so_on_resume(run: Run) -> None:
+    run(*LONG, "patience=3", "hydra.run.dir=whole")
+    assert "stopped: val_loss has not improved for 2 epochs (patience)" in run("resume=whole", "patience=2").out
+
+
+def test_more_patience_is_kept_where_only_the_checkpoint_says_it(run: Run, tmp_path: Path) -> None:
+    run(*LONG, "patience=3", "hydra.run.dir=whole")
+    config = tmp_path / "whole/.hydra/config.yaml"
+    old = config.read_bytes()
+    assert run("resume=whole", "patience=6").code == 0
+    end = summary(tmp_path / "whole")["epochs"]
+    (tmp_path / "whole/summary.json").unlink()
+    config.write_bytes(old)  # as if the run had been killed between its checkpoint and its config
+    outcome = run("resume=whole")
+    assert "patience=6, as the checkpoint says; config.yaml says 3" in outcome.out
+    facts = summary(tmp_path / "whole")
+    assert (outcome.code, facts["epochs"], facts["stopped"]) == (0, end, "patience")
