@@ -101,7 +101,7 @@ def in_one_line() -> Iterator[None]:
             streams.flush()
     except (KeyboardInterrupt, Exception) as error:
         if stops.asked(error):
-            print("interrupted", flush=True)
+            streams.say("interrupted")
             sys.exit(stops.exit_code())
         if isinstance(error, BrokenPipeError):  # nobody reads what this command prints
             sys.exit(SIGPIPE)

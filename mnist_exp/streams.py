@@ -29,6 +29,14 @@ def flush() -> None:
                 raise
 
 
+def say(line: str) -> None:
+    """Print a line; nothing where it can't be shown, for that must not change how a command ends."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        discard(sys.stdout)
+
+
 def discard(stream: IO[Any]) -> None:
     """Let what is written to a stream from now on go nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,15 +1,17 @@
 """A signal ends a command with one line and its exit code, whenever it comes. (At every 50 ms: tests.torture.)"""
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from mnist_exp import record
+from mnist_exp import record, stops
 from mnist_exp.apart import apart
 from mnist_exp.sweep.ledger import Ledger
 
@@ -65,6 +67,18 @@ def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "test loss" in out
+
+
+@pytest.mark.parametrize("opened", [os.pipe, os.openpty])
+@pytest.mark.parametrize("number", stops.SIGNALS)
+def test_a_signal_where_nobody_reads_keeps_its_exit_code(number: int, opened: Callable[[], tuple[int, int]]) -> None:
+    reader, writer = opened()
+    os.close(reader)
+    code = f"import signal; from mnist_exp import errors\nwith errors.in_one_line(): signal.raise_signal({number:d})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with os.fdopen(writer, "wb") as nobody:
+        ended = subprocess.run([sys.executable, "-c", code], env=environment, stdout=nobody, stderr=subprocess.PIPE)
+    assert (ended.returncode, ended.stderr) == (128 + number, b"")
 
 
 def test_a_helper_process_that_dies_tells_of_what() -> None:
