@@ -59,10 +59,8 @@ def main(cfg: DictConfig) -> Steps:
 
         parts = loop.Training(model, loss, optimizer, schedule, data.train, data.val)
         while not run.is_over:
-            row = yield (
-                parts,
-                run.done + 1,
-            )  # trained here, alone, or as one with the epochs of other runs: mnist_exp.fused
+            # Trained here, alone, or as one with the epochs of other runs: mnist_exp.fused.
+            row = yield parts, run.done + 1
             with stops.uninterrupted():
                 checkpoints.save(run.state(row))
                 run.epoch(row)

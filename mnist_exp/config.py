@@ -26,11 +26,8 @@ GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "s
 OF_A_SESSION = ("device", "threads", "plots", "deterministic", "data.root", "resume", "tags")
 NOT_IDENTITY = (*OF_A_SESSION, "optimizer.lr_range")  # which a sweep reads, and no run
 OFF: dict[str, Any] = {"patience": None, "tags": []}  # what a run of an older version had of keys that it lacks
-KEYS_OF_A_RESUME = (
-    "epochs",
-    "patience",
-    *(key for key in OF_A_SESSION if key != "resume"),
-)  # what they say is yet to come
+# What these say is yet to come.
+KEYS_OF_A_RESUME = ("epochs", "patience", *(key for key in OF_A_SESSION if key != "resume"))
 
 
 @dataclass

@@ -127,8 +127,8 @@ def _stop_if_over(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
         config.check_values(cfg)
         keep(cfg, folder)
         record.write_summary(folder, facts | {"tags": tags})
-    more = "patience=N or epochs=N trains it longer" if facts["stopped"] else "epochs=N trains it longer"
-    log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; {more}")
+    more = "patience" if facts["stopped"] else "epochs"
+    log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; {more}=N trains it longer")
     sys.exit(0)
 
 

@@ -204,3 +204,13 @@ def test_more_patience_is_kept_where_only_the_checkpoint_says_it(run: Run, tmp_p
     assert "patience=6, as the checkpoint says; config.yaml says 3" in outcome.out
     facts = summary(tmp_path / "whole")
     assert (outcome.code, facts["epochs"], facts["stopped"]) == (0, end, "patience")
+
+
+def test_what_is_said_to_train_a_run_longer_does(run: Run, tmp_path: Path) -> None:
+    run(*LONG, "patience=3", "hydra.run.dir=early")
+    end = summary(tmp_path / "early")["epochs"]
+    said = run("resume=early").out
+    assert "patience=N trains it longer" in said
+    assert "epochs=N" not in said  # it would stop where it is
+    assert run("resume=early", "patience=4").code == 0
+    assert summary(tmp_path / "early")["epochs"] > end
