@@ -125,7 +125,7 @@ def _stop_if_over(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
         log.info(f"{folder / 'plots'}: drawn from {BEST} and the data")
     if (tags := list(cfg.tags)) != (facts["tags"] or []):
         config.check_values(cfg)
-        keep(cfg, folder)
+        keep(cast(DictConfig, OmegaConf.merge(_config(folder / CONFIG), {"tags": tags})), folder)
         record.write_summary(folder, facts | {"tags": tags})
     more = "patience" if facts["stopped"] else "epochs"
     log.info(f"{folder}: completed, with {facts['test_accuracy']:.2%} on the test set; {more}=N trains it longer")

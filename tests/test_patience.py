@@ -137,6 +137,14 @@ def test_tags_are_words_beside_a_run(run: Run, tmp_path: Path) -> None:
     assert summary(tmp_path / "run1")["tags"] == ["other"]
 
 
+def test_new_tags_of_a_completed_run_change_nothing_else(run: Run, tmp_path: Path) -> None:
+    run(*TINY, "hydra.run.dir=it")
+    config = tmp_path / "it/.hydra/config.yaml"
+    before = yaml.safe_load(config.read_text())
+    assert run("resume=it", "tags=[new]", "threads=2").code == 0
+    assert yaml.safe_load(config.read_text()) == before | {"tags": ["new"]}
+
+
 def test_pictures_are_drawn_of_a_run_that_is_over(run: Run, tmp_path: Path) -> None:
     run(*TINY, "hydra.run.dir=drawn", "plots=true")
     run(*TINY, "hydra.run.dir=late")

@@ -54,7 +54,10 @@ def read(
         more = _for_this_session([word for word in arguments if word not in asked], loader)
         compose = partial(plan.compose, composer, more=more)
         folder = find(master.resume)
-        return Request(folder, _left(folder, compose, retry_failed), compose)
+        points = _left(folder, compose, retry_failed)
+        if more:
+            log.info(f"{' '.join(more)}: for the jobs still to run, {len(points)}; completed ones stay as they are")
+        return Request(folder, points, compose)
     compose = partial(plan.compose, composer)
     points = plan.once_each(_compose_all(grids(params, arguments, composer, max_jobs), compose))
     folders = {point.folder for point in points}
