@@ -67,7 +67,7 @@ def test_a_sweep_goes_on_by_the_commands_that_it_prints(name: str, tmp_path: Pat
     place = tmp_path / name
     place.mkdir()
     python = shlex.join([sys.executable, str(ROOT / "train.py")])
-    words = ["-m", "experiment=digits", "plots=false", "epochs=2", "optimizer=sgd", "optimizer.lr=0.01,1e9", "seed=0,1"]
+    words = ["-m", "data=digits", "plots=false", "epochs=50", "optimizer=sgd", "optimizer.lr=0.01,1e9", "seed=0,1"]
     sweep = subprocess.Popen(
         [sys.executable, ROOT / "train.py", *words, spelling.override("hydra.sweep.dir", place / "s")],
         cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="surrogateescape",
