@@ -158,7 +158,7 @@ def check_values(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={value}: must be a finite number")
         limit = LIMITS.get(key)
         if limit and value is not None and not limit.allows(value):
-            raise ConfigError(f"{key}={_spell(value)}: must be {limit.words}")
+            raise ConfigError(f"{key}={spell(value)}: must be {limit.words}")
 
 
 def _require_one_run(cfg: DictConfig) -> None:
@@ -251,7 +251,7 @@ def _require_types(key: str, value: Any, example: Any, file: Path) -> None:
                 known = [f"{key}.{other}" for other in example if other != "_target_"]
                 raise ConfigError(f"{key}.{name}: no such key, {offer(name, known)}; +{key}.{name}=... adds it")
     elif example is not None and "${" not in str(example) and example != "???" and not _alike(value, example):
-        raise ConfigError(f"{key}={_spell(value)}: must be {_kind(example)}, as in {file.parent.name}/{file.name}")
+        raise ConfigError(f"{key}={spell(value)}: must be {_kind(example)}, as in {file.parent.name}/{file.name}")
 
 
 def _added(key: str) -> bool:
@@ -269,7 +269,7 @@ def _alike(value: Any, example: Any) -> bool:
 
 def _kind(example: Any) -> str:
     if isinstance(example, list):
-        return f"a list like {_spell(example)}"
+        return f"a list like {spell(example)}"
     if isinstance(example, dict):
         return f"a mapping with {', '.join(example)}"
     names = {bool: "true or false", int: f"a whole number like {example}", float: f"a number like {example}"}
@@ -288,7 +288,7 @@ def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(item, f"{prefix}[{number}]")
 
 
-def _spell(value: Any) -> str:
+def spell(value: Any) -> str:
     """A value as it is typed on the command line."""
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return str(value) if isinstance(value, str) else json.dumps(value).replace(" ", "").replace("NaN", "nan")

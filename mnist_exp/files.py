@@ -14,6 +14,9 @@ except ImportError:  # Windows: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
 
+TEMPORARY = ".*.[0-9]*.tmp"  # matches the names under which `write` begins
+
+
 def write(path: Path, content: bytes | bytearray | memoryview) -> None:
     """Put `content` at `path` in one step: a reader sees the old file or the new one, never a part.
 

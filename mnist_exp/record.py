@@ -35,8 +35,9 @@ METRICS, LOG, LEDGER = "metrics.csv", "train.log", "ledger.jsonl"  # the last ma
 SWEEP = "a sweep"  # which a folder may hold
 PICTURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")
 WRITTEN = (  # by a run in its folder, beside its log
-    *(".hydra/*.yaml", METRICS, "summary.json", "checkpoints/last.pt", "checkpoints/best.pt", ".*.tmp", "*/.*.tmp"),
+    *(".hydra/*.yaml", METRICS, "summary.json", "checkpoints/last.pt", "checkpoints/best.pt"),
     *(f"plots/{name}.png" for name in PICTURES),
+    f"**/{files.TEMPORARY}",
 )
 TUNING, RATE = "tuning", "optimizer.lr"  # in a sweep's folder that of its trials, a sweep of its own; what they choose
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
@@ -126,7 +127,7 @@ class Run:
         """Make the folder ready for the epochs that `identity` (config.identity) asks for, over so many images."""
         self.identity, self.images, self.may_write = identity, images, True
         (self.folder / "summary.json").unlink(missing_ok=True)  # of a session before this one
-        for left in self.folder.rglob(".*.tmp"):  # by one that was killed as it wrote
+        for left in self.folder.rglob(files.TEMPORARY):  # by one that was killed as it wrote
             left.unlink()
         files.write(self.folder / METRICS, "".join(map(_line, [COLUMNS, *self.rows])).encode())
 

@@ -162,16 +162,14 @@ def load(cfg: DictConfig) -> dict[str, Any]:
     typed = list(map(config.key_of, HydraConfig.get().overrides.task))
     for key, kept in ((key, before.get(key)) for key in YET_TO_COME if key not in typed):
         if cfg[key] != kept:
-            log.warning(f"{key}={_spell(kept)}, as the checkpoint says; config.yaml says {_spell(cfg[key])}")
+            log.warning(
+                f"{key}={config.spell(kept)}, as the checkpoint says; config.yaml says {config.spell(cfg[key])}"
+            )
             cfg[key] = kept
     if cfg.epochs < state["epoch"]:
         raise ConfigError(f"epochs={cfg.epochs}: the run has {state['epoch']} behind it")
     _require_same_course(cfg, before["epochs"])
     return state
-
-
-def _spell(value: int | None) -> str:
-    return "null" if value is None else str(value)
 
 
 def _without(keys: Sequence[str], choices: Mapping[str, Any]) -> dict[str, Any]:

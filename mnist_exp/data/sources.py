@@ -284,41 +284,43 @@ def _read_home(wanted: _Set, names: list[str], home: Path) -> dict[str, _File]:
 
 def _stored(wanted: _Set, names: Iterable[str], folder: Path) -> tuple[dict[str, _File], dict[Path, str]]:
     """The verified files in `folder`, raw or unpacked in memory; and what is wrong with the others."""
-    pins = dict(wanted.pins or _sums(folder))
-    calculate = cache(_md5)  # one archive may hold several files
-    found: dict[str, _File] = {}
-    wrong: dict[Path, str] = {}
-
-    def unpack(name: str, archives: list[Path]) -> None:
-        for path in archives:
-            try:
-                if not wanted.pins:
-                    _expect("MD5", calculate(path), _published(wanted.folder)[1][wanted.archive.format(name)], path)
-                file = _file(_unpack(path, name))
-                _expect("SHA-256", file.sha256, wanted.pins.get(name, file.sha256), path)
-                found[name] = file
-            except ValueError as error:
-                wrong[path] = str(error)
-
+    found, wrong = dict[str, _File](), dict[Path, str]()
+    pins = wanted.pins or _sums(folder)
+    md5 = cache(_md5)  # one archive may hold several files
     for name in names:
         raws, archives = _paths(wanted, folder, name)
-        if name not in pins:
-            unpack(name, archives)
-            pins |= {name: found[name].sha256} if name in found else {}  # beside its archive, a raw file must agree
-        for path in raws if name in pins else []:
-            file = _file(np.fromfile(path, np.uint8))
-            if file.sha256 == pins[name]:
-                found[name] = file
-            else:
-                wrong[path] = _difference("SHA-256", file.sha256, pins[name], path)
-        for path in raws if name not in pins else []:
-            _log.warning(
-                "%s: %s is not used: only the MD5 of %s is published, which must lie beside it",
-                *(wanted.folder, path, wanted.archive.format(name)),
-            )
-        if name not in found and name in pins:
-            unpack(name, archives)
+        pin = pins.get(name)
+        for path in [*raws, *archives] if pin else [*archives, *raws]:  # an archive verifies the raw file beside it
+            if path in archives and name in found:
+                continue
+            if path in raws and pin is None:
+                _log.warning(
+                    "%s: %s is not used: only the MD5 of %s is published, which must lie beside it",
+                    *(wanted.folder, path, wanted.archive.format(name)),
+                )
+                continue
+            try:
+                found[name] = _unpacked(wanted, name, path, md5) if path in archives else _raw_file(path, str(pin))
+                pin = found[name].sha256
+            except ValueError as error:
+                wrong[path] = str(error)
     return found, wrong
+
+
+def _unpacked(wanted: _Set, name: str, path: Path, md5: Callable[[Path], str]) -> _File:
+    """A file from an archive, which its own checksum verifies, or the archive's. Raises ValueError."""
+    if not wanted.pins:
+        _expect("MD5", md5(path), _published(wanted.folder)[1][wanted.archive.format(name)], path)
+    file = _file(_unpack(path, name))
+    _expect("SHA-256", file.sha256, wanted.pins.get(name, file.sha256), path)
+    return file
+
+
+def _raw_file(path: Path, pin: str) -> _File:
+    """A raw file that has this checksum. Raises ValueError."""
+    file = _file(np.fromfile(path, np.uint8))
+    _expect("SHA-256", file.sha256, pin, path)
+    return file
 
 
 def _paths(wanted: _Set, folder: Path, name: str) -> tuple[list[Path], list[Path]]:
@@ -332,10 +334,7 @@ def _raw(wanted: _Set, folder: Path) -> dict[str, _File]:
     """The raw files in torchvision's folder whose checksum is known, verified."""
     pins = wanted.pins or _sums(folder)
     there = [name for name in wanted.names if name in pins and (folder / name).is_file()]
-    found = {name: _file(np.fromfile(folder / name, np.uint8)) for name in there}
-    for name, file in found.items():
-        _expect("SHA-256", file.sha256, pins[name], folder / name)
-    return found
+    return {name: _raw_file(folder / name, pins[name]) for name in there}
 
 
 def _file(content: NDArray[np.uint8]) -> _File:
@@ -344,11 +343,7 @@ def _file(content: NDArray[np.uint8]) -> _File:
 
 def _expect(kind: str, digest: str, pin: str, what: Path | str) -> None:
     if digest != pin:
-        raise ValueError(_difference(kind, digest, pin, what))
-
-
-def _difference(kind: str, digest: str, pin: str, what: Path | str) -> str:
-    return f"{what} is altered or incomplete: its {kind} is {digest}, and {pin} is expected"
+        raise ValueError(f"{what} is altered or incomplete: its {kind} is {digest}, and {pin} is expected")
 
 
 def _md5(path: Path) -> str:
