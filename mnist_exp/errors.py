@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
-from shlex import quote
 from typing import Any, NamedTuple
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -45,7 +44,10 @@ def is_mendable(error: BaseException) -> bool:
 
 def explain(error: BaseException) -> str:
     """One line: the key, the value, and what is allowed, or the file and what is wrong with it."""
-    error = _behind_logging(error)
+    return spelling.shown(_explain(_behind_logging(error)), but="\n")  # what a user typed may hold anything
+
+
+def _explain(error: BaseException) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, FileNotFoundError) and error.errno and not error.filename:
@@ -60,7 +62,7 @@ def explain(error: BaseException) -> str:
         r"(?:Ambiguous value for argument|Sweep parameters) '(.*?=.*?)'(?:\n| requires)", str(error)
     ):
         key, _, values = several[1].partition("=")
-        one = quote(f"{key}={spelling.quoted(values)}")
+        one = spelling.for_shell(f"{key}={spelling.quoted(values)}")
         return f"{several[1]}: several values; with -m they make a sweep, and quotes make one text of them: {one}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
@@ -175,11 +177,13 @@ def _dotted(values: Any, path: str = "") -> Iterator[str]:
 def _unreadable(override: str) -> str:
     """What is wrong with an override that Hydra's grammar can't read, and how to type it."""
     key, equals, value = override.partition("=")
+    said = spelling.shown(override)
     if not equals:
-        return f"{override}: not an override, for it has no =; type key=value"
+        return f"{said}: not an override, for it has no =; type key=value"
     if value.startswith(("[", "{")):
-        return f"{override}: can't be read; a list is typed {key}=[1,2], and a mapping '{key}={{a: 1}}'"
-    return f"{override}: can't be read; a value with such letters needs quotes: {quote(spelling.override(key, value))}"
+        return f"{said}: can't be read; a list is typed {key}=[1,2], and a mapping '{key}={{a: 1}}'"
+    quoted = spelling.for_shell(spelling.override(key, value))
+    return f"{said}: can't be read; a value with such letters needs quotes: {quoted}"
 
 
 def is_of_memory(error: BaseException) -> bool:

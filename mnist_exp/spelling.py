@@ -36,11 +36,22 @@ def literal(text: str) -> str:
 
 def for_shell(word: str) -> str:
     """The word as a POSIX shell takes it; as bash and zsh do where it has letters that this terminal can't show."""
+    return shlex.quote(word) if _is_shown(word) else "$'" + "".join(map(_escape, os.fsencode(word))) + "'"
+
+
+def shown(text: str, but: str = "") -> str:
+    """The text with what no terminal shows, line breaks too, as Python escapes it; `but` are characters that stay."""
+    return "".join(
+        letter if letter.isprintable() or letter in but else letter.encode("unicode_escape").decode() for letter in text
+    )
+
+
+def _is_shown(word: str) -> bool:
     try:
         word.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-        return shlex.quote(word)
     except UnicodeEncodeError:
-        return "$'" + "".join(map(_escape, os.fsencode(word))) + "'"
+        return False
+    return word.isprintable()
 
 
 def _escape(byte: int) -> str:

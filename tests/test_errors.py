@@ -25,6 +25,10 @@ Run = Callable[..., Outcome]
         ("--multrun", "--multrun: no such flag, did you mean --multirun?"),
         ("resume=José/x", "resume=José/x: can't be read; a value with such letters needs quotes: 'resume=\"José/x\"'"),
         ("model.hidden_layers=[8", "model.hidden_layers=[8: can't be read; a list is typed model.hidden_layers=[1,2]"),
+        (
+            "loss=\x1e<\n",
+            r"""loss=\x1e<\n: can't be read; a value with such letters needs quotes: $'loss="\x1e<\x0a"'""",
+        ),
         ("sgd", "sgd: not an override, for it has no =; type key=value"),
         ("optimizer.lr=1,2", "optimizer.lr=1,2: several values; with -m they make a sweep"),
         ("seed=range(0,3)", "seed=range(0,3): several values; with -m they make a sweep"),

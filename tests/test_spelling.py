@@ -21,7 +21,7 @@ HARD = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*HARD, os.fsdecode(b"caf\xe9")])
+@pytest.mark.parametrize("name", [*HARD, os.fsdecode(b"caf\xe9"), "tab\there\x1e", "two\nlines"])
 def test_a_shell_and_then_hydra_read_the_same_name(name: str, tmp_path: Path) -> None:
     word = spelling.override("resume", name)
     show = f"{sys.executable} -c 'import os, sys; sys.stdout.buffer.write(os.fsencode(sys.argv[1]))' "
