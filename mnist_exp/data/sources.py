@@ -448,10 +448,12 @@ class _Socket(ssl.SSLSocket):
     received = 0
 
     def do_handshake(self, block: bool = False) -> None:
+        """Begin to measure as the connection is made."""
         self.begin = time.monotonic()
         super().do_handshake(block)
 
     def recv_into(self, *arguments: Any) -> int:
+        """Receive bytes, and hold their number against the time that has passed."""
         count = super().recv_into(*arguments)
         self.received += count
         if self.received < LEAST_RATE * (time.monotonic() - self.begin - TIMEOUT):
@@ -460,7 +462,10 @@ class _Socket(ssl.SSLSocket):
 
 
 class _PlainHTTP(request.BaseHandler):
+    """Opens no address: torchvision falls back on http:, and a server may redirect there."""
+
     def http_open(self, asked: request.Request) -> NoReturn:
+        """Refuse the address."""
         raise URLError(f"{asked.full_url} is not asked, for it is no https:// address")
 
 

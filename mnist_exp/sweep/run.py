@@ -108,7 +108,8 @@ def _run(
     at_a_time = min(_workers(master), max(1, len(todo)))
     with workers.begun(_launcher(master), _workers(master) if todo else 1):
         _check(todo, folder, options, at_a_time)
-    record.make(folder, "hydra.sweep.dir")
+    if not Ledger(folder).path.exists():  # a sweep that goes on has its folder
+        record.make(folder, "hydra.sweep.dir")
     with _alone(folder):
         todo = _begin(points, folder, options, then or {})
         with read_write(master.hydra), open_dict(master.hydra):
