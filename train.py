@@ -1,78 +1,66 @@
-"""One run, top to bottom: build the parts, train, keep the best epoch, test it once, picture it.
+"""One run, top to bottom: build the parts, train, keep the best epoch, test it once, draw the figures.
 
 python train.py --help
 """
 
-import mnist_exp.startup  # noqa: F401  # before all else: Ctrl-C is one line from here on
+import mnist_exp.system.startup  # noqa: F401  # first of all: Ctrl-C is one line from here on
 
 # isort: split
-import logging
-
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from mnist_exp import command_line, config, errors, record, resume, stops
-from mnist_exp.alone import Steps, TrainedAlone
-
-log = logging.getLogger(__name__)
+from mnist_exp import command_line
+from mnist_exp.system import errors
+from mnist_exp.training.run import TrainingRun
 
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
-@TrainedAlone
-def main(cfg: DictConfig) -> Steps:
-    """Do the run that `cfg` describes and return its best validation loss, for a sweeper to minimise."""
-    with record.recording(resumed=cfg.resume is not None) as run:
-        config.check(cfg)
-        # Not at the top of the file: --help, --cfg and a wrong config do not wait for torch. It must be imported whole.
-        with stops.uninterrupted():
-            from mnist_exp import build, checkpoint, loop
+def main(cfg: DictConfig) -> float:
+    """Train the model that `cfg` describes, and return the best validation loss."""
+    with TrainingRun.open(cfg, HydraConfig.get()) as run:
+        from mnist_exp.training.loop import train_and_validate  # here, because --help does not wait for torch
 
-        state = resume.load(cfg)  # where an earlier session left the run; nothing of a new one
-        run.note(config_id=config.config_id(cfg), seed=cfg.seed, threads=cfg.threads, tags=list(cfg.tags))
-        device = build.device(cfg)
-        data = build.split(cfg, build.source(cfg), device)
-        build.require_memory(cfg, data, device)
-        model = build.model(cfg, data, num_classes=len(data.classes))
-        loss = build.loss(cfg)
-        build.check_step(cfg, model, loss, data)
-        optimizer = build.optimizer(cfg, model)
-        schedule = build.schedule(cfg, optimizer, steps_per_epoch=len(data.train))
-
-        parameters = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
-        run.note(parameters=parameters, device=str(device), data={"name": data.name, "sha256": data.sha256})
-        log.info(model)
-        log.info(f"{parameters:,} trainable parameters, on {device}")
-        sizes = ", ".join(f"{len(getattr(data, part).images):,} {part}" for part in ("train", "val", "test"))
-        log.info(f"{data.name}: {sizes} images")
-
-        checkpoints = checkpoint.Checkpoints(run.folder / "checkpoints", model, loss, optimizer, schedule, data.train)
-        if state:
-            checkpoints.restore(state)
-            run.go_on(state)
-        run.begin(config.identity(cfg), len(data.train.images))
-        checkpoints.save(run.state())
-        resume.keep(cfg, run.folder)
-        if cfg.plots:
-            from mnist_exp import plots
-
-            plots.of_data(run.folder / "plots", data.train, data.classes, build.generator(cfg.seed, "pictures"))
-
-        parts = loop.Training(model, loss, optimizer, schedule, data.train, data.val)
-        while not run.is_over:
-            # Trained here, alone, or as one with the epochs of other runs: mnist_exp.fused.
-            row = yield parts, run.done + 1
-            with stops.uninterrupted():
-                checkpoints.save(run.state(row))
-                run.epoch(row)
-
-        checkpoints.load_best()
-        result = loop.evaluate(model, loss, data.test)
-        run.test(result)
-        if cfg.plots:
-            probabilities = loss.probabilities(result.logits)
-            plots.of_results(run.folder / "plots", run.rows, run.best, data.test, probabilities, data.classes)
-        log.info(run.folder)
+        prepare(run)
+        for epoch in run.epochs:
+            run.record(train_and_validate(run.training, epoch))
+        finish(run)
         return run.best.val_loss
+
+
+def prepare(run: TrainingRun) -> None:
+    """Build the parts that the config names, and start the run, or resume it."""
+    from mnist_exp import build
+    from mnist_exp.training import figures
+    from mnist_exp.training.loop import Training
+
+    cfg = run.cfg
+    build.setup_torch(cfg)
+    device = build.device(cfg)
+    data = build.split(cfg, build.source(cfg), device)
+    build.require_memory(cfg, data, device)
+    model = build.model(cfg, data)
+    loss = build.loss(cfg)
+    build.check_step(cfg, model, loss, data)
+    optimizer = build.optimizer(cfg, model)
+    schedule = build.schedule(cfg, optimizer, steps_per_epoch=len(data.train))
+
+    run.start(Training(model, loss, optimizer, schedule, data.train, data.val), data)
+    if cfg.plots:
+        figures.draw_data(run.folder / "plots", data, build.generator(cfg.seed, "pictures"))
+
+
+def finish(run: TrainingRun) -> None:
+    """Evaluate the best epoch's weights on the test set, once, and draw the results."""
+    from mnist_exp.training import figures
+    from mnist_exp.training.loop import evaluate
+
+    model, loss = run.training.model, run.training.loss
+    run.checkpoints.load_best()
+    result = evaluate(model, loss, run.data.test)
+    run.record_test(result)
+    if run.cfg.plots:
+        figures.draw_results(run.folder / "plots", run.rows, run.best, run.data, loss.probabilities(result.logits))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from typing import cast
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -30,8 +31,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
-from mnist_exp import build, checkpoint, config, loop
+from mnist_exp import build, config
 from mnist_exp.data.batches import Split
+from mnist_exp.store.run_folder import RunState
+from mnist_exp.training import checkpoint, loop
 
 ROOT = Path(__file__).parents[1]
 DEFAULT_THREADS = torch.get_num_threads()
@@ -43,7 +46,10 @@ class Learner:
     """A fresh model with all that trains it."""
 
     def __init__(self, cfg: DictConfig, data: Split) -> None:
-        self.model = build.model(cfg, data, num_classes=10)
+        self.model = build.model(
+            cfg,
+            data,
+        )
         self.loss = build.loss(cfg)
         self.optimizer = build.optimizer(cfg, self.model)
         self.schedule = build.schedule(cfg, self.optimizer, len(data.train))
@@ -100,13 +106,12 @@ def as_installed() -> Iterator[None]:
 def contestants(cfg: DictConfig, data: Split, folder: Path) -> dict[str, Epoch]:
     """What is timed, by name; checkpoints go into `folder`."""
     us, floor = Learner(cfg, data), Learner(cfg, data)
-    kept = checkpoint.Checkpoints(folder, us.model, us.loss, us.optimizer, us.schedule, data.train)
+    training = loop.Training(us.model, us.loss, us.optimizer, us.schedule, data.train, data.val)
+    checkpoints = checkpoint.Checkpoints(folder, training)
     ready = list(data.train[: 100 * cfg.data.batch_size])
 
     def ours() -> None:
-        loop.train_and_validate(
-            loop.Training(us.model, us.loss, us.optimizer, us.schedule, data.train, data.val), epoch=1
-        )
+        loop.train_and_validate(training, epoch=1)
 
     def bare() -> None:
         for number in range(len(data.train)):
@@ -117,7 +122,7 @@ def contestants(cfg: DictConfig, data: Split, folder: Path) -> dict[str, Epoch]:
             pass
 
     def saved() -> None:
-        kept.save({"epoch": 1, "best_epoch": 1, "identity": config.identity(cfg)})
+        checkpoints.save(cast(RunState, {"epoch": 1, "best_epoch": 1, "identity": config.identity(cfg)}))
 
     def usual(workers: int) -> Epoch:
         learner, (train, val) = Learner(cfg, data), loaders(cfg, data, workers)

@@ -28,10 +28,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch.profiler import ProfilerActivity, profile
 
-from mnist_exp import build, loop
-from mnist_exp.apart import apart
-from mnist_exp.fused import memory, plan
-from mnist_exp.fused.together import Together
+from mnist_exp import build
+from mnist_exp.fused import memory
+from mnist_exp.fused.trainer import FusedTrainer
+from mnist_exp.sweep.launchers import grouping
+from mnist_exp.system.fork import run_in_subprocess
+from mnist_exp.training import loop
 
 CONF = str(Path(__file__).resolve().parents[1] / "conf")
 WARM = 1000  # images to warm up with
@@ -46,8 +48,8 @@ def config(layers: str, *words: str) -> DictConfig:
 def training(cfg: DictConfig, share: float = 1) -> loop.Training:
     """The parts of a run, ready for its first epoch, with a share of the images."""
     device = build.device(cfg)
-    data = build.split(cfg, build.keep(cfg), device)
-    model = build.model(cfg, data, len(data.classes))
+    data = build.split(cfg, build.cached_source(cfg), device)
+    model = build.model(cfg, data)
     optimizer = build.optimizer(cfg, model)
     schedule = build.schedule(cfg, optimizer, len(data.train))
     parts = loop.Training(model, build.loss(cfg), optimizer, schedule, data.train, data.val)
@@ -85,7 +87,7 @@ def side_by_side(crews: Sequence[Sequence[DictConfig]], share: float) -> float:
             memory.hold()
         trainings = [training(cfg, share) for cfg in crew]
         for number, parts in enumerate([[part(it, WARM, WARM) for it in trainings], trainings], start=1):
-            train = Together(parts).epoch if len(crew) > 1 else partial(loop.train_and_validate, parts[0])
+            train = FusedTrainer(parts).epoch if len(crew) > 1 else partial(loop.train_and_validate, parts[0])
             ready.wait()
             train(number)
         ready.wait()
@@ -117,16 +119,16 @@ def memory_of(crew: Sequence[DictConfig]) -> float:
 
 def short_epoch(crew: Sequence[DictConfig]) -> None:
     """Build the runs, and train them as one."""
-    Together([part(training(cfg), WARM, WARM) for cfg in crew]).epoch(1)
+    FusedTrainer([part(training(cfg), WARM, WARM) for cfg in crew]).train_epoch(1)
 
 
 def size_of(crew: Sequence[DictConfig]) -> float:
     """The most bytes by which a crew's process grows in an epoch."""
     memory.hold()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    together = Together([training(cfg) for cfg in crew])
+    together = FusedTrainer([training(cfg) for cfg in crew])
     memory.trim()
-    together.epoch(1)
+    together.train_epoch(1)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
 
 
@@ -141,7 +143,7 @@ def accounted(cfg: DictConfig, own_batch: bool) -> int:
 
 def fused(configs: Sequence[DictConfig], share: float) -> float:
     """Models a second, a crew for each core, as hydra/launcher=fused has them."""
-    [crews] = plan.crews(configs[0], range(len(configs)), most=None)
+    [crews] = grouping.crews(configs[0], range(len(configs)), most=None)
     return side_by_side([[configs[place] for place in crew] for crew in crews], share)
 
 
@@ -149,7 +151,7 @@ def the_usual_way(cfg: DictConfig) -> float:
     """Models a second, of an eighth of an epoch, scaled."""
     parts = training(cfg)
     device = build.device(cfg)
-    train, _ = loaders(cfg, build.split(cfg, build.keep(cfg), torch.device("cpu")), workers=0)
+    train, _ = loaders(cfg, build.split(cfg, build.cached_source(cfg), torch.device("cpu")), workers=0)
     optimizer = torch.optim.Adam(parts.model.parameters(), lr=cfg.optimizer.lr)
 
     def eighth() -> None:
@@ -195,25 +197,25 @@ def kinds(layers: str, count: int) -> dict[str, list[DictConfig]]:
 
 def weigh(layers: str) -> None:
     """Print how much memory a model takes."""
-    build.keep(config(layers))
+    build.cached_source(config(layers))
     for kind, configs in kinds(layers, 80).items():
-        must = apart(partial(accounted, configs[0], kind == "a seed each"))
+        must = run_in_subprocess(partial(accounted, configs[0], kind == "a seed each"))
         for what, measure in ("torch", memory_of), ("the process", size_of):
-            many, few = (apart(partial(measure, crew)) for crew in (configs, configs[:16]))
+            many, few = (run_in_subprocess(partial(measure, crew)) for crew in (configs, configs[:16]))
             taken = (many - few) / 64
             print(f"{kind:12} {what:12} {taken / 2**20:6.2f}, {taken / must:.2f} of what it must", flush=True)
 
 
 def compare(count: int, kinds: dict[str, list[DictConfig]], rounds: int) -> None:
     """Print the speed of so many models fused, and how many times those of the other ways that is."""
-    found, share = dict[str, list[float]](), 1 if apart(torch.cuda.device_count) else min(1, 16 / count)
+    found, share = dict[str, list[float]](), 1 if run_in_subprocess(torch.cuda.device_count) else min(1, 16 / count)
     for _ in range(rounds):
         ours = {kind: fused(configs, share) for kind, configs in kinds.items()}
         cfg = kinds["one seed"][0]
         others = {
-            "one by one": apart(partial(one_by_one, cfg, share)),
+            "one by one": run_in_subprocess(partial(one_by_one, cfg, share)),
             "workers": side_by_side([[cfg]] * WORKERS, share),
-            "usual way": apart(partial(the_usual_way, cfg)),
+            "usual way": run_in_subprocess(partial(the_usual_way, cfg)),
         }
         for kind, speed in ours.items():
             found.setdefault(kind, []).append(speed)

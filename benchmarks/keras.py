@@ -23,8 +23,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from mnist_exp import build, config, loop
+from mnist_exp import build, config
 from mnist_exp.data.batches import Batches, TrainingBatches
+from mnist_exp.training import loop
 
 ROOT = Path(__file__).parents[1]
 THERE, HERE = (0.0, 255.0), None  # mean and standard deviation to subtract and divide by; None: the images' own
@@ -40,8 +41,13 @@ def errors(cfg: DictConfig, pixels: tuple[float, float] | None, images: int) -> 
     train = data.train
     if images > len(train.images):
         both = (torch.cat([train.images, data.val.images]), torch.cat([train.labels, data.val.labels]))
-        train = TrainingBatches(*both, train.batch_size, train.normalize, train.augment, train.order, train.chance)
-    model, loss = build.model(cfg, data, num_classes=10), build.loss(cfg)
+        train = TrainingBatches(
+            *both, train.batch_size, train.normalize, train.augment, train.order_rng, train.augment_rng
+        )
+    model, loss = (
+        build.model(cfg, data),
+        build.loss(cfg),
+    )
     optimizer = build.optimizer(cfg, model)
     schedule = build.schedule(cfg, optimizer, len(train))
     parts = loop.Training(model, loss, optimizer, schedule, train, data.val)

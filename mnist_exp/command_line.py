@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from hydra.core.override_parser.types import ChoiceSweep, Override, ValueType
 
 from mnist_exp.config import GROUPS, Config
-from mnist_exp.errors import ConfigError, did_you_mean
+from mnist_exp.system.errors import ConfigError, did_you_mean
 
 MULTIRUN = ("-m", "--multirun")
 CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # where configs are found

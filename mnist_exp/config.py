@@ -7,27 +7,28 @@ file alone. This module must stay quick to import: --help, --cfg and TAB complet
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra.conf import HydraConf, RuntimeConf
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from mnist_exp.errors import ConfigError, offer
+from mnist_exp.system.errors import ConfigError, offer
 
+LR = "optimizer.lr"
 GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "schedule", "loss")
 
 # Choices that decide where and how fast a run goes, not what it is; config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
-OF_A_SESSION = ("device", "threads", "plots", "deterministic", "data.root", "resume", "tags")
-NOT_IDENTITY = (*OF_A_SESSION, "optimizer.lr_range")  # which a sweep reads, and no run
+RUNTIME_KEYS = ("device", "threads", "plots", "deterministic", "data.root", "resume", "tags")
+EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # which a sweep reads, and no run
 OFF: dict[str, Any] = {"patience": None, "tags": []}  # what a run of an older version had of keys that it lacks
 # What these say is yet to come.
-KEYS_OF_A_RESUME = ("epochs", "patience", *(key for key in OF_A_SESSION if key != "resume"))
+RESUME_KEYS = ("epochs", "patience", *(key for key in RUNTIME_KEYS if key != "resume"))
 
 
 @dataclass
@@ -136,16 +137,16 @@ LIMITS = {
 }
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, hydra: HydraConf) -> None:
     """Refuse values and combinations that can't work, before anything is loaded. Raises ConfigError."""
-    _require_one_run(cfg)
+    _require_one_run(cfg, hydra)
     if unknown := cfg.keys() - Config.__dataclass_fields__.keys():
         raise ConfigError(f"{', '.join(sorted(map(str, unknown)))}: no such key")
     for group in GROUPS if cfg.resume is None else ():  # a run that goes on was held against the options when it began
-        if not isinstance(HydraConfig.get().runtime.choices.get(group), str):
+        if not isinstance(hydra.runtime.choices.get(group), str):
             raise ConfigError(f"{group}: needs one option; python train.py --help lists them")
-        for file in _option_files(group):
-            _require_types(group, cfg[group], OmegaConf.to_container(OmegaConf.load(file)), file)
+        for file in _option_files(group, hydra.runtime):
+            _require_types(group, cfg[group], OmegaConf.to_container(OmegaConf.load(file)), file, hydra.overrides.task)
     check_values(cfg)
     if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
@@ -161,9 +162,8 @@ def check_values(cfg: DictConfig) -> None:
             raise ConfigError(f"{key}={spell(value)}: must be {limit.words}")
 
 
-def _require_one_run(cfg: DictConfig) -> None:
+def _require_one_run(cfg: DictConfig, hydra: HydraConf) -> None:
     """Refuse an experiment that is a sweep where one run is asked for, unless the command says which one it means."""
-    hydra = HydraConfig.get()
     if hydra.mode != RunMode.RUN or cfg.resume is not None:
         return
     typed, params = set(map(key_of, hydra.overrides.task)), dict(hydra.sweeper.get("params") or {})
@@ -185,7 +185,7 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """The choices that make a run what it is, by their dotted keys; equal ones are spelled alike."""
     choices = OmegaConf.to_container(cfg, resolve=True)
-    kept = {key: _same_number(value) for key, value in leaves(choices) if key.partition("[")[0] not in NOT_IDENTITY}
+    kept = {key: _same_number(value) for key, value in leaves(choices) if key.partition("[")[0] not in EXCLUDED_FROM_ID}
     return {key: value for key, value in kept.items() if key not in OFF or value != OFF[key]}
 
 
@@ -212,12 +212,12 @@ def key_of(word: str) -> str:
 def makes_a_run(key: str) -> bool:
     """Whether a key is part of what a run is. If not, it says where and how the run goes, or chooses an experiment."""
     group = key.partition(".")[0].partition("@")[0]
-    return group in Config.__dataclass_fields__ and key not in NOT_IDENTITY
+    return group in Config.__dataclass_fields__ and key not in EXCLUDED_FROM_ID
 
 
-def choices(cfg: DictConfig) -> dict[str, Any]:
+def choices(cfg: DictConfig, hydra: HydraConf) -> dict[str, Any]:
     """Everything that was chosen, flat: the option of each group, and every key of the config by its dotted name."""
-    chosen = HydraConfig.get().runtime.choices
+    chosen = hydra.runtime.choices
     options = {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
     keys = {key: value for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)) if "[" not in key}
     return dict.fromkeys((*GROUPS, "experiment")) | options | keys
@@ -230,15 +230,14 @@ def _same_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _option_files(group: str) -> list[Path]:
+def _option_files(group: str, runtime: RuntimeConf) -> list[Path]:
     """The YAML files of the option that is chosen for a group."""
-    runtime = HydraConfig.get().runtime
     folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     files = [folder / group / f"{runtime.choices[group]}.yaml" for folder in folders]
     return [file for file in files if file.is_file()]
 
 
-def _require_types(key: str, value: Any, example: Any, file: Path) -> None:
+def _require_types(key: str, value: Any, example: Any, file: Path, overrides: Sequence[str]) -> None:
     """The keys under `key` are those of its option's file, or added with a +, and their values' types are those there.
 
     Null there stands for any type, and so does what another key decides: an interpolation, or ???.
@@ -246,17 +245,17 @@ def _require_types(key: str, value: Any, example: Any, file: Path) -> None:
     if isinstance(example, dict) and isinstance(value, DictConfig):
         for name in map(str, value):
             if name in example:
-                _require_types(f"{key}.{name}", value[name], example[name], file)
-            elif "defaults" not in example and not _added(f"{key}.{name}"):
+                _require_types(f"{key}.{name}", value[name], example[name], file, overrides)
+            elif "defaults" not in example and not _added(f"{key}.{name}", overrides):
                 known = [f"{key}.{other}" for other in example if other != "_target_"]
                 raise ConfigError(f"{key}.{name}: no such key, {offer(name, known)}; +{key}.{name}=... adds it")
     elif example is not None and "${" not in str(example) and example != "???" and not _alike(value, example):
         raise ConfigError(f"{key}={spell(value)}: must be {_kind(example)}, as in {file.parent.name}/{file.name}")
 
 
-def _added(key: str) -> bool:
+def _added(key: str, overrides: Sequence[str]) -> bool:
     """Whether the command line adds a key, or what it lies in, with a +."""
-    added = [word.lstrip("+").partition("=")[0] for word in HydraConfig.get().overrides.task if word.startswith("+")]
+    added = [word.lstrip("+").partition("=")[0] for word in overrides if word.startswith("+")]
     return any(f"{key}.".startswith(f"{name}.") for name in added)
 
 

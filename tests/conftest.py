@@ -15,9 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 import mnist_exp.config  # noqa: F401  # it registers the schema that every config is composed with
-from mnist_exp import build, stops
+from mnist_exp import build
 from mnist_exp.data.batches import Normalize
 from mnist_exp.data.sources import Images
+from mnist_exp.system import signals
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -54,7 +55,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     def type_in(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         code: object = 0
-        handlers = {number: signal.getsignal(number) for number in stops.SIGNALS}
+        handlers = {number: signal.getsignal(number) for number in signals.STOP_SIGNALS}
         try:
             runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
         except SystemExit as stop:

@@ -12,9 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mnist_exp import files
-from mnist_exp.record import ADDED, COLUMNS, METRICS, SUMMARY
-from mnist_exp.sweep.ledger import PROGRAM, VERSION, Ledger
+from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger
+from mnist_exp.store.metrics import COLUMNS
+from mnist_exp.store.run_folder import ADDED, METRICS
+from mnist_exp.store.run_folder import SUMMARY_KEYS as SUMMARY
+from mnist_exp.system import files
 
 BASE = {"data": "mnist", "model": "mlp", "activation": "relu", "optimizer": "adam", "optimizer.lr": 0.001, "epochs": 5}
 VERSIONS = {"python": "3.11.7", "mnist_exp": "0.1.0+1a2b3c4d", "torch": "2.14.1"}

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mnist_exp import checkpoint
+from mnist_exp.training import checkpoint
 
 NOT_BITS = ("seconds", "images_per_second", "files", "resumed", "checksum")  # may differ between runs that are equal
 

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
-from mnist_exp.data.augment import (
+from mnist_exp.data.augment import (  # fmt: skip
     Compose,
     RandomAffine,
     RandomCrop,
@@ -18,7 +18,7 @@ from mnist_exp.data.augment import (
     crop,
     displace,
     rotate,
-)  # fmt: skip
+)
 
 
 def uniform(low: float, high: float, seed: int, count: int = 103) -> Tensor:
@@ -101,7 +101,7 @@ def test_elastic_moves_pixels_as_far_as_it_says() -> None:
     middle = torch.zeros(4000, 1, 28, 28, dtype=torch.uint8)
     middle[:, :, 14, 14] = 200
     elastic = RandomElastic(sigma=4, alpha=34, points=8, interpolation="nearest")
-    u = torch.rand(4000, elastic.draws, generator=torch.Generator().manual_seed(0))
+    u = torch.rand(4000, elastic.num_random, generator=torch.Generator().manual_seed(0))
     moved = elastic(middle, u).nonzero()[:, 2:].double()
     assert moved.mean(dim=0).tolist() == pytest.approx([14, 14], abs=0.1)
     expected = 34 / 3**0.5 / (2 * torch.pi**0.5 * 4)
@@ -145,13 +145,13 @@ def test_compose_gives_each_transform_its_own_numbers(images: Tensor) -> None:
     turn, cut = RandomRotation(30), RandomCrop(20, 4)
     u = torch.rand(len(images), 3, generator=torch.Generator().manual_seed(0))
     both = Compose(turn=turn, cut=cut)
-    assert both.draws == 3
+    assert both.num_random == 3
     assert torch.equal(both(images, u), cut(turn(images, u[:, :1]), u[:, 1:]))
 
 
 def test_no_transform_leaves_images_alone(images: Tensor) -> None:
     none = Compose()
-    assert none.draws == 0
+    assert none.num_random == 0
     assert torch.equal(none(images, torch.rand(len(images), 0)), images)
     assert torch.equal(none.center(images), images)
 

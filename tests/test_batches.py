@@ -6,7 +6,16 @@ from torch import Tensor
 from torchvision import transforms
 
 from mnist_exp.data.augment import Compose, RandomRotation
-from mnist_exp.data.batches import Batches, Normalize, Split, TrainingBatches, cut, one_ahead, split, stratified
+from mnist_exp.data.batches import (
+    Batches,
+    Normalize,
+    Split,
+    TrainingBatches,
+    one_ahead,
+    split_batches,
+    split_images,
+    stratified,
+)
 
 
 def generator(seed: int) -> torch.Generator:
@@ -25,8 +34,8 @@ def whole(batches: Batches) -> tuple[Tensor, Tensor]:
 
 def in_parts(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0, batch_size: int = 10) -> Split:
     whole = images, labels
-    return split(
-        cut(whole, whole, validation, generator(seed), torch.device("cpu")),
+    return split_batches(
+        split_images(whole, whole, validation, generator(seed), torch.device("cpu")),
         batch_size, Compose(), order=generator(1), chance=generator(2),
     )  # fmt: skip
 
@@ -77,7 +86,7 @@ def test_training_batches_are_the_augmented_images_of_their_labels(images: Tenso
 
 
 @pytest.mark.parametrize("chunk", [1, 20, 30, 1000])
-def test_images_do_not_depend_on_how_many_are_made_in_one_go(
+def test_images_do_not_depend_on_how_many_are_made_chunk_size(
     chunk: int, images: Tensor, labels: Tensor, monkeypatch
 ) -> None:
     plain = whole(training(images, labels))

@@ -7,8 +7,9 @@ from conftest import Outcome
 from omegaconf import DictConfig, OmegaConf
 from runs import state
 
-from mnist_exp import build, memory
-from mnist_exp.errors import ConfigError
+from mnist_exp import build
+from mnist_exp.system import resources
+from mnist_exp.system.errors import ConfigError
 
 Run = Callable[..., Outcome]
 
@@ -206,7 +207,7 @@ def test_memory_that_is_not_there_is_told_before_it_is_asked_for(
     assert (outcome.code, outcome.err.count("\n")) == (1, 0)
     assert "model: needs 280.2 GB of memory (weights 40.0 GB, gradients 40.0 GB, optimizer state 80.1 GB" in outcome.err
     assert "smaller layers take less" in outcome.err
-    monkeypatch.setattr(memory, "free", lambda _: 100_000)
+    monkeypatch.setattr(resources, "free_memory", lambda _: 100_000)
     outcome = run("data=digits", "optimizer=sgd", "optimizer.momentum=0")
     assert "model: needs 1.8 MB of memory (weights 0.6 MB, gradients 0.6 MB, checkpoint 0.6 MB)" in outcome.err
 
@@ -216,7 +217,7 @@ def test_a_rise_of_one_step(composed: Callable[..., DictConfig]) -> None:
 
     def rates(pct_start: float, epochs: int) -> list[float]:
         cfg = composed("schedule=onecycle", f"schedule.pct_start={pct_start}")
-        return build.course(cfg, epochs, epochs - 1)[1]
+        return build.lr_curve(cfg, epochs, epochs - 1)[1]
 
     assert rates(0.1, 10) == pytest.approx(rates(0.1 + 1e-7, 10), rel=1e-4)
     assert rates(1.0, 1) == []

@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnist_exp import checkpoint, files, losses, models, schedules
+from mnist_exp import losses, models, schedules
 from mnist_exp.data.augment import Compose
 from mnist_exp.data.batches import Normalize, TrainingBatches
-from mnist_exp.errors import ConfigError
+from mnist_exp.system import files
+from mnist_exp.system.errors import ConfigError
+from mnist_exp.training import checkpoint
+from mnist_exp.training.loop import Training
 
 
 def checkpoints(folder: Path, images: Tensor, labels: Tensor, width: int = 16) -> checkpoint.Checkpoints:
@@ -19,7 +22,8 @@ def checkpoints(folder: Path, images: Tensor, labels: Tensor, width: int = 16) -
     generators = (torch.Generator().manual_seed(0) for _ in range(2))
     train = TrainingBatches(images, labels, 10, Normalize(images), Compose(), *generators)
     schedule = schedules.constant(optimizer, 3, len(train))
-    return checkpoint.Checkpoints(folder / "checkpoints", model, losses.CrossEntropy(), optimizer, schedule, train)
+    training = Training(model, losses.CrossEntropy(), optimizer, schedule, train, train)
+    return checkpoint.Checkpoints(folder / "checkpoints", training)
 
 
 def run(epoch: int, best_epoch: int | None) -> dict[str, Any]:
@@ -33,7 +37,7 @@ def test_torch_alone_reads_a_checkpoint_and_so_does_any_unzip(tmp_path: Path, im
     kept.save(run(1, 1))
     for path in (kept.last, kept.best):
         loaded = torch.load(path, weights_only=True)["model"]
-        assert all(torch.equal(loaded[name], weights) for name, weights in kept.model.state_dict().items())
+        assert all(torch.equal(loaded[name], weights) for name, weights in kept.training.model.state_dict().items())
         with zipfile.ZipFile(path) as archive:
             assert archive.testzip() is None
             assert archive.comment.startswith(b"mnist_exp sha256 ")
@@ -51,17 +55,17 @@ def test_best_pt_is_written_at_the_best_epoch_alone(tmp_path: Path, images: Tens
 
 def test_every_part_and_stream_comes_back(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
     kept, other = checkpoints(tmp_path, images, labels), checkpoints(tmp_path, images, labels)
-    for images_of_a_batch, labels_of_it in kept.train:
-        nn.functional.cross_entropy(kept.model(images_of_a_batch), labels_of_it).backward()
+    for images_of_a_batch, labels_of_it in kept.training.train:
+        nn.functional.cross_entropy(kept.training.model(images_of_a_batch), labels_of_it).backward()
         kept.parts["optimizer"].step()
         kept.parts["schedule"].step()
     torch.rand(7)
     kept.save(run(1, 1))
-    following = torch.rand(3), [labels_of_it.tolist() for _, labels_of_it in kept.train]
+    following = torch.rand(3), [labels_of_it.tolist() for _, labels_of_it in kept.training.train]
 
     other.restore(checkpoint.load(other.last))
     assert torch.equal(torch.rand(3), following[0])
-    assert [labels_of_it.tolist() for _, labels_of_it in other.train] == following[1]
+    assert [labels_of_it.tolist() for _, labels_of_it in other.training.train] == following[1]
     assert other.parts["schedule"].state_dict() == kept.parts["schedule"].state_dict()
     ours, theirs = other.parts["optimizer"].state_dict(), kept.parts["optimizer"].state_dict()
     assert ours["param_groups"] == theirs["param_groups"]

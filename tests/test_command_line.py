@@ -9,7 +9,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from mnist_exp import command_line
-from mnist_exp.errors import ConfigError
+from mnist_exp.system.errors import ConfigError
 
 
 def test_flags_are_those_of_hydra() -> None:

@@ -3,11 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from mnist_exp import build, config, loop
+from mnist_exp import build, config
 from mnist_exp.data.sources import Images
-from mnist_exp.errors import ConfigError
+from mnist_exp.system.errors import ConfigError
+from mnist_exp.training import loop
 
 OPTIONS = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
 EXPECTED = {
@@ -34,10 +36,10 @@ def test_every_group_has_its_options() -> None:
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
 def test_every_option_composes_builds_and_takes_a_step(option: Path, composed, images, labels) -> None:
     cfg = composed(f"{option.parent.name}={option.stem}", "data.validation=20", "data.batch_size=40")
-    config.check(cfg)
+    config.check(cfg, HydraConfig.get())
     source = Images("made", tuple("0123456789"), images, labels, images, labels, "")
     data = build.split(cfg, source, build.device(cfg))
-    model = build.model(cfg, data, num_classes=10)
+    model = build.model(cfg, data)
     optimizer = build.optimizer(cfg, model)
     schedule = build.schedule(cfg, optimizer, len(data.train))
     before = [weights.clone() for weights in model.parameters()]
@@ -89,7 +91,7 @@ def test_an_overlay_can_not_add_a_key_by_mistake(tmp_path: Path, composed) -> No
     (tmp_path / "experiment" / "typo.yaml").write_text("# @package _global_\nmodel: {hidden_layer: [3]}\n")
     cfg = composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=typo")
     with pytest.raises(ConfigError, match=r"model.hidden_layer: no such key, did you mean model.hidden_layers\?"):
-        config.check(cfg)
+        config.check(cfg, HydraConfig.get())
 
 
 def test_an_identity_does_not_change_its_config(composed) -> None:
@@ -120,7 +122,7 @@ def test_every_limit_is_of_a_key_that_exists(key: str) -> None:
     ],
 )
 def test_good_values_pass(fine: str, composed) -> None:
-    config.check(composed(fine))
+    config.check(composed(fine), HydraConfig.get())
 
 
 @pytest.mark.parametrize(
@@ -159,6 +161,6 @@ def test_good_values_pass(fine: str, composed) -> None:
 )
 def test_bad_values_are_refused_in_so_many_words(wrong: list[str], words: str, composed) -> None:
     with pytest.raises(ConfigError) as error:
-        config.check(composed(*wrong))
+        config.check(composed(*wrong), HydraConfig.get())
     assert words in str(error.value)
     assert "\n" not in str(error.value)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from conftest import Outcome
 
-from mnist_exp.errors import did_you_mean, offer
+from mnist_exp.system.errors import did_you_mean, offer
 
 Run = Callable[..., Outcome]
 

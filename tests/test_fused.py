@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from trainings import require_equal, training
 
 from mnist_exp import build
-from mnist_exp import memory as memory_that_is_free
 from mnist_exp.data.sources import Images
 from mnist_exp.fused import memory
 from mnist_exp.fused.stack import Stack, is_layered, structure
-from mnist_exp.fused.together import Together, Trainer, batches
-from mnist_exp.sweep.ledger import Ledger
+from mnist_exp.fused.trainer import FusedTrainer, Trainer, batches
+from mnist_exp.store.ledger import Ledger
+from mnist_exp.system import memory as memory_that_is_free
 
 Composed = Callable[..., DictConfig]
 Run = Callable[..., Outcome]
@@ -31,7 +31,7 @@ OTHER_SEEDS_AND_RATES = [("seed=0", 1.0), ("seed=0", 0.3), ("seed=1", 1.0), ("se
 @pytest.fixture(autouse=True)
 def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many crews, wherever the tests run."""
-    monkeypatch.setattr("mnist_exp.record.cores", lambda: 2)
+    monkeypatch.setattr("mnist_exp.training.run.cores", lambda: 2)
 
 
 def options(group: str) -> list[str]:
@@ -135,15 +135,15 @@ def test_a_dry_run_shows_the_plan(run: Run) -> None:
 def test_a_crew_goes_on_where_it_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*FUSED[:-1], "epochs=4", "optimizer.lr=0.01,0.001", "seed=0,1", "model.dropout=0.2"]
     assert run(*words, "hydra.sweep.dir=undisturbed").code == 0
-    train = Together.epoch
+    train = FusedTrainer.epoch
 
-    def interrupted(self: Together, number: int) -> Any:
+    def interrupted(self: FusedTrainer, number: int) -> Any:
         if number == 3:
             signal.raise_signal(signal.SIGTERM)
         return train(self, number)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Together, "epoch", interrupted)
+        patched.setattr(FusedTrainer, "epoch", interrupted)
         assert run(*words, "hydra.sweep.dir=it").code == 143
     assert set(statuses().values()) == {"interrupted"}
     assert run("-m", "resume=it", "hydra/launcher=fused").code == 0
@@ -167,7 +167,7 @@ def test_what_goes_wrong_with_a_crew_is_no_single_runs_doing(run: Run, monkeypat
     def fail(*_: object) -> None:
         raise MemoryError("too large")
 
-    monkeypatch.setattr("mnist_exp.fused.members.Together", fail)
+    monkeypatch.setattr("mnist_exp.sweep.launchers.fused_group.FusedTrainer", fail)
     assert run(*FUSED, "seed=range(0,4)").code == 1
     jobs = Ledger(Path("it")).read()[1].values()
     assert [(job.status, job.failure) for job in jobs] == [("failed", None)] * 4
@@ -266,7 +266,7 @@ def test_what_a_gpu_records_is_the_same_step(
         assert self.recorded
 
     monkeypatch.setattr(Trainer, "__init__", for_a_recording)
-    monkeypatch.setattr("mnist_exp.fused.together.side_by_side", lambda items, device: iter(items))
+    monkeypatch.setattr("mnist_exp.fused.trainer.side_by_side", lambda items, device: iter(items))
     monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
     rates = (2**-10, 2**-12)  # as exact in the tensor's float32
     configs = [composed(*SMALL, *words, f"optimizer.lr={lr}", f"seed={seed}") for lr in rates for seed in (0, 1)]

@@ -16,9 +16,9 @@ from trainings import numbers, require_equal, training
 
 from mnist_exp.data.augment import Compose, RandomAffine, RandomCrop, RandomElastic, RandomRotation, Transform
 from mnist_exp.data.sources import Images
-from mnist_exp.fused import recorded
-from mnist_exp.fused.recorded import Recorded
-from mnist_exp.fused.together import Together, batches
+from mnist_exp.fused import cuda_graph
+from mnist_exp.fused.cuda_graph import Recorded
+from mnist_exp.fused.trainer import FusedTrainer, batches
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")]
 
@@ -54,10 +54,10 @@ def test_a_recording_gives_the_same_bits(
 ) -> None:
     found = []
     for warm in (2, 1000):
-        monkeypatch.setattr(recorded, "WARM", warm)
+        monkeypatch.setattr(cuda_graph, "WARM", warm)
         trainings = [training(cfg, source) for cfg in configs(composed, *words)]
-        together = Together(trainings)
-        rows = [row[:-1] for epoch in (1, 2) for row in together.epoch(epoch)]  # type: ignore[index]
+        together = FusedTrainer(trainings)
+        rows = [row[:-1] for epoch in (1, 2) for row in together.train_epoch(epoch)]  # type: ignore[index]
         [trainer] = together.trainers
         assert (trainer.learn.graph is None) == (warm == 1000)  # type: ignore[attr-defined]
         found.append((rows, [numbers(parts) for parts in trainings]))
@@ -70,8 +70,10 @@ def test_a_recording_gives_the_same_bits(
 
 
 def test_nothing_is_waited_for_within_an_epoch(composed: Composed, source: Images) -> None:
-    together = Together([training(cfg, source) for cfg in configs(composed, "model.dropout=0.1", "schedule=cosine")])
-    together.epoch(1)
+    together = FusedTrainer(
+        [training(cfg, source) for cfg in configs(composed, "model.dropout=0.1", "schedule=cosine")]
+    )
+    together.train_epoch(1)
     [trainer] = together.trainers
     trainer.begin(len(together.streams[0]))
     try:
@@ -96,7 +98,7 @@ def test_work_that_can_not_be_recorded_is_done_as_ever() -> None:
 
 def test_a_step_that_can_not_be_recorded_is_taken_as_ever(composed: Composed, source: Images) -> None:
     trainings = [training(cfg, source) for cfg in configs(composed)]
-    together = Together(trainings)
+    together = FusedTrainer(trainings)
     [trainer] = together.trainers
     learn = trainer._learn
 
@@ -105,7 +107,7 @@ def test_a_step_that_can_not_be_recorded_is_taken_as_ever(composed: Composed, so
         return learn(images, labels)
 
     trainer.learn = Recorded(looking)
-    rows = together.epoch(1)
+    rows = together.train_epoch(1)
     assert not any(isinstance(row, FloatingPointError) for row in rows)
     assert trainer.learn.graph is None
 
@@ -121,7 +123,7 @@ def test_a_step_that_can_not_be_recorded_is_taken_as_ever(composed: Composed, so
 )  # fmt: skip
 def test_augmentation_is_that_of_a_cpu(transform: Transform, images: Tensor) -> None:
     """But where a pixel's place, or its grey, lies between two."""
-    u = torch.rand(len(images), transform.draws, generator=torch.Generator().manual_seed(0))
+    u = torch.rand(len(images), transform.num_random, generator=torch.Generator().manual_seed(0))
     ours, theirs = transform(images.cuda(), u).cpu().int(), transform(images, u).int()
     assert ours.shape == theirs.shape
     assert ((ours - theirs).abs() > 1).double().mean() < 1e-3

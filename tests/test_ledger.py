@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp import files
-from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger
+from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Ledger
+from mnist_exp.system import files
+from mnist_exp.system.errors import ConfigError
 
 SESSION = {"program": PROGRAM, "ledger": VERSION, "command": "python train.py -m"}
 FIRST = Job(0, ("seed=0",), "a" * 12, "b" * 12, 0, {"optimizer": "adam", "seed": 0})

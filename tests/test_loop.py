@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mnist_exp import loop, losses, models, schedules
+from mnist_exp import losses, models, schedules
 from mnist_exp.data.augment import Compose
 from mnist_exp.data.batches import Batches, Normalize, TrainingBatches
+from mnist_exp.training import loop
 
 
 def training(images: Tensor, labels: Tensor, seed: int = 0) -> TrainingBatches:

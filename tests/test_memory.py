@@ -6,24 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from mnist_exp import memory
+from mnist_exp.system import resources
 
 
 def test_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    everything = memory.free("cpu")
+    monkeypatch.setattr(resources, "CGROUP", tmp_path)
+    everything = resources.free_memory("cpu")
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    assert 0 < everything < total or (everything == memory.UNKNOWN and sys.platform != "linux")
-    for name, text in ("memory.max", "5000"), ("memory.current", "4000"), ("memory.stat", "anon 3\ninactive_file 500"):
+    assert 0 < everything < total or (everything == resources.UNKNOWN and sys.platform != "linux")
+    for name, text in (
+        ("resources.max", "5000"),
+        ("resources.current", "4000"),
+        ("resources.stat", "anon 3\ninactive_file 500"),
+    ):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(resources, "OWN_GROUP", tmp_path / "cgroup")
     (tmp_path / "cgroup").write_text("4:memory:/some\n0::/\n")
-    assert memory.free("cpu") == 1500
-    (tmp_path / "memory.max").write_text("max")
-    assert memory.free("cpu") > 1500
+    assert resources.free_memory("cpu") == 1500
+    (tmp_path / "resources.max").write_text("max")
+    assert resources.free_memory("cpu") > 1500
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 70000\necho 30000\n")  # two GPUs, MiB
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert memory.free("cuda") == 30000 * 2**20
+    assert resources.free_memory("cuda") == 30000 * 2**20
     monkeypatch.setenv("PATH", "")
-    assert memory.free("cuda") == memory.UNKNOWN
+    assert resources.free_memory("cuda") == resources.UNKNOWN

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import TINY, Outcome
+from omegaconf import OmegaConf
 from runs import contents, learned, metrics, state, summary
 
-from mnist_exp import files, record
-from mnist_exp.loop import Row
-from mnist_exp.sweep import plots
+from mnist_exp.report import figures
+from mnist_exp.store import run_folder
+from mnist_exp.system import files
+from mnist_exp.training.loop import Row
+from mnist_exp.training.run import TrainingRun
 
 Run = Callable[..., Outcome]
 LONG = [*TINY, "epochs=30", "optimizer.lr=0.03"]
@@ -19,12 +22,12 @@ LONG = [*TINY, "epochs=30", "optimizer.lr=0.03"]
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+    monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
 
 
-def made_up(best_by: str, patience: int, *rows: tuple[float, float]) -> record.Run:
-    run = record.Run(Path("none"))
-    run.identity = {"epochs": 9, "best_by": best_by, "patience": patience}
+def made_up(best_by: str, patience: int, *rows: tuple[float, float]) -> TrainingRun:
+    cfg = OmegaConf.create({"epochs": 9, "best_by": best_by, "patience": patience})
+    run = TrainingRun(cfg, OmegaConf.create({"runtime": {"output_dir": "none"}}))
     run.rows = [Row(i, 0, 0, loss, accuracy, 0, 0) for i, (loss, accuracy) in enumerate(rows, 1)]
     return run
 
@@ -62,7 +65,7 @@ def test_a_run_that_stops_early_equals_one_that_was_so_long(run: Run, tmp_path: 
     short = summary(tmp_path / "short")
     assert short["stopped"] is None
     assert [dict(row, seconds="") for row in metrics(tmp_path / "short")] == [dict(row, seconds="") for row in rows]
-    figures = [key for key in record.SUMMARY if key.startswith(("best", "test", "epochs"))]
+    figures = [key for key in run_folder.SUMMARY_KEYS if key.startswith(("best", "test", "epochs"))]
     assert [short[key] for key in figures] == [facts[key] for key in figures]
     bits = [state(tmp_path / folder / "checkpoints" / "last.pt") for folder in ("early", "short")]
     assert [it["model"] for it in bits] == [bits[0]["model"]] * 2
@@ -75,15 +78,15 @@ def test_a_run_that_was_killed_stops_where_it_would_have(
     run(*LONG, "patience=3", "hydra.run.dir=whole")
     end = summary(tmp_path / "whole")["epochs"]
     for killed_after in (1, end - 1, end):
-        plain, folder = record.Run.epoch, f"killed{killed_after}"
+        plain, folder = TrainingRun.record, f"killed{killed_after}"
 
-        def epoch(self: record.Run, row: Row, last: int = killed_after, plain: Callable[..., None] = plain) -> None:
+        def epoch(self: TrainingRun, row: Row, last: int = killed_after, plain: Callable[..., None] = plain) -> None:
             plain(self, row)
             if row.epoch == last:
                 raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(record.Run, "epoch", epoch)
+            patch.setattr(TrainingRun, "record", epoch)
             assert run(*LONG, "patience=3", f"hydra.run.dir={folder}").code == 130
         assert len(metrics(tmp_path / folder)) == killed_after
         assert run(f"resume={folder}").code == 0
@@ -120,8 +123,8 @@ def test_a_run_of_a_version_without_these_keys_goes_on(run: Run, tmp_path: Path)
     assert (old.pop("patience"), old.pop("tags")) == (None, [])
     config.write_text(yaml.safe_dump(old))
     facts = files.unseal(path.read_bytes())
-    path.write_text(files.seal({key: value for key, value in facts.items() if key not in record.ADDED}))
-    assert record.read_summary(tmp_path / "old") == dict(facts, stopped=None, tags=None)
+    path.write_text(files.seal({key: value for key, value in facts.items() if key not in run_folder.ADDED}))
+    assert run_folder.read_summary(tmp_path / "old") == dict(facts, stopped=None, tags=None)
     assert "completed" in run("resume=old").out
     assert run("resume=old", "epochs=3").code == 0
     assert summary(tmp_path / "old")["epochs"] == 3
@@ -156,7 +159,7 @@ def test_pictures_are_drawn_of_a_run_that_is_over(run: Run, tmp_path: Path) -> N
     assert {path: after[path] for path in after.keys() - pictures} == before
     drawn = {path.name: path.read_bytes() for path in (tmp_path / "drawn/plots").iterdir()}
     assert {path.name: after[path] for path in pictures} == drawn
-    assert len(drawn) == len(record.PICTURES)
+    assert len(drawn) == len(run_folder.FIGURES)
     assert "drawn from" not in run("resume=late", "plots=true").out
 
 

@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
-from mnist_exp import plots
+from mnist_exp.training import figures
 
 DIGITS = list(string.digits)
 FASHION = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
@@ -36,12 +36,12 @@ def pictures(classes: list[str], side: int) -> dict[str, Figure]:
     scores[torch.arange(600), labels] += 2
     probabilities = scores.softmax(1)
     return {
-        "samples": plots.samples(images, labels, classes),
-        "augmented": plots.augmented(images, labels, classes, lambda batch: batch[:, :, 1:-1, 1:-1]),
-        "curves": plots.curves([Row(epoch, val_loss=abs(epoch - 8) + 0.1) for epoch in range(1, 11)], best_epoch=8),
-        "correct": plots.correct(images, labels, probabilities, classes),
-        "incorrect": plots.incorrect(images, labels, probabilities, classes),
-        "confusion_matrix": plots.confusion_matrix(labels, probabilities.argmax(1), classes),
+        "samples": figures.samples(images, labels, classes),
+        "augmented": figures.augmented(images, labels, classes, lambda batch: batch[:, :, 1:-1, 1:-1]),
+        "curves": figures.curves([Row(epoch, val_loss=abs(epoch - 8) + 0.1) for epoch in range(1, 11)], best_epoch=8),
+        "correct": figures.correct(images, labels, probabilities, classes),
+        "incorrect": figures.incorrect(images, labels, probabilities, classes),
+        "confusion_matrix": figures.confusion_matrix(labels, probabilities.argmax(1), classes),
     }
 
 
@@ -91,7 +91,7 @@ def certain(predicted: list[int], confidence: list[float], classes: int) -> torc
 def test_pictures_are_pngs_with_something_on_them(tmp_path):
     for name, figure in pictures(FASHION, 28).items():
         path = tmp_path / f"{name}.png"
-        plots.save(figure, path)
+        figures.save(figure, path)
         assert inside(figure), name
         pixels = imread(path)
         assert pixels.shape[1] == 1200
@@ -106,10 +106,10 @@ def test_pictures_need_no_display_and_no_pyplot(tmp_path, monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("MPLBACKEND", raising=False)
     settings = dict(mpl.rcParams)
-    plots.save(plots.confusion_matrix(torch.arange(10), torch.arange(10), DIGITS), tmp_path / "matrix.png")
+    figures.save(figures.confusion_matrix(torch.arange(10), torch.arange(10), DIGITS), tmp_path / "matrix.png")
     assert dict(mpl.rcParams) == settings
     assert pyplot.get_fignums() == []
-    assert "pyplot" not in Path(plots.__file__).read_text()
+    assert "pyplot" not in Path(figures.__file__).read_text()
 
 
 def test_nothing_is_cut_off(awkward):
@@ -131,13 +131,13 @@ def test_a_dollar_in_a_name_starts_no_formula(awkward):
 
 def test_samples_are_the_first_of_each_class():
     labels = torch.tensor([1, 0, 0, 1, 1, 0, 0, 3])
-    figure = plots.samples(numbered(8), labels, ["zero", "one", "two", "three"], per_class=3)
+    figure = figures.samples(numbered(8), labels, ["zero", "one", "two", "three"], per_class=3)
     assert shown(figure) == [[[2, 3, 6], [1, 4, 5], [0, 0, 0], [8, 0, 0]]]
     assert [text.get_text() for text in figure.axes[0].texts] == ["zero", "one", "two", "three"]
 
 
 def test_many_classes_go_on_in_a_second_block():
-    figure = plots.samples(numbered(62), torch.arange(62), EMNIST, per_class=1)
+    figure = figures.samples(numbered(62), torch.arange(62), EMNIST, per_class=1)
     first, second = shown(figure)
     assert first == [[i] for i in range(1, 32)]
     assert second == [[i] for i in range(32, 63)]
@@ -148,7 +148,7 @@ def test_many_classes_go_on_in_a_second_block():
 
 def test_images_keep_their_pixels():
     image = torch.randint(0, 256, (1, 1, 28, 28), dtype=torch.uint8)
-    sheet = np.asarray(plots.samples(image, torch.tensor([0]), ["a"], per_class=1).axes[0].images[0].get_array())
+    sheet = np.asarray(figures.samples(image, torch.tensor([0]), ["a"], per_class=1).axes[0].images[0].get_array())
     assert sheet.shape == (64, 64)
     assert (sheet[4:-4:2, 4:-4:2] == image[0, 0].numpy()).all()
     assert (sheet[5:-4:2, 5:-4:2] == image[0, 0].numpy()).all()
@@ -161,7 +161,7 @@ def test_augmented_shows_the_original_and_what_augment_made_of_it():
         batches.append(batch)
         return batch[:, :, 2:-2, 1:-1] + 10 * torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1)
 
-    figure = plots.augmented(numbered(4), torch.tensor([1, 1, 0, 0]), ["zero", "one"], augment, copies=3)
+    figure = figures.augmented(numbered(4), torch.tensor([1, 1, 0, 0]), ["zero", "one"], augment, copies=3)
     assert [batch.shape for batch in batches] == [(6, 1, 8, 8)]
     assert shown(figure) == [[[3], [1]], [[3, 13, 23], [31, 41, 51]]]
     assert any("8x8 pixels before, 4x6 after" in text for text in texts(figure))
@@ -169,7 +169,7 @@ def test_augmented_shows_the_original_and_what_augment_made_of_it():
 
 def test_curves_name_and_ring_the_best_epoch():
     rows = [Row(1, val_loss=0.2), Row(2, val_loss=0.1234, val_accuracy=0.98765), Row(3, val_loss=0.3)]
-    figure = plots.curves(rows, best_epoch=2)
+    figure = figures.curves(rows, best_epoch=2)
     assert "Best epoch 2: validation loss 0.1234, accuracy 98.77 %" in texts(figure)
     assert "best epoch: 2" in texts(figure)
     loss, accuracy = figure.axes
@@ -183,7 +183,7 @@ def test_curves_name_and_ring_the_best_epoch():
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 20, 200])
 def test_epoch_ticks_are_whole(epochs):
-    figure = plots.curves([Row(epoch) for epoch in range(1, epochs + 1)], best_epoch=1)
+    figure = figures.curves([Row(epoch) for epoch in range(1, epochs + 1)], best_epoch=1)
     for axes in figure.axes:
         low, high = axes.get_xlim()
         ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
@@ -193,14 +193,14 @@ def test_epoch_ticks_are_whole(epochs):
 
 def test_curves_of_a_run_that_diverged_are_drawn(tmp_path):
     rows = [Row(1), Row(2, train_loss=float("inf"), val_loss=float("nan"))]
-    plots.save(plots.curves(rows, best_epoch=1), tmp_path / "curves.png")
+    figures.save(figures.curves(rows, best_epoch=1), tmp_path / "curves.png")
     assert (tmp_path / "curves.png").exists()
 
 
 def test_incorrect_shows_misses_by_confidence():
     labels = torch.tensor([0, 1, 2, 0, 1])
     probabilities = certain([1, 1, 0, 2, 0], [0.6, 0.9, 0.8, 0.99999, 0.7], classes=3)
-    figure = plots.incorrect(numbered(5), labels, probabilities, ["Bag", "Coat", "Shirt"])
+    figure = figures.incorrect(numbered(5), labels, probabilities, ["Bag", "Coat", "Shirt"])
     assert "4 misses of 5 test images (80.00 %)" in texts(figure)
     assert shown(figure) == [[[4]], [[3]], [[5]], [[1]]]
     assert [text.get_text() for text in figure.axes[0].texts] == [
@@ -213,7 +213,7 @@ def test_incorrect_shows_misses_by_confidence():
 
 def test_incorrect_stops_at_count():
     probabilities = certain([1] * 30, [0.6 + i / 100 for i in range(30)], classes=2)
-    figure = plots.incorrect(numbered(30), torch.zeros(30, dtype=torch.long), probabilities, ["a", "b"], count=7)
+    figure = figures.incorrect(numbered(30), torch.zeros(30, dtype=torch.long), probabilities, ["a", "b"], count=7)
     assert shown(figure) == [[[i]] for i in range(30, 23, -1)]
     assert any(text.startswith("Shown: 7, ") for text in texts(figure))
 
@@ -221,24 +221,24 @@ def test_incorrect_stops_at_count():
 def test_correct_is_evenly_spaced_over_the_test_set():
     labels = torch.tensor([0, 1] * 50)
     probabilities = certain([0, 1] * 49 + [1, 1], [0.75] * 100, classes=2)
-    figure = plots.correct(numbered(100), labels, probabilities, ["a", "b"], count=4)
+    figure = figures.correct(numbered(100), labels, probabilities, ["a", "b"], count=4)
     assert "99 of 100 test images right (99.00 %)" in texts(figure)
     assert shown(figure) == [[[1]], [[34]], [[66]], [[100]]]
     assert [text.get_text() for text in figure.axes[0].texts][:4] == ["a", "→ a  75.0 %", "b", "→ b  75.0 %"]
 
 
-@pytest.mark.parametrize(("function", "predicted"), [(plots.incorrect, 0), (plots.correct, 1)])
+@pytest.mark.parametrize(("function", "predicted"), [(figures.incorrect, 0), (figures.correct, 1)])
 def test_nothing_to_show_is_said(function, predicted, tmp_path):
     probabilities = certain([predicted] * 9, [0.9] * 9, classes=2)
     figure = function(numbered(9), torch.zeros(9, dtype=torch.long), probabilities, ["a", "b"])
     assert "None to show." in texts(figure)
     assert {"0 misses of 9 test images (0.00 %)", "0 of 9 test images right (0.00 %)"} & set(texts(figure))
-    plots.save(figure, tmp_path / "none.png")
+    figures.save(figure, tmp_path / "none.png")
     assert imread(tmp_path / "none.png").min() == 0
 
 
 def test_one_miss_is_singular():
-    figure = plots.confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, 0]), ["a", "b"])
+    figure = figures.confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, 0]), ["a", "b"])
     assert "1 miss of 2 test images (50.00 %)" in texts(figure)
 
 
@@ -248,7 +248,7 @@ def test_confusion_counts_are_those_of_sklearn(classes):
     labels = torch.randint(0, n, (5000,), generator=torch.Generator().manual_seed(1))
     predicted = torch.where(torch.arange(5000) % 3 == 0, labels * 7 % n, labels)
     expected = sklearn_confusion_matrix(labels, predicted, labels=range(n))
-    axes = plots.confusion_matrix(labels, predicted, classes).axes[0]
+    axes = figures.confusion_matrix(labels, predicted, classes).axes[0]
     cells = axes.images[0].get_array()
     assert (cells.data == expected).all()
     assert (cells.mask == np.eye(n, dtype=bool)).all()
@@ -261,22 +261,22 @@ def test_confusion_counts_are_those_of_sklearn(classes):
 
 
 def test_recall_stands_beside_each_row():
-    figure = plots.confusion_matrix(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), ["a", "b", "no images"])
+    figure = figures.confusion_matrix(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 1]), ["a", "b", "no images"])
     (recall,) = figure.axes[0].child_axes
     assert [tick.get_text() for tick in recall.get_yticklabels()] == ["66.7", "100.0", "-"]
 
 
 def test_a_matrix_without_misses_is_drawn(tmp_path):
     labels = torch.arange(30) % 3
-    figure = plots.confusion_matrix(labels, labels, ["a", "b", "c"])
+    figure = figures.confusion_matrix(labels, labels, ["a", "b", "c"])
     assert "0 misses of 30 test images (0.00 %)" in texts(figure)
-    plots.save(figure, tmp_path / "confusion_matrix.png")
+    figures.save(figure, tmp_path / "confusion_matrix.png")
     assert (tmp_path / "confusion_matrix.png").exists()
 
 
 def test_save_replaces_what_was_there(tmp_path):
     path = tmp_path / "curves.png"
     path.write_bytes(b"old")
-    plots.save(plots.curves([Row(1)], best_epoch=1), path)
+    figures.save(figures.curves([Row(1)], best_epoch=1), path)
     assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert list(tmp_path.iterdir()) == [path]

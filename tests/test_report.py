@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from made_up import KINDS, VERSIONS, sweep
 
-from mnist_exp import errors, files
-from mnist_exp.sweep import plots, report, words
-from mnist_exp.sweep.ledger import Job
-from mnist_exp.sweep.results import Arm, Results, Run, label, read
-from mnist_exp.sweep.stats import Comparison, Summary
+from mnist_exp.report import figures, report, sentences
+from mnist_exp.report.results import Arm, Results, Run, label, read
+from mnist_exp.report.stats import Comparison, Summary
+from mnist_exp.store.ledger import Job
+from mnist_exp.system import errors, files
 
 HOSTILE = "</script><img src=x onerror=document.title='pwned'>|`\"'&{{data}}"
 PNG = base64.b64decode(
@@ -54,7 +54,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the tests of words and tables the second that pictures take."""
-    monkeypatch.setattr(plots, "draw", lambda results, dark=False: {"leaderboard.png": PNG} if results.arms else {})
+    monkeypatch.setattr(figures, "draw", lambda results, dark=False: {"leaderboard.png": PNG} if results.arms else {})
 
 
 def made(folder: Path, kind: str, **more: Any) -> Path:
@@ -99,23 +99,23 @@ def compared(
 
 
 def test_a_clear_difference_is_a_win() -> None:
-    assert words.sentence(arm("adam"), arm("sgd"), compared()) == (
+    assert sentences.sentence(arm("adam"), arm("sgd"), compared()) == (
         "`adam` beats `sgd` by 0.31 pp (0.22 to 0.40, p = 0.002, 5 seeds)."
     )
 
 
 def test_an_unclear_difference_is_none_and_says_what_would_resolve_it() -> None:
-    told = words.sentence(arm("relu"), arm("gelu"), compared(0.0003, p=0.4))
+    told = sentences.sentence(arm("relu"), arm("gelu"), compared(0.0003, p=0.4))
     assert told == (
         "`relu` and `gelu` can't be told apart with 5 seeds (0.03 pp, -0.06 to 0.12, p = 0.40): "
         "about 14 seeds an arm would resolve the difference seen."
     )
-    assert words.sentence(arm("relu"), arm("gelu"), compared(0, p=1, needed=None)).endswith("p = 1.00).")
-    assert "more than 1,000 seeds" in words.sentence(arm("relu"), arm("gelu"), compared(0, p=1, needed=4321))
+    assert sentences.sentence(arm("relu"), arm("gelu"), compared(0, p=1, needed=None)).endswith("p = 1.00).")
+    assert "more than 1,000 seeds" in sentences.sentence(arm("relu"), arm("gelu"), compared(0, p=1, needed=4321))
 
 
 def test_a_corrected_p_of_five_percent_is_no_win() -> None:
-    assert "beats" not in words.sentence(arm("a"), arm("b"), compared(p=0.05))
+    assert "beats" not in sentences.sentence(arm("a"), arm("b"), compared(p=0.05))
 
 
 @pytest.mark.parametrize(
@@ -128,21 +128,21 @@ def test_a_corrected_p_of_five_percent_is_no_win() -> None:
     ],
 )
 def test_a_comparison_says_what_it_rests_on(leader: int, other: int, n: int, paired: bool, told: str) -> None:
-    assert f", {told})." in words.sentence(arm("a", n=leader), arm("b", n=other), compared(n=n, paired=paired))
+    assert f", {told})." in sentences.sentence(arm("a", n=leader), arm("b", n=other), compared(n=n, paired=paired))
 
 
 def test_a_leader_that_loses_on_shared_seeds_is_not_said_to_win() -> None:
     it = compared(-0.002)
-    assert words.sentence(arm("a"), arm("b"), it) == "`a` is beaten by `b` by 0.20 pp on the seeds that both have."
-    assert "is beaten by 1" in words.headline(results([arm("a"), arm("b")], [it]))
-    assert words.verdict(arm("a"), arm("b"), it) == "ahead, p = 0.002"
+    assert sentences.sentence(arm("a"), arm("b"), it) == "`a` is beaten by `b` by 0.20 pp on the seeds that both have."
+    assert "is beaten by 1" in sentences.headline(results([arm("a"), arm("b")], [it]))
+    assert sentences.verdict(arm("a"), arm("b"), it) == "ahead, p = 0.002"
 
 
 def test_the_headline_counts_wins_and_names_what_is_alike() -> None:
     arms = [arm(name) for name in "abcdef"]
 
     def headline(comparisons: list[Comparison]) -> str:
-        return words.headline(results(arms[: len(comparisons) + 1], comparisons))
+        return sentences.headline(results(arms[: len(comparisons) + 1], comparisons))
 
     told = headline([compared(0.0003, p=0.4), *[compared()] * 4])
     assert told == (
@@ -158,19 +158,19 @@ def test_the_headline_counts_wins_and_names_what_is_alike() -> None:
 
 def test_many_arms_are_counted_after_the_first_ten() -> None:
     arms = [arm(chr(ord("a") + i)) for i in range(30)]
-    told = words.answer(results(arms, [compared()] * 29))
-    assert len(told) == 1 + words.MOST + 1
+    told = sentences.answer(results(arms, [compared()] * 29))
+    assert len(told) == 1 + sentences.MOST + 1
     assert told[-1] == "Further down, it beats all 19 others."
 
 
 def test_one_arm_has_its_figure() -> None:
-    told = words.answer(results([arm("adam")], []))
+    told = sentences.answer(results([arm("adam")], []))
     figure = "98.00 % on validation (95 % interval 97.90 to 98.10, 5 seeds)"
     assert told == [f"`adam` reaches {figure}; there is no other arm to compare it with."]
 
 
 def test_one_seed_makes_no_claim_but_says_what_to_type() -> None:
-    told = " ".join(words.answer(results([arm("a", n=1), arm("b", n=1)], [compared(p=math.nan)])))
+    told = " ".join(sentences.answer(results([arm("a", n=1), arm("b", n=1)], [compared(p=math.nan)])))
     assert "beats" not in told
     assert "leads" not in told
     assert "`seed=0,1,2,3,4`" in told
@@ -178,13 +178,13 @@ def test_one_seed_makes_no_claim_but_says_what_to_type() -> None:
 
 
 def test_a_test_set_without_misses_has_no_known_size() -> None:
-    assert words.test_images([arm("a", errors=0)]) is None
-    assert not any("test images" in told for told in words.advice(results([arm("a", n=1, errors=0)], [])))
-    assert words.test_images([arm("a", errors=0), arm("b", errors=1)]) == 10_000
+    assert sentences.test_images([arm("a", errors=0)]) is None
+    assert not any("test images" in told for told in sentences.advice(results([arm("a", n=1, errors=0)], [])))
+    assert sentences.test_images([arm("a", errors=0), arm("b", errors=1)]) == 10_000
 
 
 def test_nothing_completed_is_said() -> None:
-    assert words.answer(results([], [])) == ["Nothing has completed, so there is nothing to compare."]
+    assert sentences.answer(results([], [])) == ["Nothing has completed, so there is nothing to compare."]
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,11 @@ def test_nothing_completed_is_said() -> None:
     [(0.0, "p < 0.001"), (0.0009, "p < 0.001"), (0.002, "p = 0.002"), (0.0496, "p = 0.050"), (0.4, "p = 0.40")],
 )
 def test_p_is_printed_sensibly(p: float, told: str) -> None:
-    assert words.p_value(p) == told
+    assert sentences.p_value(p) == told
 
 
 def test_a_negative_zero_is_a_zero() -> None:
-    assert words.points(-0.00001) == "0.00 pp"
+    assert sentences.points(-0.00001) == "0.00 pp"
 
 
 def results(arms: list[Arm], comparisons: list[Comparison]) -> Results:
@@ -289,7 +289,7 @@ def test_a_key_that_changes_nothing_is_named(tmp_path: Path) -> None:
     repeat(folder, 2, 3)
     told = report.write([folder])
     assert "model.max_norm changed nothing here: whatever its value, the same results in every run." in told
-    assert words.answer(read([folder]))[1] == (
+    assert sentences.answer(read([folder]))[1] == (
         "`adam max_norm=null` and `adam max_norm=1.5` have the same results in every run: "
         "this setting changed nothing here."
     )
@@ -303,7 +303,7 @@ def test_equal_arms_are_named_further_down_too(tmp_path: Path) -> None:
         repeat(folder, first + seed, first + 2 + seed)
     other = {"mlp": "linear", "linear": "mlp"}[leader]
     same = f"`{other} relu` and `{other} tanh` have the same results in every run: this setting changed nothing here."
-    assert words.answer(read([folder])).count(same) == 1
+    assert sentences.answer(read([folder])).count(same) == 1
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -312,7 +312,7 @@ def test_the_headline_counts_what_is_the_same(tmp_path: Path) -> None:
     folder = made(tmp_path, "small", grid=grid)
     for seed in range(5):
         repeat(folder, seed, 5 + seed)
-    assert words.headline(read([folder])).endswith(
+    assert sentences.headline(read([folder])).endswith(
         "It beats 2 of 3 others and has the same results in every run as `adam max_norm=1.5`."
     )
 
@@ -335,7 +335,7 @@ def test_an_arm_with_failed_runs_is_flagged_and_does_not_lead(tmp_path: Path) ->
     assert "3 of 5; 2 diverged" in told
     assert "rmsprop leads with" in told
     assert "It beats sgd. Not compared, because runs failed: adam (3 of 5 seeds; 2 diverged)." in told
-    reached = words.percent(found.arms[-1].val.mean)
+    reached = sentences.percent(found.arms[-1].val.mean)
     assert f"- Of the 5 runs of `adam`, 2 diverged; the 3 that completed, with {reached}, are not compared." in text
     assert page.count("3 of 5; 2 diverged") == 1
     assert page.count('<span class="mark">diverged</span>') == 2
@@ -380,7 +380,7 @@ def test_where_every_arm_has_failed_runs_none_leads(tmp_path: Path) -> None:
         in told
     )
     assert [row[0] for row in report.leaderboard(read([folder])).rows] == ["", ""]
-    assert words.title(read([folder])) == "optimizer on MNIST"
+    assert sentences.title(read([folder])) == "optimizer on MNIST"
 
 
 def test_failures_are_told_by_their_kinds() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Outcome
 
-from mnist_exp.sweep import plots, results
-from mnist_exp.sweep.ledger import Ledger
+from mnist_exp.report import figures, results
+from mnist_exp.store.ledger import Ledger
 
 Run = Callable[..., Outcome]
 QUICK = [word for word in TINY if not word.startswith("plots")]
@@ -17,7 +17,7 @@ DRY = "hydra.sweeper.dry_run=true"
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+    monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
 
 
 def listed(outcome: Outcome) -> list[str]:

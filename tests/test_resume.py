@@ -17,11 +17,15 @@ from conftest import ROOT, TINY, Outcome
 from runs import contents, learned, metrics, summary
 from test_config import OPTIONS
 
-from mnist_exp import checkpoint, errors, files, record, stops
 from mnist_exp.data.batches import TrainingBatches
-from mnist_exp.sweep import jobs, plots
-from mnist_exp.sweep import run as sweep_run
-from mnist_exp.sweep.ledger import Ledger
+from mnist_exp.report import figures
+from mnist_exp.store import provenance, run_folder
+from mnist_exp.store.ledger import Ledger
+from mnist_exp.sweep import jobs
+from mnist_exp.sweep import sweep as sweep_run
+from mnist_exp.system import errors, files, signals
+from mnist_exp.training import checkpoint
+from mnist_exp.training.run import TrainingRun
 
 Run = Callable[..., Outcome]
 
@@ -33,7 +37,7 @@ class Killed(BaseException):
 @pytest.fixture
 def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], list[str]]]:
     """Kill the process at its n-th event: a batch, or before or after a file's sync, its renaming, a row's record."""
-    plain = {"fsync": os.fsync, "replace": os.replace, "epoch": record.Run.epoch, "batches": TrainingBatches.__iter__}
+    plain = {"fsync": os.fsync, "replace": os.replace, "epoch": TrainingRun.record, "batches": TrainingBatches.__iter__}
     events = list[str]()
     stop = [None]
 
@@ -59,7 +63,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], 
 
     monkeypatch.setattr(os, "fsync", around("fsync"))
     monkeypatch.setattr(os, "replace", around("replace"))
-    monkeypatch.setattr(record.Run, "epoch", around("epoch"))
+    monkeypatch.setattr(TrainingRun, "record", around("epoch"))
     monkeypatch.setattr(TrainingBatches, "__iter__", batches)
 
     def at(moment: int | None) -> list[str]:
@@ -258,7 +262,7 @@ def test_what_does_not_change_the_past_may_change_and_is_told(run: Run, interrup
 
 
 def test_other_versions_are_told(run: Run, interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "versions", lambda: {"torch": "9"})
+    monkeypatch.setattr(provenance, "versions", lambda: {"torch": "9"})
     outcome = run(f"resume={interrupted}")
     assert outcome.code == 0
     assert "'torch': '9'}: from here on the same bits can't be promised" in outcome.out
@@ -300,9 +304,9 @@ def test_a_traceback_is_to_be_had_and_nothing_runs(tmp_path: Path) -> None:
 
 
 def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
-    record.claim(tmp_path / "it")
+    run_folder.claim(tmp_path / "it")
     with pytest.raises(FileExistsError, match="holds a run already"):
-        record.claim(tmp_path / "it")
+        run_folder.claim(tmp_path / "it")
 
 
 @pytest.mark.parametrize(
@@ -459,7 +463,7 @@ def test_a_signal_ends_a_run_with_its_epochs_safe(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_a_run_has_begun_has_the_same_exit_code(number: int) -> None:
-    handlers = {each: signal.getsignal(each) for each in stops.SIGNALS}
+    handlers = {each: signal.getsignal(each) for each in signals.STOP_SIGNALS}
     with pytest.raises(SystemExit) as end, errors.in_one_line():
         signal.raise_signal(number)
     for each, handler in handlers.items():
@@ -469,7 +473,7 @@ def test_a_signal_before_a_run_has_begun_has_the_same_exit_code(number: int) -> 
 
 def test_code_that_a_signal_caught_in_the_middle_may_raise_what_it_likes() -> None:
     """As OmegaConf does, whose own clearing up then fails."""
-    handlers = {each: signal.getsignal(each) for each in stops.SIGNALS}
+    handlers = {each: signal.getsignal(each) for each in signals.STOP_SIGNALS}
 
     def caught() -> None:
         try:
@@ -485,12 +489,12 @@ def test_code_that_a_signal_caught_in_the_middle_may_raise_what_it_likes() -> No
 
 
 def test_a_signal_that_is_lost_on_its_way_stops_the_run_after_its_epoch() -> None:
-    handlers = {each: signal.getsignal(each) for each in stops.SIGNALS}
+    handlers = {each: signal.getsignal(each) for each in signals.STOP_SIGNALS}
 
     def lost() -> None:
         with suppress(KeyboardInterrupt):
             signal.raise_signal(signal.SIGTERM)
-        with stops.uninterrupted():
+        with signals.deferred():
             pass
 
     with pytest.raises(SystemExit) as end, errors.in_one_line():
@@ -501,13 +505,13 @@ def test_a_signal_that_is_lost_on_its_way_stops_the_run_after_its_epoch() -> Non
 
 
 def test_a_folder_that_is_deleted_under_its_run_stays_deleted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    epoch = record.Run.epoch
+    epoch = TrainingRun.record
 
-    def delete(self: record.Run, row: Any) -> None:
+    def delete(self: TrainingRun, row: Any) -> None:
         epoch(self, row)
         shutil.rmtree(self.folder)
 
-    monkeypatch.setattr(record.Run, "epoch", delete)
+    monkeypatch.setattr(TrainingRun, "record", delete)
     outcome = run(*SMALL, "hydra.run.dir=outputs/a/it")
     assert outcome.code == 1
     assert re.fullmatch(r"error: \S+/outputs/a/it/checkpoints: No such file or directory\n?", outcome.err)
@@ -518,7 +522,7 @@ def test_an_interrupted_job_of_a_sweep_goes_on_from_its_checkpoint(
     run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "CAN_FORK", False)
-    monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+    monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
     words = ["-m", *[word for word in SMALL if not word.startswith("plots")], "seed=0,1,2"]
     events = kill_at(None)
     run(*words, "hydra.sweep.dir=whole")
@@ -536,7 +540,7 @@ def test_a_job_that_was_interrupted_and_never_got_its_turn_again_keeps_its_check
     run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "CAN_FORK", False)
-    monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+    monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
     words = ["-m", *[word for word in SMALL if not word.startswith("plots")], "seed=0"]
     events = kill_at(None)
     run(*words, "hydra.sweep.dir=whole")

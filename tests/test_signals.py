@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mnist_exp import record, stops
-from mnist_exp.apart import apart
-from mnist_exp.sweep.ledger import Ledger
+from mnist_exp.store import run_folder
+from mnist_exp.store.ledger import Ledger
+from mnist_exp.system import signals
+from mnist_exp.system.fork import run_in_subprocess
 
 LONG = ["experiment=digits", "epochs=5000", "plots=false", "model.hidden_layers=[8]"]
 FORMS = {
@@ -53,7 +54,7 @@ def test_a_terminal_that_is_closed_ends_a_command_as_sigterm_does(form: str, tmp
     process.send_signal(signal.SIGHUP)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (129, ""), out
-    assert record.read_summary(last.parents[1])["status"] == "interrupted"
+    assert run_folder.read_summary(last.parents[1])["status"] == "interrupted"
     assert "to go on: python train.py" in out
     if form != "alone":
         assert "interrupted" in {job.status for job in Ledger(tmp_path / "it").read()[1].values()}
@@ -70,7 +71,7 @@ def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("opened", [os.pipe, os.openpty])
-@pytest.mark.parametrize("number", stops.SIGNALS)
+@pytest.mark.parametrize("number", signals.STOP_SIGNALS)
 def test_a_signal_where_nobody_reads_keeps_its_exit_code(number: int, opened: Callable[[], tuple[int, int]]) -> None:
     reader, writer = opened()
     os.close(reader)
@@ -83,4 +84,4 @@ def test_a_signal_where_nobody_reads_keeps_its_exit_code(number: int, opened: Ca
 
 def test_a_helper_process_that_dies_tells_of_what() -> None:
     with pytest.raises(ChildProcessError, match="a helper process was ended by SIGUSR1"):
-        apart(lambda: signal.raise_signal(signal.SIGUSR1))
+        run_in_subprocess(lambda: signal.raise_signal(signal.SIGUSR1))

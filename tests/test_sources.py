@@ -30,8 +30,8 @@ import torch
 from filelock import FileLock
 from torchvision import datasets
 
-from mnist_exp import files
 from mnist_exp.data import sources
+from mnist_exp.system import files
 
 DEAD = "https://127.0.0.1:1/"  # nothing listens there: refused at once
 REAL_RUN = subprocess.run

@@ -12,7 +12,7 @@ from conftest import ROOT
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mnist_exp import spelling
+from mnist_exp.system import quoting
 
 HARD = [
     "plain", "a/b-c_d.e", "José", "with space", "k=v", "a,b", "[1]", "{a}", "$HOME", "${x}", "back\\slash", "end\\",
@@ -23,9 +23,9 @@ HARD = [
 
 @pytest.mark.parametrize("name", [*HARD, os.fsdecode(b"caf\xe9"), "tab\there\x1e", "two\nlines"])
 def test_a_shell_and_then_hydra_read_the_same_name(name: str, tmp_path: Path) -> None:
-    word = spelling.override("resume", name)
+    word = quoting.override("resume", name)
     show = f"{sys.executable} -c 'import os, sys; sys.stdout.buffer.write(os.fsencode(sys.argv[1]))' "
-    pasted = subprocess.run(["bash", "-c", show + spelling.for_shell(word)], capture_output=True, check=True)
+    pasted = subprocess.run(["bash", "-c", show + quoting.for_shell(word)], capture_output=True, check=True)
     assert os.fsdecode(pasted.stdout) == word
     value = OverridesParser.create().parse_override(os.fsdecode(pasted.stdout)).value()
     assert OmegaConf.create({"resume": value}).resume == name
@@ -33,12 +33,12 @@ def test_a_shell_and_then_hydra_read_the_same_name(name: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", HARD)
 def test_a_config_takes_a_name_as_it_is(name: str) -> None:
-    assert OmegaConf.create({"dir": spelling.literal(name)}).dir == name
+    assert OmegaConf.create({"dir": quoting.literal(name)}).dir == name
 
 
 def test_a_terminal_that_shows_ascii_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    command = spelling.command(spelling.override("resume", "José's"))
+    command = quoting.command(quoting.override("resume", "José's"))
     assert command.isascii()
     shown = subprocess.run(["bash", "-c", f"printf %s {command.removeprefix('python train.py ')}"], capture_output=True)
     assert shown.stdout.decode() == 'resume="José\'s"'
@@ -51,7 +51,7 @@ def test_a_run_goes_on_by_the_command_that_it_prints(name: str, tmp_path: Path) 
     place.mkdir()
     begin = [sys.executable, ROOT / "train.py", "experiment=digits", "epochs=1", "plots=false"]
     stop = {"PYTHONPATH": str(Path(__file__).parent / "stopping"), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    folder = spelling.override("hydra.run.dir", place / "run")
+    folder = quoting.override("hydra.run.dir", place / "run")
     first = subprocess.run([*begin, folder], cwd=place, env=stop, capture_output=True, errors="surrogateescape")
     assert first.returncode == 130, first.stderr
     line = first.stdout.splitlines()[-1]
@@ -69,7 +69,7 @@ def test_a_sweep_goes_on_by_the_commands_that_it_prints(name: str, tmp_path: Pat
     python = shlex.join([sys.executable, str(ROOT / "train.py")])
     words = ["-m", "data=digits", "plots=false", "epochs=50", "optimizer=sgd", "optimizer.lr=0.01,1e9", "seed=0,1"]
     sweep = subprocess.Popen(
-        [sys.executable, ROOT / "train.py", *words, spelling.override("hydra.sweep.dir", place / "s")],
+        [sys.executable, ROOT / "train.py", *words, quoting.override("hydra.sweep.dir", place / "s")],
         cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="surrogateescape",
     )  # fmt: skip
     said = ""

@@ -14,7 +14,7 @@ from scipy.differentiate import derivative
 from scipy.special import expit, logit
 from scipy.stats import binom, t, ttest_ind, ttest_rel
 
-from mnist_exp.sweep import stats
+from mnist_exp.report import stats
 
 # Student 1908, section VIII: hours of sleep that ten patients gained by two drugs, as in R's data set `sleep`.
 FIRST = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -311,7 +311,7 @@ def test_no_sampling_spread(accuracy: float, images: int) -> None:
 
 
 def test_the_import_is_cheap() -> None:
-    code = "import sys, mnist_exp.sweep.stats; assert not {'numpy', 'scipy'} & sys.modules.keys()"
+    code = "import sys, mnist_exp.report.stats; assert not {'numpy', 'scipy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

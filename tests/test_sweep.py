@@ -21,10 +21,14 @@ from omegaconf import OmegaConf
 from runs import learned as bits
 from runs import summary
 
-from mnist_exp import errors, files, record, stops
-from mnist_exp.sweep import jobs, plan, plots, report, workers
-from mnist_exp.sweep import run as sweep_run
-from mnist_exp.sweep.ledger import Ledger
+from mnist_exp.report import figures, report
+from mnist_exp.store import run_folder
+from mnist_exp.store.ledger import Ledger
+from mnist_exp.sweep import jobs, plan
+from mnist_exp.sweep import sweep as sweep_run
+from mnist_exp.sweep.launchers import joblib_workers
+from mnist_exp.system import errors, files, signals
+from mnist_exp.training.run import TrainingRun
 
 Run = Callable[..., Outcome]
 QUICK = [word for word in TINY if not word.startswith("plots")]
@@ -35,7 +39,7 @@ SEEDS = [*QUICK, "seed=0,1,2"]
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The report's pictures take seconds, and have tests of their own."""
     if not request.node.get_closest_marker("pictures"):
-        monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+        monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
 
 
 def sweep_folder(tmp_path: Path) -> Path:
@@ -171,13 +175,13 @@ def fail_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
         os._exit(3)
 
     ways = [lambda: None, kill, run_away, bug, no_memory, leave]
-    begin = record.Run.begin
+    start = TrainingRun.start
 
-    def spoiled(self: record.Run, identity: dict[str, Any], images: int) -> None:
+    def spoiled(self: TrainingRun, *parts: Any) -> None:
         ways[self.summary["seed"]]()
-        begin(self, identity, images)
+        start(self, *parts)
 
-    monkeypatch.setattr(record.Run, "begin", spoiled)
+    monkeypatch.setattr(TrainingRun, "start", spoiled)
 
 
 def test_failures_are_told_and_the_rest_runs_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,18 +226,18 @@ def test_failures_are_told_and_the_rest_runs_on(run: Run, tmp_path: Path, monkey
         (errors.ConfigError("a key"), "error"),
         (OSError(errno.ENOSPC, "No space left on device", "metrics.csv"), None),
         (PermissionError(errno.EACCES, "Permission denied", "metrics.csv"), None),
-        (errors.CrewError("of one of them, or all"), None),
+        (errors.FusedGroupError("of one of them, or all"), None),
     ],
 )
 @pytest.mark.parametrize("may_write", [True, False], ids=["summary", "no summary"])
 def test_how_a_run_failed(
     error: Exception, failure: str | None, may_write: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: record.Run, *_: object) -> None:
-        self.may_write = may_write
+    def fail(self: TrainingRun, *_: object) -> None:
+        self._may_write = may_write
         raise error
 
-    monkeypatch.setattr(record.Run, "begin", fail)
+    monkeypatch.setattr(TrainingRun, "start", fail)
     assert run("-m", *QUICK).code == 1
     folder = sweep_folder(tmp_path)
     (job,) = Ledger(folder).read()[1].values()
@@ -251,7 +255,7 @@ def test_a_crash_is_a_runs_own_doing_and_a_kill_is_not(
         faulthandler.disable()  # pytest's, or it would show where
         os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(record.Run, "begin", die)
+    monkeypatch.setattr(TrainingRun, "start", die)
     assert run("-m", *QUICK).code == 1
     (job,) = Ledger(sweep_folder(tmp_path)).read()[1].values()
     assert f"killed by {signal.Signals(number).name}" in job.error
@@ -268,7 +272,7 @@ def test_summaries_and_ledgers_of_before_failures_had_causes_are_read(run: Run, 
     path = folder / "ledger.jsonl"
     lines = [files.unseal(line) for line in path.read_text().splitlines()]
     path.write_text("".join(files.seal({k: v for k, v in it.items() if k != "failure"}) + "\n" for it in lines))
-    assert [record.read_summary(folder / str(number))["failure"] for number in (0, 1)] == [None, None]
+    assert [run_folder.read_summary(folder / str(number))["failure"] for number in (0, 1)] == [None, None]
     assert [(job.status, job.failure) for job in Ledger(folder).read()[1].values()] == [
         ("completed", None), ("failed", None)
     ]  # fmt: skip
@@ -438,7 +442,7 @@ def test_a_long_error_does_not_hang_the_sweep(run: Run, monkeypatch: pytest.Monk
     def fail(*_: object) -> None:
         raise RuntimeError("x" * 200_000)
 
-    monkeypatch.setattr(record.Run, "begin", fail)
+    monkeypatch.setattr(TrainingRun, "start", fail)
     assert run("-m", *QUICK).code == 1
 
 
@@ -537,7 +541,7 @@ def test_joblib_takes_over_the_workers_that_were_begun() -> None:
     from joblib import Parallel, delayed
 
     settings = vars(JobLibLauncherConf(n_jobs=2, backend="loky"))
-    with workers.begun(settings, 2):
+    with joblib_workers.begun(settings, 2):
         pass
     del settings["_target_"]
     assert Parallel(**settings)([delayed(eval)("'torch' in __import__('sys').modules")] * 2) == [True, True]
@@ -549,16 +553,16 @@ def test_workers_are_born_with_signals_held_back(tmp_path: Path) -> None:
     script = """
 import functools, os
 from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
-from mnist_exp.sweep import workers
-workers._get_ready = functools.partial(os.system, "grep SigBlk /proc/$PPID/status >> held")
-with workers.begun(vars(JobLibLauncherConf(n_jobs=2)), 2):
+from mnist_exp.sweep.launchers import joblib_workers
+joblib_workers._get_ready = functools.partial(os.system, "grep SigBlk /proc/$PPID/status >> held")
+with joblib_workers.begun(vars(JobLibLauncherConf(n_jobs=2)), 2):
     pass
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
     held = [int(line.split()[1], base=16) for line in (tmp_path / "held").read_text().splitlines()]
     assert len(held) == 2
-    for number in stops.SIGNALS:
+    for number in signals.STOP_SIGNALS:
         assert all(mask >> (number - 1) & 1 for mask in held), signal.Signals(number).name
 
 

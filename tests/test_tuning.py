@@ -17,9 +17,10 @@ from conftest import ROOT, TINY, Outcome
 from made_up import sweep
 from runs import learned
 
-from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import plan, plots, report, request, results, tuning, words
-from mnist_exp.sweep.ledger import Ledger
+from mnist_exp.report import figures, lr_search, report, results, sentences
+from mnist_exp.store.ledger import Ledger
+from mnist_exp.sweep import plan, request
+from mnist_exp.system.errors import ConfigError
 
 Run = Callable[..., Outcome]
 QUICK = [word for word in TINY if not word.startswith("plots")]
@@ -31,7 +32,7 @@ WORDS = [*QUICK, "optimizer=adam,sgd", "seed=0,1", *TRIALS, "hydra.sweep.dir=it"
 def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The report's pictures take seconds."""
     if not request.node.get_closest_marker("pictures"):
-        monkeypatch.setattr(plots, "draw", lambda results, dark=False: {})
+        monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
 
 
 def asked(folder: str) -> list[tuple[str, ...]]:
@@ -75,7 +76,7 @@ def test_trials_choose_a_rate_for_each_arm_and_other_seeds_judge(run: Run, tmp_p
     ]
     assert f"the trials chose lr={best['adam']} for adam, lr={best['sgd']} for sgd" in outcome.out
     assert {path.name for path in Path("it/tuning").iterdir()} >= {"0", "11", "ledger.jsonl", "report.html"}
-    assert Path("it/plots/tuning.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("it/plots/lr_search.png").read_bytes().startswith(b"\x89PNG")
     text = Path("it/report.md").read_text()
     assert "Each arm tried 3 learning rates before, with 2 seeds each" in text
     assert "The 12 trials took" in text
@@ -194,21 +195,21 @@ def test_the_report_tells_of_trials(tmp_path: Path) -> None:
     sweep(folder / "tuning", grid, [7, 8], spoiled={2: "failed"})
     found = results.read([folder])
     assert found.trials is not None
-    adam, sgd = tuning.searches(found.trials)
-    assert (adam.label, adam.rates, [tuning.rate(arm.runs[0]) for arm in adam.arms]) == (
+    adam, sgd = lr_search.searches(found.trials)
+    assert (adam.label, adam.rates, [lr_search.rate(arm.runs[0]) for arm in adam.arms]) == (
         "adam",
         [0.001, 0.01, 0.1],
         [0.001, 0.1],  # a trial of the other failed
     )
     means = [fmean(run.summary["best_val_accuracy"] for run in arm.runs) for arm in sgd.arms]
     assert sgd.chosen == sgd.rates[int(np.argmax(means))]
-    told = words.trials(found)
+    told = sentences.trials(found)
     assert len(told) == 2 + adam.is_at_an_end + sgd.is_at_an_end
     assert told[1] == "1 rate can't be chosen, because trials failed there (1 diverged)."
     table = report.learning_rates(found)
     assert [row[table.headers.index("failed")] for row in table.rows] == ["1 diverged", ""]
-    assert "tuning.png" in dict(plots.figures(found))
-    assert json.loads(json.dumps(words.trials(results.read([folder / "tuning"])))) == []
+    assert "lr_search.png" in dict(figures.figures(found))
+    assert json.loads(json.dumps(sentences.trials(results.read([folder / "tuning"])))) == []
 
 
 def test_a_trial_that_was_killed_leaves_its_rate_to_the_others(tmp_path: Path) -> None:
@@ -217,20 +218,20 @@ def test_a_trial_that_was_killed_leaves_its_rate_to_the_others(tmp_path: Path) -
     sweep(folder / "tuning", grid, [7, 8], spoiled={2: "killed", 4: "killed", 5: "killed"})
     found = results.read([folder])
     assert found.trials is not None
-    [search] = tuning.searches(found.trials)
-    assert words.trials(found)[1] == "3 trials did not come to an end; the others judge the rates."
-    assert [tuning.rate(arm.runs[0]) for arm in search.arms] == [0.001, 0.01]
+    [search] = lr_search.searches(found.trials)
+    assert sentences.trials(found)[1] == "3 trials did not come to an end; the others judge the rates."
+    assert [lr_search.rate(arm.runs[0]) for arm in search.arms] == [0.001, 0.01]
     assert [arm.seeds for arm in search.arms] == ["2", "1 of 2"]
 
 
 def test_a_search_has_a_name_that_explains_itself(tmp_path: Path) -> None:
     grid = {"model.dropout": [0, 0.5], "optimizer.lr": [0.001, 0.01]}
     trials = results.read([sweep(tmp_path / "it", grid, [7])])
-    assert [search.label for search in tuning.searches(trials)] == ["dropout=0", "dropout=0.5"]
+    assert [search.label for search in lr_search.searches(trials)] == ["dropout=0", "dropout=0.5"]
 
 
 def test_rates_within_a_decade_have_labels(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "it", {"optimizer": ["adam"]}, range(2))
     sweep(folder / "tuning", {"optimizer": ["adam"], "optimizer.lr": [0.012, 0.03, 0.08]}, [7])
-    axes = plots.sensitivity(results.read([folder])).axes[1]
+    axes = figures.sensitivity(results.read([folder])).axes[1]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.015", "0.02", "0.03", "0.04", "0.05", "0.07"]

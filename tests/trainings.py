@@ -7,15 +7,16 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from mnist_exp import build, loop
+from mnist_exp import build
 from mnist_exp.data.sources import Images
-from mnist_exp.fused.together import Together
+from mnist_exp.fused.trainer import FusedTrainer
+from mnist_exp.training import loop
 
 
 def training(cfg: DictConfig, source: Images) -> loop.Training:
     """The parts of a run."""
     data = build.split(cfg, source, build.device(cfg))
-    model = build.model(cfg, data, num_classes=10)
+    model = build.model(cfg, data)
     optimizer = build.optimizer(cfg, model)
     schedule = build.schedule(cfg, optimizer, steps_per_epoch=len(data.train))
     return loop.Training(model, build.loss(cfg), optimizer, schedule, data.train, data.val)
@@ -32,9 +33,9 @@ def numbers(parts: loop.Training) -> list[Any]:
 def require_equal(configs: Sequence[DictConfig], source: Images, rel: float = 1e-9) -> None:
     """Two epochs as one come out as two alone: losses as `rel` says, weights and states to 1e-7."""
     fused, alone = ([training(cfg, source) for cfg in configs] for _ in range(2))
-    together = Together(fused)
+    together = FusedTrainer(fused)
     for epoch in (1, 2):
-        rows = together.epoch(epoch)
+        rows = together.train_epoch(epoch)
         for row, parts in zip(rows, alone, strict=True):
             assert not isinstance(row, FloatingPointError)
             expected = loop.train_and_validate(parts, epoch)
@@ -43,5 +44,5 @@ def require_equal(configs: Sequence[DictConfig], source: Images, rel: float = 1e
         for ours, theirs in zip(numbers(one), numbers(other), strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-7)
         assert one.schedule.state_dict() == other.schedule.state_dict()
-        assert torch.equal(one.train.order.get_state(), other.train.order.get_state())
-        assert torch.equal(one.train.chance.get_state(), other.train.chance.get_state())
+        assert torch.equal(one.train.order_rng.get_state(), other.train.order_rng.get_state())
+        assert torch.equal(one.train.augment_rng.get_state(), other.train.augment_rng.get_state())

@@ -33,6 +33,6 @@ class FusedLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run the jobs; a job's number is in its config."""
-        from mnist_exp.fused import launch
+        from mnist_exp.sweep.launchers import fused
 
-        return launch.launch(self.context, self.task, self.master, job_overrides, self.max_models)
+        return fused.launch(self.context, self.task, self.master, job_overrides, self.max_models)

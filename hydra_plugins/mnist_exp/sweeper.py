@@ -43,7 +43,7 @@ class ResumableSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep that the command line and `params` ask for."""
-        from mnist_exp.sweep import run
+        from mnist_exp.sweep import sweep
 
-        options = run.Options(**self.options)
-        run.sweep(self.context, self.task, self.master, self.params, arguments, options)
+        options = sweep.Options(**self.options)
+        sweep.sweep(self.context, self.task, self.master, self.params, arguments, options)

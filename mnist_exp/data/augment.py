@@ -1,7 +1,7 @@
 """Random augmentation of a whole batch at once, each image by its own random numbers.
 
-A transform is called with images (N, 1, H, W) uint8, on any device, and `u` (N, draws), uniform in [0, 1), there too or
-on the CPU, and returns uint8 images. All randomness comes in through `u`: equal numbers make equal pictures in every
+A transform is called with images (N, 1, H, W) uint8, on any device, and `u` (N, num_random), uniform in [0, 1), there
+too or on the CPU, and returns uint8 images. All randomness comes in through `u`: equal numbers make equal pictures in every
 batching.
 `center` is what evaluation sees: the same size of image, nothing random.
 Results equal torchvision.transforms.functional's rotate, affine, pad and crop on each image alone.
@@ -17,7 +17,7 @@ from torch import Tensor
 class Transform:
     """Leaves images as they are: the base of all transforms."""
 
-    draws = 0  # random numbers per image
+    num_random = 0  # random numbers per image
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         return images
@@ -32,10 +32,10 @@ class Compose(Transform):
 
     def __init__(self, **transforms: Transform) -> None:
         self.transforms = list(transforms.values())
-        self.draws = sum(transform.draws for transform in self.transforms)
+        self.num_random = sum(transform.num_random for transform in self.transforms)
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
-        parts = u.split([transform.draws for transform in self.transforms], dim=1)
+        parts = u.split([transform.num_random for transform in self.transforms], dim=1)
         for transform, part in zip(self.transforms, parts, strict=True):
             images = transform(images, part)
         return images
@@ -49,7 +49,7 @@ class Compose(Transform):
 class RandomRotation(Transform):
     """Turns each image about its centre by up to `degrees` either way; `interpolation` is nearest or bilinear."""
 
-    draws = 1
+    num_random = 1
 
     def __init__(self, degrees: float, interpolation: str = "nearest") -> None:
         self.degrees, self.interpolation = degrees, interpolation
@@ -61,7 +61,7 @@ class RandomRotation(Transform):
 class RandomCrop(Transform):
     """Pads each side with `padding` dark pixels and cuts out a random square of `size` (None: the image's own)."""
 
-    draws = 2
+    num_random = 2
 
     def __init__(self, size: int | None, padding: int) -> None:
         self.size, self.padding = size, padding
@@ -97,7 +97,7 @@ class RandomAffine(Transform):
     x and y, in whole pixels; `scale`: between these two factors. As torchvision.transforms.RandomAffine.
     """
 
-    draws = 5
+    num_random = 5
 
     def __init__(
         self, degrees: float, shift: float, scale: tuple[float, float], shear: float, interpolation: str = "nearest"
@@ -128,7 +128,7 @@ class RandomElastic(Transform):
 
     def __init__(self, sigma: float, alpha: float, points: int, interpolation: str = "bilinear") -> None:
         self.sigma, self.alpha, self.points, self.interpolation = sigma, alpha, points, interpolation
-        self.draws = 2 * points**2
+        self.num_random = 2 * points**2
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
         noise = send(_between(-1, 1, u), images.device).view(-1, 2, self.points, self.points)

@@ -13,8 +13,8 @@ T = TypeVar("T")
 
 # Images made ready in one go. On a CPU 64 take twice as long, for the calls; from 1,024 they leave the cache. A GPU has
 # calls to save, and memory.
-CHUNK, CHUNK_OF_A_GPU = 512, 16_384
-EVALUATION = 1000  # images at a time where nothing is learned and memory is the only limit
+CPU_CHUNK, GPU_CHUNK = 512, 16_384
+EVALUATION_BATCH = 1000  # images; without training, memory is the only limit
 
 
 class Normalize:
@@ -64,11 +64,11 @@ class TrainingBatches(Batches):
         batch_size: int,
         normalize: Normalize,
         augment: Transform,
-        order: torch.Generator,
-        chance: torch.Generator,
+        order_rng: torch.Generator,
+        augment_rng: torch.Generator,
     ) -> None:
         super().__init__(images, labels, batch_size, normalize)
-        self.augment, self.order, self.chance = augment, order, chance
+        self.augment, self.order_rng, self.augment_rng = augment, order_rng, augment_rng
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         chunks = self.chunks()
@@ -79,26 +79,26 @@ class TrainingBatches(Batches):
             yield from zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
     def __getitem__(self, part: slice) -> Self:
-        generators = self.order.clone_state(), self.chance.clone_state()
+        generators = self.order_rng.clone_state(), self.augment_rng.clone_state()
         return type(self)(
             self.images[part], self.labels[part], self.batch_size, self.normalize, self.augment, *generators
         )
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The same, several whole batches at a time."""
-        size = max(1, in_one_go(self.images.device) // self.batch_size) * self.batch_size
+        size = max(1, chunk_size(self.images.device) // self.batch_size) * self.batch_size
         for rows in self.shuffled().split(size):
-            yield self.ready(rows, self.numbers(len(rows)))
+            yield self.prepare(rows, self.random_numbers(len(rows)))
 
     def shuffled(self) -> Tensor:
         """A new order of the images (N,), on the device."""
-        return send(torch.randperm(len(self.images), generator=self.order), self.images.device)
+        return send(torch.randperm(len(self.images), generator=self.order_rng), self.images.device)
 
-    def numbers(self, count: int) -> Tensor:
+    def random_numbers(self, count: int) -> Tensor:
         """Random numbers (count, draws) for the augmentation of the next images."""
-        return torch.rand(count, self.augment.draws, generator=self.chance)
+        return torch.rand(count, self.augment.num_random, generator=self.augment_rng)
 
-    def ready(self, rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def prepare(self, rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """The images of these rows (n,), augmented by these numbers (n, draws) and normalised, and their labels."""
         # A GPU computes the angles' sines sooner than a CPU; only not Apple's, which has no float64.
         numbers = send(numbers, self.images.device) if self.images.is_cuda else numbers
@@ -106,17 +106,17 @@ class TrainingBatches(Batches):
         return self.normalize(images), self.labels.index_select(0, rows)
 
 
-def in_one_go(device: torch.device) -> int:
+def chunk_size(device: torch.device) -> int:
     """How many images are made ready in one go."""
-    return CHUNK if device.type == "cpu" else CHUNK_OF_A_GPU
+    return CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
 
 
-class Cut(NamedTuple):
+class SplitImages(NamedTuple):
     """A data set in three parts, on the device: images (N, C, H, W) uint8 and labels (N,) of each."""
 
-    learn: tuple[Tensor, Tensor]
-    choose: tuple[Tensor, Tensor]
-    judge: tuple[Tensor, Tensor]
+    train: tuple[Tensor, Tensor]
+    val: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
     normalize: Normalize
 
 
@@ -131,13 +131,13 @@ class Split(NamedTuple):
     sha256: str = ""  # of the data set as published
 
 
-def cut(
+def split_images(
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
     validation: int,
     generator: torch.Generator,
     device: torch.device,
-) -> Cut:
+) -> SplitImages:
     """Cut `validation` images from the training set, by class.
 
     Raises ValueError when the training set is too small for that.
@@ -148,21 +148,25 @@ def cut(
             f"validation={validation}: must be 1 to {len(images) - 1:,}, of {len(images):,} training images"
         )
     rest, chosen = stratified(labels, validation, generator)
-    learn = images[rest].to(device), labels[rest].to(device)
-    choose = images[chosen].to(device), labels[chosen].to(device)
-    return Cut(learn, choose, (test[0].to(device), test[1].to(device)), Normalize(learn[0]))
+    train_part = images[rest].to(device), labels[rest].to(device)
+    val_part = images[chosen].to(device), labels[chosen].to(device)
+    return SplitImages(train_part, val_part, (test[0].to(device), test[1].to(device)), Normalize(train_part[0]))
 
 
-def split(parts: Cut, batch_size: int, augment: Transform, order: torch.Generator, chance: torch.Generator) -> Split:
+def split_batches(
+    parts: SplitImages, batch_size: int, augment: Transform, order_rng: torch.Generator, augment_rng: torch.Generator
+) -> Split:
     """The parts in batches. Raises ValueError when there are too few training images for one."""
-    images, labels = parts.learn
+    images, labels = parts.train
     if not 0 < batch_size <= len(images):
         raise ValueError(f"batch_size={batch_size}: must be 1 to {len(images):,}, the training images")
     val, test = (
-        Batches(augment.center(images), labels, EVALUATION, parts.normalize)
-        for images, labels in (parts.choose, parts.judge)
+        Batches(augment.center(images), labels, EVALUATION_BATCH, parts.normalize)
+        for images, labels in (parts.val, parts.test)
     )
-    return Split(TrainingBatches(images, labels, batch_size, parts.normalize, augment, order, chance), val, test)
+    return Split(
+        TrainingBatches(images, labels, batch_size, parts.normalize, augment, order_rng, augment_rng), val, test
+    )
 
 
 def stratified(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from mnist_exp import build, memory
+from mnist_exp import build
+from mnist_exp.system import resources
 
 SHARE = 0.5  # of the memory that is free: with the holes in malloc's heap, crews took up to 1.2 times the estimate
 OBJECTS = 200_000  # bytes of a run's config, modules, generators and tables
@@ -38,7 +39,7 @@ def trim() -> None:
 
 def most_models(cfg: DictConfig, device: torch.device, at_once: int) -> int:
     """How many models like that of `cfg` a crew can have, where so many crews run at once: 1 or more."""
-    return max(1, int(SHARE * memory.free(device.type)) // (at_once * of_a_model(cfg)))
+    return max(1, int(SHARE * resources.free_memory(device.type)) // (at_once * of_a_model(cfg)))
 
 
 def of_a_model(cfg: DictConfig) -> int:
@@ -47,11 +48,11 @@ def of_a_model(cfg: DictConfig) -> int:
 
     Found with a step of one model on the CPU.
     """
-    data = build.split(cfg, build.keep(cfg), torch.device("cpu"))
-    model, loss = build.model(cfg, data, len(data.classes)), build.loss(cfg)
+    data = build.split(cfg, build.cached_source(cfg), torch.device("cpu"))
+    model, loss = build.model(cfg, data), build.loss(cfg)
     optimizer = build.optimizer(cfg, model)
     weights, batch = list(model.parameters()), data.train[: cfg.data.batch_size]
-    images, labels = batch.ready(batch.shuffled(), batch.numbers(len(batch.labels)))
+    images, labels = batch.prepare(batch.shuffled(), batch.random_numbers(len(batch.labels)))
     kept = list[Tensor]()
 
     def keep(tensor: Tensor) -> Tensor:

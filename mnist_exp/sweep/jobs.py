@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
@@ -23,11 +23,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
-from mnist_exp import errors, files, record, stops, streams
-from mnist_exp.apart import CAN_FORK, apart
-from mnist_exp.errors import ConfigError
-from mnist_exp.record import cores
-from mnist_exp.sweep.ledger import Job, Ledger
+from mnist_exp.store import provenance, run_folder
+from mnist_exp.store.ledger import Job, Ledger
+from mnist_exp.system import errors, files, signals, streams
+from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.fork import CAN_FORK, run_in_subprocess
+from mnist_exp.system.resources import cores
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ STOP = ".stop"  # a file in the sweep's folder: no further job is to begin; the 
 RUNNING = ".running"  # a file that every job holds a shared lock on
 LONGEST = 2000  # letters of an error: a pipe takes 64 KB before anybody reads
 CRASHES = {signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV}  # a process's own doing
-INTERRUPTED = {128 + number for number in stops.SIGNALS}  # the exit codes of a run that was asked to stop
+INTERRUPTED = {128 + number for number in signals.STOP_SIGNALS}  # the exit codes of a run that was asked to stop
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 NOT_OVER = (b'"status": "running"', b'"status": "pending"')
 BAR = "{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]"
@@ -57,12 +58,22 @@ class Work(NamedTuple):
     do: Callable[[], Any]
 
 
-class End(NamedTuple):
+class ProcessEnd(NamedTuple):
     """How a process ended."""
 
     code: int  # its exit code
     error: str | None = None  # what it raised, in a line
     failure: str | None = None  # whether that is its own doing, as errors.failure has it
+
+
+class Outcome(TypedDict, total=False):
+    """How a job ended, as the ledger records it."""
+
+    status: str  # completed, failed, interrupted
+    value: float | None  # the best validation loss
+    data: str | None  # SHA-256 of the data that a completed job was trained on
+    error: str | None
+    failure: str | None  # how the run itself failed: diverged, out of memory, error
 
 
 class Task:
@@ -102,16 +113,16 @@ class Task:
         with suppress(Exception):  # the jobs themselves meet the same fault, and tell it
             make_ready(cfg)
         hydras = {int(Path(hydra.runtime.output_dir).name): hydra for work in works for hydra in work.jobs}
-        ended = dict[int, dict[str, Any]]()
+        ended: dict[int, Outcome] = {}
         with files.locked(self.folder / RUNNING, shared=True):
             self.ledger.append(*({"job": number, "status": "running", "pid": os.getpid()} for number in hydras))
             for work, how in zip(works, self._do([work.do for work in works]), strict=True):
                 how = how if len(work.jobs) == 1 else how._replace(failure=None)  # whose doing it was is not known
                 for folder in (Path(hydra.runtime.output_dir) for hydra in work.jobs):
-                    ended[int(folder.name)] = end = settle(folder, self.ids[int(folder.name)], how)
+                    ended[int(folder.name)] = end = job_outcome(folder, self.ids[int(folder.name)], how)
                     if end["status"] == "interrupted":
                         stop(self.folder, how.code)
-            self.ledger.append(*({"job": number} | end for number, end in ended.items()))
+            self.ledger.append(*({"job": number, **end} for number, end in ended.items()))
         told = {number: end for number, end in ended.items() if len(ended) == 1 or end["status"] != "interrupted"}
         for number, end in told.items():  # of a crew that was interrupted, the sweep's last line says enough
             self._tell(number, end, Path(hydras[number].runtime.output_dir), hydras[number].overrides.task)
@@ -123,7 +134,7 @@ class Task:
         """Whether this is a worker whose sweep was killed: what it would do now, a resumed sweep does as well."""
         return self.sweeper not in (os.getpid(), os.getppid())
 
-    def _do(self, works: Sequence[Callable[[], Any]]) -> list[End]:
+    def _do(self, works: Sequence[Callable[[], Any]]) -> list[ProcessEnd]:
         """Do the works, and tell how each ended.
 
         Each has a process of its own: one that is killed takes nothing else with it, and all that it took of memory is
@@ -156,15 +167,15 @@ class Task:
             _signal(processes, number)
             stop(self.folder, 128 + number)
 
-        with stops.handling(pass_on):
-            with stops.blocked():  # until all processes know what to do
+        with signals.handled_by(pass_on):
+            with signals.blocked():  # until all processes know what to do
                 for process in processes:
                     process.start()
                 for number in told:  # before they were there; another thread may take a signal that is blocked here
                     _signal(processes, number)
             yield
 
-    def _tell(self, number: int, ended: dict[str, Any], folder: Path, overrides: Sequence[str]) -> None:
+    def _tell(self, number: int, ended: Outcome, folder: Path, overrides: Sequence[str]) -> None:
         """A line on the console: how far the sweep is, how long it will take, and what the job came to."""
         with open(self.ledger.path, "rb") as file:
             file.seek(self.said)
@@ -174,9 +185,10 @@ class Task:
         bar = tqdm.format_meter(over, len(self.places), passed, ascii=plain, bar_format=BAR)
         told = f"failed: {ended['error']}" if "error" in ended else ended["status"]
         if ended["status"] == "completed":
-            facts = record.read_summary(folder)
-            val, test = facts["best_val_accuracy"], facts["test_accuracy"]
-            told = f"val {val:.2%}, test {test:.2%}, {facts['seconds']:.1f} s"
+            summary = run_folder.read_summary(folder)
+            assert summary
+            val, test = summary["best_val_accuracy"], summary["test_accuracy"]
+            told = f"val {val:.2%}, test {test:.2%}, {summary['seconds']:.1f} s"
         own = [word for word in overrides if word not in self.shared]
         log.info(f"{bar}  #{number} {' '.join(own)}: {told}")
 
@@ -188,34 +200,41 @@ def stop(sweep: Path, code: int | None = None) -> None:
             files.write(sweep / STOP, str(code or "").encode())
 
 
-def settle(folder: Path, config_id: str, how: End | None = None) -> dict[str, Any]:
-    """What the ledger says of a job's end, by what it left and how its process ended; None: its parent is gone."""
+def job_outcome(folder: Path, config_id: str, end: ProcessEnd | None = None) -> Outcome:
+    """Return what the ledger records about the end of a job.
+
+    Args:
+        folder: The run folder of the job.
+        config_id: The config_id of the job.
+        end: How the process of the job ended; None if its parent process is gone.
+    """
     try:
-        facts = record.read_summary(folder)
-    except ConfigError:  # what is damaged tells nothing
-        facts = {}
-    if facts.get("status") == "completed" and facts["config_id"] == config_id:
-        return {"status": "completed", "value": facts["best_val_loss"], "data": (facts["data"] or {}).get("sha256")}
-    if how is None or how.code in INTERRUPTED:
+        summary = run_folder.read_summary(folder)
+    except ConfigError:  # a damaged file says nothing
+        summary = None
+    if summary and summary["status"] == "completed" and summary["config_id"] == config_id:
+        data = summary["data"]
+        return {"status": "completed", "value": summary["best_val_loss"], "data": data["sha256"] if data else None}
+    if end is None or end.code in INTERRUPTED:
         return {"status": "interrupted"}
-    if facts.get("status") == "failed":
-        return {"status": "failed", "error": facts["error"], "failure": facts["failure"]}
-    error = how.error or f"exit code {how.code}: see {folder / record.LOG}"
-    return {"status": "failed", "error": error, "failure": how.failure}
+    if summary and summary["status"] == "failed":
+        return {"status": "failed", "error": summary["error"], "failure": summary["failure"]}
+    error = end.error or f"exit code {end.code}: see {folder / run_folder.LOG}"
+    return {"status": "failed", "error": error, "failure": end.failure}
 
 
 def make_ready(cfg: DictConfig) -> None:
     """Do what takes long and is the same for every job, once a process: what is forked has it at hand."""
-    with stops.uninterrupted():  # an exception in the middle of torch's import ends the process
+    with signals.deferred():  # an exception in the middle of torch's import ends the process
         import torch
         import torch._dynamo  # an optimizer's first step would import it: a second
 
         from mnist_exp import build
 
     torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
-    build.keep(cfg)
-    record.versions()
-    record.git()
+    build.cached_source(cfg)
+    provenance.versions()
+    provenance.git()
     if not gc.get_freeze_count():  # once: what is here by now stays, and to look through it takes 0.2 s, after each job
         gc.freeze()
 
@@ -240,14 +259,14 @@ def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
     if cfg.device in ("auto", "cuda"):
         import torch
 
-        gpus = apart(torch.cuda.device_count)
+        gpus = run_in_subprocess(torch.cuda.device_count)
         cfg.device = f"cuda:{place % gpus}" if gpus > 1 else cfg.device
 
 
 def _child(work: Callable[[], Any], parent: Connection, workers: int, quiet: bool) -> None:
     try:
-        stops.arm()
-        stops.unblock()
+        signals.install_handlers()
+        signals.unblock()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # when the parent is killed, stop cleanly
         for handler in logging.getLogger().handlers:
             if not isinstance(handler, logging.FileHandler):
@@ -260,34 +279,34 @@ def _child(work: Callable[[], Any], parent: Connection, workers: int, quiet: boo
             torch.set_num_interop_threads(1)  # no core is spare to make batches ready: data/batches.py
         end = _run_here(work)
     except KeyboardInterrupt:
-        end = End(stops.exit_code())
-    stops.ignore()
+        end = ProcessEnd(signals.exit_code())
+    signals.ignore()
     if end.error:
         parent.send(end._replace(error=end.error[:LONGEST]))
     sys.exit(end.code)
 
 
-def _run_here(work: Callable[[], Any]) -> End:
+def _run_here(work: Callable[[], Any]) -> ProcessEnd:
     """Do the work of the job in this process, and tell how it ended."""
     try:
-        with stops.stoppable():
+        with signals.raising():
             work()
     except SystemExit as end:
         return _without_a_word(end.code if isinstance(end.code, int) else 1)
     except (KeyboardInterrupt, Exception) as error:
-        if stops.asked(error):
-            return End(stops.exit_code())
-        return End(1, errors.explain(error), errors.failure(error))
-    return End(0)
+        if signals.caused(error):
+            return ProcessEnd(signals.exit_code())
+        return ProcessEnd(1, errors.explain(error), errors.failure(error))
+    return ProcessEnd(0)
 
 
-def _without_a_word(code: int) -> End:
+def _without_a_word(code: int) -> ProcessEnd:
     """How a process ended that raised nothing: by itself, or killed."""
     if code >= 0:
-        return End(code, failure="error" if code else None)
+        return ProcessEnd(code, failure="error" if code else None)
     name = signal.Signals(-code).name
     told = f"killed by {name}" + ": out of memory, or by somebody" * (name == "SIGKILL")
-    return End(code, told, "error" if -code in CRASHES else None)
+    return ProcessEnd(code, told, "error" if -code in CRASHES else None)
 
 
 def _signal(processes: Sequence[Any], number: int) -> None:

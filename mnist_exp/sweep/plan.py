@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mnist_exp import config, errors, record, spelling
+from mnist_exp import config
 from mnist_exp.command_line import without_null
-from mnist_exp.errors import ConfigError
-from mnist_exp.sweep.ledger import Job, Ledger, keys_beside_identity
+from mnist_exp.store import run_folder
+from mnist_exp.store.ledger import Job, Ledger, keys_beside_identity
+from mnist_exp.system import errors, quoting
+from mnist_exp.system.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +90,13 @@ class Point(NamedTuple):
         """The same with its number, and with its folder in its config."""
         composed = self.word.config()
         with open_dict(composed.hydra):
-            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = spelling.literal(str(folder)), str(number)
+            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = quoting.literal(str(folder)), str(number)
         return self._replace(job=self.job._replace(number=number), word=Composed.of(self.job.overrides, composed))
 
     def resuming(self, checkpoint: Path) -> Point:
         """The same, going on from a checkpoint."""
         composed = self.word.config()
-        composed.resume = spelling.literal(str(checkpoint.absolute()))
+        composed.resume = quoting.literal(str(checkpoint.absolute()))
         return self._replace(word=Composed.of(self.job.overrides, composed))
 
 
@@ -142,12 +143,12 @@ def _to_tune(point: Point, judging: set[int]) -> tuple[list[str], list[float]]:
         raise ConfigError(f"seed={min(both)}: one of hydra.sweeper.trial_seeds, which choose and therefore can't judge")
     words = [word for word in point.job.overrides if not SEED.fullmatch(word)]
     for word in words:
-        if config.key_of(word) == record.RATE:
+        if config.key_of(word) == config.LR:
             raise ConfigError(f"{word}: the trials choose it; leave it out, or say hydra.sweeper.trials=0")
-    limits = point.job.choices.get(f"{record.RATE}_range")
+    limits = point.job.choices.get(f"{config.LR}_range")
     if not limits:
         name = f"optimizer={point.job.choices['optimizer']}"
-        raise ConfigError(f"{record.RATE}_range: {name} has none; trials need [low, high]")
+        raise ConfigError(f"{config.LR}_range: {name} has none; trials need [low, high]")
     return words, limits
 
 
@@ -155,7 +156,7 @@ def rates(limits: Sequence[float], count: int) -> list[str]:
     """So many learning rates within [low, high], evenly spaced by their ratio, as overrides; one is in the middle."""
     low, high = limits
     steps = [step / (count - 1) for step in range(count)] if count > 1 else [0.5]
-    return [f"{record.RATE}={low * (high / low) ** step:.3g}" for step in steps]
+    return [f"{config.LR}={low * (high / low) ** step:.3g}" for step in steps]
 
 
 class Composer:
@@ -234,20 +235,13 @@ def compose(composer: Composer, overrides: Sequence[str], more: Sequence[str] = 
         raise
     if "plots" not in map(config.key_of, (*overrides, *more)):
         composed.plots = False  # a sweep has pictures of its own
-    hydra = HydraConfig.instance()
-    before = hydra.cfg
-    try:
-        hydra.set_config(composed)
-        cfg = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-        with naming(overrides):
-            config.check(cfg)
-        ids = config.config_id(cfg), config.config_id(cfg, without=("seed",))
-        job = Job(-1, tuple(overrides), *ids, cfg.seed, config.choices(cfg))
-        own = composed.hydra.sweeper
-        trials, folder = Trials(own.trials, tuple(own.trial_seeds)), Path(composed.hydra.sweep.dir)
-    finally:
-        hydra.cfg = before
-        OmegaConf.set_readonly(composed.hydra, None)  # set_config has done that, and launchers write there
+    cfg = config.without_hydra(composed)
+    with naming(overrides):
+        config.check(cfg, composed.hydra)
+    ids = config.config_id(cfg), config.config_id(cfg, without=("seed",))
+    job = Job(-1, tuple(overrides), *ids, cfg.seed, config.choices(cfg, composed.hydra))
+    own = composed.hydra.sweeper
+    trials, folder = Trials(own.trials, tuple(own.trial_seeds)), Path(composed.hydra.sweep.dir)
     return Point(job, Composed.of(overrides, composed), trials, folder)
 
 
@@ -279,7 +273,7 @@ def known(folder: Path) -> tuple[list[dict[str, Any]], dict[int, Job]]:
     ledger = Ledger(folder)
     sessions, jobs = ledger.read() if ledger.path.exists() else ([], {})
     completed = [job for job in jobs.values() if job.status == "completed"]
-    gone = [job for job in completed if not record.has_completed(folder / str(job.number), job.config_id)]
+    gone = [job for job in completed if not run_folder.has_completed(folder / str(job.number), job.config_id)]
     return sessions, jobs | {job.number: job._replace(status="lost") for job in gone}
 
 
@@ -289,7 +283,7 @@ def unfinished(folder: Path, retry_failed: bool) -> list[tuple[str, ...]]:
     if len(jobs) < sum(session.get("new", 0) for session in sessions):
         raise ConfigError(
             f"{Ledger(folder).path}: a crash tore its list of jobs; type the whole command again, with "
-            f"{spelling.override('hydra.sweep.dir', folder)}"
+            f"{quoting.override('hydra.sweep.dir', folder)}"
         )
     done = {"completed", "replaced"} if retry_failed else {"completed", "replaced", "failed"}
     return [job.overrides for job in jobs.values() if job.status not in done]
@@ -364,5 +358,5 @@ def announcement(points: Sequence[Point]) -> str:
         values.setdefault(key, {})[value] = None
     varying = [f"{key} ({len(kinds)})" for key, kinds in values.items() if len(kinds) > 1]
     count = sum(point.trials.rates * len(point.trials.seeds) for point in arms(points).values())
-    trials = f", after {count:,} trials of {record.RATE}" * bool(count)
+    trials = f", after {count:,} trials of {config.LR}" * bool(count)
     return f"{len(points)} job{'s' * (len(points) != 1)}{trials}" + ": " * bool(varying) + " x ".join(varying)

@@ -15,11 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from mnist_exp import command_line, config, record, spelling
-from mnist_exp.errors import ConfigError
+from mnist_exp import command_line, config
+from mnist_exp.store import run_folder
+from mnist_exp.store.ledger import Ledger
+from mnist_exp.store.metrics import METRICS
 from mnist_exp.sweep import plan
-from mnist_exp.sweep.ledger import Ledger
 from mnist_exp.sweep.plan import Point
+from mnist_exp.system import quoting
+from mnist_exp.system.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ def read(
     if len(folders) > 1:
         raise ConfigError(f"hydra.sweep.dir: a sweep has one folder, and these jobs ask for {len(folders)}")
     folder = folders.pop()
-    if (owner := record.owner(folder)) not in (None, record.SWEEP):
+    if (owner := run_folder.owner(folder)) not in (None, run_folder.SWEEP):
         raise ConfigError(f"{folder} holds {owner}: choose another hydra.sweep.dir")
     log.info(plan.announcement(points))
     return Request(folder, points, compose)
@@ -124,7 +127,7 @@ def _left(folder: Path, compose: Compose, retry_failed: bool) -> list[Point]:
     if Ledger(folder).path.exists():  # the trials, if there were any, are over
         points = _compose_all(plan.unfinished(folder, retry_failed), compose)
         return [point._replace(trials=plan.NO_TRIALS) for point in points]
-    sessions = Ledger(folder / record.TUNING).read()[0]
+    sessions = Ledger(folder / run_folder.LR_SEARCH).read()[0]
     session = next(session for session in reversed(sessions) if "then" in session)  # find has seen one
     return [
         compose(overrides)._replace(trials=plan.Trials(rates, tuple(seeds)))
@@ -135,9 +138,9 @@ def _left(folder: Path, compose: Compose, retry_failed: bool) -> list[Point]:
 def _for_this_session(arguments: list[str], loader: ConfigLoader) -> list[str]:
     """Choices that may be added when a sweep goes on; raises ConfigError for those that would change its results."""
     for override in OverridesParser.create(config_loader=loader).parse_overrides(arguments):
-        if config.key_of(str(override.input_line)) not in config.OF_A_SESSION or override.is_sweep_override():
+        if config.key_of(str(override.input_line)) not in config.RUNTIME_KEYS or override.is_sweep_override():
             raise ConfigError(
-                f"{override.input_line}: a sweep goes on with its own choices; only {', '.join(config.OF_A_SESSION)} "
+                f"{override.input_line}: a sweep goes on with its own choices; only {', '.join(config.RUNTIME_KEYS)} "
                 "may change, to one value. For new points type the whole grid again, with hydra.sweep.dir=FOLDER"
             )
     return arguments
@@ -149,23 +152,23 @@ def find(asked: str) -> Path:
     Raises ConfigError for what is no sweep of this program.
     """
     if asked == "latest":
-        ledgers = list(Path("multirun").rglob(record.LEDGER))
+        ledgers = list(Path("multirun").rglob(run_folder.LEDGER))
         if not ledgers:
             raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
         folder = max(ledgers, key=lambda path: path.stat().st_mtime).parent
         return folder.parent if _holds_trials(folder) else folder
     folder = Path(asked)
-    if asked and ((folder / record.LEDGER).is_file() or _holds_trials(folder / record.TUNING)):
+    if asked and ((folder / run_folder.LEDGER).is_file() or _holds_trials(folder / run_folder.LR_SEARCH)):
         return folder
     if not asked or not folder.is_dir():
         reason = "no such folder"
-    elif (folder / record.METRICS).exists():
-        reason = f"a single run; without -m, {spelling.command(spelling.override('resume', asked))} goes on with it"
+    elif (folder / METRICS).exists():
+        reason = f"a single run; without -m, {quoting.command(quoting.override('resume', asked))} goes on with it"
     else:
-        reason = f"no sweep of this program, for it has no {record.LEDGER}"
+        reason = f"no sweep of this program, for it has no {run_folder.LEDGER}"
     raise ConfigError(f"resume={asked}: {reason}")
 
 
 def _holds_trials(folder: Path) -> bool:
     """Whether it is the folder of trials, after which a sweep in the folder above it was to come."""
-    return (folder / record.LEDGER).is_file() and any("then" in session for session in Ledger(folder).read()[0])
+    return (folder / run_folder.LEDGER).is_file() and any("then" in session for session in Ledger(folder).read()[0])

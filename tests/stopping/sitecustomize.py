@@ -8,7 +8,7 @@ import time
 
 
 def stop() -> None:
-    while "mnist_exp.checkpoint" not in sys.modules:
+    while "mnist_exp.training.checkpoint" not in sys.modules:
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGINT)
 

@@ -13,7 +13,8 @@ import torch
 from omegaconf import OmegaConf
 from runs import contents, learned
 
-from mnist_exp import checkpoint, files
+from mnist_exp.system import files
+from mnist_exp.training import checkpoint
 
 from .forks import CHANCE, RECIPES, ROOT, TINY, Tally, folder, run, start, wait
 

@@ -18,7 +18,7 @@ import torch
 import torch._dynamo  # an optimizer's first step would import it
 from hydra.core.global_hydra import GlobalHydra
 
-from mnist_exp import build, checkpoint, loop, plots, resume  # noqa: F401  # imported once, for all forks
+from mnist_exp.training import checkpoint, figures, loop, resume  # noqa: F401  # imported once, for all forks
 
 ROOT = Path(__file__).parents[2]
 TRAIN = str(ROOT / "train.py")

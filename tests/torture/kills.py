@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from runs import learned, metrics
 
-from mnist_exp import files
+from mnist_exp.system import files
 
 from .forks import CHANCE, RECIPES, TINY, Tally, folder, run, run_and_signal, undisturbed
 

@@ -7,7 +7,7 @@ import time
 from itertools import product
 from pathlib import Path
 
-from mnist_exp.stops import SIGNALS
+from mnist_exp.system.signals import SIGNALS
 
 from .forks import Tally
 

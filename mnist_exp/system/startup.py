@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import Any
 
-from mnist_exp.stops import SIGNALS, hide_unraisable
+from mnist_exp.system.signals import STOP_SIGNALS, hide_unraisable
 
 
 def _open_streams() -> None:
@@ -31,6 +31,6 @@ def _end(number: int, _: Any) -> None:
 
 _open_streams()
 hide_unraisable()
-for each in SIGNALS:
+for each in STOP_SIGNALS:
     if signal.getsignal(each) != signal.SIG_IGN:  # by nohup, say
         signal.signal(each, _end)

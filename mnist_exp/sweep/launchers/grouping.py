@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_exp import config, record
-from mnist_exp.apart import apart
-from mnist_exp.errors import ConfigError
+from mnist_exp import config
+from mnist_exp.system import resources
+from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.fork import run_in_subprocess
 
 # Optimizers of torch.optim whose step on a weight depends on that weight alone: they may take many models' for one.
 ELEMENTWISE = {"SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop"}
@@ -71,7 +72,7 @@ def crews(cfg: DictConfig, places: Sequence[int], most: int | None) -> list[list
     On a CPU there is a crew for each core, which gets more out of it than all cores on one crew. A crew has `most`
     models; None: as many as there is memory for.
     """
-    at_once, most = apart(partial(_room, cfg, most))
+    at_once, most = run_in_subprocess(partial(_room, cfg, most))
     count = max(min(at_once, len(places)), -(-len(places) // most))
     count += -count % at_once  # whole rounds
     ends = [number * len(places) // count for number in range(count + 1)]
@@ -85,7 +86,7 @@ def _room(cfg: DictConfig, most: int | None) -> tuple[int, int]:
     from mnist_exp.fused import memory
 
     device = build.device(cfg)
-    at_once = record.cores() if device.type == "cpu" else 1
+    at_once = resources.cores() if device.type == "cpu" else 1
     return at_once, most or memory.most_models(cfg, device, at_once)
 
 

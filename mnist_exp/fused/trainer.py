@@ -18,17 +18,18 @@ from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from tqdm import tqdm
 
 from mnist_exp.data.augment import send
-from mnist_exp.data.batches import Batches, TrainingBatches, in_one_go
-from mnist_exp.fused.recorded import Recorded, side_by_side
+from mnist_exp.data.batches import Batches, TrainingBatches, chunk_size
+from mnist_exp.fused.cuda_graph import Recorded, side_by_side
 from mnist_exp.fused.stack import Stack, structure
-from mnist_exp.loop import ADVICE, Loss, Row, Training
 from mnist_exp.losses import CrossEntropy
+from mnist_exp.store.metrics import Row
+from mnist_exp.training.loop import ADVICE, Loss, Training
 
 T = TypeVar("T")
 ROWS = 16_384  # of activations at a time, in validation
 
 
-class Together:
+class FusedTrainer:
     """Trainings with the same data, batches and number of epochs behind them, an epoch at a time.
 
     After each epoch the parts of every training (its model, optimizer, schedule, random streams) are as if it had been
@@ -50,7 +51,7 @@ class Together:
             for same in alike.values()
         ]
 
-    def epoch(self, number: int) -> list[Row | FloatingPointError]:
+    def train_epoch(self, number: int) -> list[Row | FloatingPointError]:
         """Train all for an epoch; a row for each training, in their order, or the error of one that ran away.
 
         Seconds are a training's share of the time that all took.
@@ -71,8 +72,8 @@ class Together:
             for trainer in self.trainers:
                 trainer.step(images, labels)
         for it, place in zip(self.trainings, self.stream, strict=True):
-            it.train.order.set_state(self.streams[place].order.get_state())
-            it.train.chance.set_state(self.streams[place].chance.get_state())
+            it.train.order_rng.set_state(self.streams[place].order_rng.get_state())
+            it.train.augment_rng.set_state(self.streams[place].augment_rng.get_state())
         told = {id(it): result for trainer in self.trainers for it, result in trainer.end(number)}
         seconds = (time.perf_counter() - start) / len(self.trainings)
         results = [told[id(it)] for it in self.trainings]
@@ -263,7 +264,7 @@ def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor
     Streams in a row with the same augmentation are made ready in one go, as many as there is room for. What is handed
     out is overwritten by what comes next.
     """
-    size, most = streams[0].batch_size, in_one_go(streams[0].images.device)
+    size, most = streams[0].batch_size, chunk_size(streams[0].images.device)
     parts = _runs(streams, _augmentation)
     ahead = max(1, most // (size * min(part.stop - part.start for part in parts)))  # batches of a stream at a time
     room = max(1, most // (size * ahead))
@@ -275,8 +276,8 @@ def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor
     images = labels = orders[:0]
     for rows in orders.split(ahead * size, dim=1):
         for part in parts:
-            numbers = torch.cat([stream.numbers(rows.shape[1]) for stream in streams[part]])
-            made, classes = streams[part.start].ready(rows[part].flatten(), numbers)
+            numbers = torch.cat([stream.random_numbers(rows.shape[1]) for stream in streams[part]])
+            made, classes = streams[part.start].prepare(rows[part].flatten(), numbers)
             if images.shape[:2] != rows.shape:
                 images, labels = made.new_empty(*rows.shape, *made.shape[1:]), classes.new_empty(rows.shape)
             images[part], labels[part] = made.view_as(images[part]), classes.view_as(labels[part])
@@ -285,7 +286,7 @@ def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor
 
 def _stream(train: TrainingBatches) -> Hashable:
     """Equal for batches that come out equal."""
-    chance = train.order.get_state(), train.chance.get_state()
+    chance = train.order_rng.get_state(), train.augment_rng.get_state()
     images = train.images.data_ptr(), len(train.images), train.batch_size
     return *images, _augmentation(train), *(state.numpy().tobytes() for state in chance)
 

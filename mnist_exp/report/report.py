@@ -1,12 +1,12 @@
 """The report on one or more sweeps: results.csv, report.md, report.html and its pictures; any time, also meanwhile.
 
-python -m mnist_exp.sweep.report FOLDER [FOLDER ...] [--out DIR]
+python -m mnist_exp.report.report FOLDER [FOLDER ...] [--out DIR]
 """
 
 from __future__ import annotations
 
 if __name__ == "__main__":
-    import mnist_exp.startup  # noqa: F401  # before all else: Ctrl-C is one line from here on
+    import mnist_exp.system.startup  # noqa: F401  # before all else: Ctrl-C is one line from here on
 
 import argparse
 import base64
@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
-from mnist_exp import errors, files
-from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import plots, tuning, words
-from mnist_exp.sweep.results import Results, Run, causes, read, seconds, spell
+from mnist_exp.report import figures, lr_search, sentences
+from mnist_exp.report.results import Results, Run, causes, read, seconds, spell
+from mnist_exp.system import errors, files
+from mnist_exp.system.errors import ConfigError
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 NEAR = 0.005  # of the best rate's accuracy: how many rates would have done as well, nearly
 TOP = 10  # rows of the leaderboard in a terminal
 CURVES = {"train_loss": 1, "train_accuracy": 100, "val_loss": 1, "val_accuracy": 100}  # to what the page shows
@@ -74,7 +74,7 @@ def write(folders: Sequence[Path], out: Path | None = None) -> str:
         raise ConfigError("several sweeps: say where the report on them goes, with --out DIR")
     out = out or folders[0]
     results = read(folders)
-    light, dark = (plots.draw(results, dark) for dark in (False, True))
+    light, dark = (figures.draw(results, dark) for dark in (False, True))
     (out / "plots").mkdir(parents=True, exist_ok=True)
     for name, picture in light.items():
         files.write(out / "plots" / name, picture)
@@ -119,28 +119,35 @@ def to_terminal(results: Results) -> str:
     if len(table.rows) > TOP:
         lines.append(f"... and {len(table.rows) - TOP:,} more arms")
     told = [
-        words.progress(results.runs),
-        *words.warnings(results),
-        *words.trials(results),
-        words.answer(results)[0],
-        *words.advice(results),
+        sentences.progress(results.runs),
+        *sentences.warnings(results),
+        *sentences.trials(results),
+        sentences.answer(results)[0],
+        *sentences.advice(results),
     ]
     return "\n".join([*lines, *(line.replace("`", "") for line in told)])
 
 
 def to_markdown(results: Results, pictures: Sequence[str]) -> str:
     """The report as text."""
-    headline, *sentences = words.answer(results)
-    parts = [f"# {_markdown(words.title(results))}", f"{words.scope(results)}; {words.progress(results.runs)}."]
-    parts += [f"> {note}" for note in words.notes(results)]
-    parts += [f"> **Take care**: {_markdown(warning)}" for warning in words.warnings(results)]
-    parts += [f"**{headline}**", "\n".join(f"- {sentence}" for sentence in sentences)]
+    headline, *others = sentences.answer(results)
+    parts = [
+        f"# {_markdown(sentences.title(results))}",
+        f"{sentences.scope(results)}; {sentences.progress(results.runs)}.",
+    ]
+    parts += [f"> {note}" for note in sentences.notes(results)]
+    parts += [f"> **Take care**: {_markdown(warning)}" for warning in sentences.warnings(results)]
+    parts += [f"**{headline}**", "\n".join(f"- {sentence}" for sentence in others)]
     if leaderboard(results).rows:
-        parts += ["## Leaderboard", _markdown_table(leaderboard(results)), f"{words.ranking(results)} {words.METHOD}"]
+        parts += [
+            "## Leaderboard",
+            _markdown_table(leaderboard(results)),
+            f"{sentences.ranking(results)} {sentences.METHOD}",
+        ]
     if results.trials:
-        parts += ["## Learning rates", *words.trials(results), _markdown_table(learning_rates(results))]
+        parts += ["## Learning rates", *sentences.trials(results), _markdown_table(learning_rates(results))]
     if pictures:
-        parts += ["## Pictures", *(f"![{_markdown(plots.CAPTIONS[name])}](plots/{quote(name)})" for name in pictures)]
+        parts += ["## Pictures", *(f"![{_markdown(figures.CAPTIONS[name])}](plots/{quote(name)})" for name in pictures)]
     if failures(results).rows:
         parts += ["## Failures", _markdown_table(failures(results))]
     parts.append("## Provenance")
@@ -155,22 +162,24 @@ def to_markdown(results: Results, pictures: Sequence[str]) -> str:
 def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mapping[str, bytes]) -> str:
     """The report as one page that needs no network."""
     template = TEMPLATE.read_text(encoding="utf-8")
-    headline, *sentences = words.answer(results)
+    headline, *others = sentences.answer(results)
     statuses = Counter(run.job.status for run in results.runs)
-    notices = [("note", note) for note in words.notes(results)] + [("warning", it) for it in words.warnings(results)]
+    notices = [("note", note) for note in sentences.notes(results)] + [
+        ("warning", it) for it in sentences.warnings(results)
+    ]
     parts = {
-        "title": escape(words.title(results)),
-        "scope": escape(words.scope(results)),
+        "title": escape(sentences.title(results)),
+        "scope": escape(sentences.scope(results)),
         "notices": "".join(f'<div class="{kind}"><p>{_marked_up(text)}</p></div>' for kind, text in notices),
         "headline": _marked_up(headline),
-        "sentences": "".join(f"<li>{_marked_up(sentence)}</li>" for sentence in sentences),
-        "ranking": _marked_up(words.ranking(results)),
-        "method": _marked_up(words.METHOD),
+        "sentences": "".join(f"<li>{_marked_up(sentence)}</li>" for sentence in others),
+        "ranking": _marked_up(sentences.ranking(results)),
+        "method": _marked_up(sentences.METHOD),
         "leaderboard": _html_table(leaderboard(results)),
-        "trials": " ".join(map(_marked_up, words.trials(results))),
+        "trials": " ".join(map(_marked_up, sentences.trials(results))),
         "learning_rates": _html_table(learning_rates(results)),
         "pictures": "".join(_figure(name, light[name], dark[name]) for name in light),
-        "progress": words.progress(results.runs),
+        "progress": sentences.progress(results.runs),
         "statuses": "".join(f'<option value="{status}">{status} ({n})</option>' for status, n in statuses.items()),
         "runs": _runs(results, out),
         "failures": _html_table(failures(results)),
@@ -190,10 +199,15 @@ def leaderboard(results: Results) -> Table:
     headers = ["rank", *keys, "seeds", "validation (%)", "95 % interval", "against the leader"]
     headers += ["sd (pp)", "best", "worst", "test (%)", "test misses"]
     rows = []
-    for rank, (arm, verdict) in enumerate(zip(arms, words.verdicts(results), strict=True), start=1):
+    for rank, (arm, verdict) in enumerate(zip(arms, sentences.verdicts(results), strict=True), start=1):
         val = arm.val
         row = ["" if arm.failed else str(rank), *(arm.choices.get(key, "") for key in keys), arm.seeds]
-        row += [_hundredths(val.mean), words.interval(val), verdict, *map(_hundredths, (val.sd, val.best, val.worst))]
+        row += [
+            _hundredths(val.mean),
+            sentences.interval(val),
+            verdict,
+            *map(_hundredths, (val.sd, val.best, val.worst)),
+        ]
         rows.append([*row, _hundredths(arm.test.mean), _number(arm.misses, ".1f")])
     return Table(headers, rows, [*keys, "against the leader"])
 
@@ -202,11 +216,11 @@ def learning_rates(results: Results) -> Table:
     """What each arm's trials found; nothing where there were none."""
     headers = ["arm", "rates tried", "chosen", "validation (%)", f"within {100 * NEAR:g} pp", "failed", "time"]
     rows = []
-    for it in tuning.searches(results.trials) if results.trials else ():
+    for it in lr_search.searches(results.trials) if results.trials else ():
         near = sum(arm.val.mean >= it.reached - NEAR for arm in it.arms)
         tried = f"{it.rates[0]:g} to {it.rates[-1]:g}"
         row = [it.label, tried, _number(it.chosen, "g"), _hundredths(it.reached), f"{near} of {len(it.rates)}"]
-        rows.append([*row, causes(it.failed), words.clock(it.seconds)])
+        rows.append([*row, causes(it.failed), sentences.clock(it.seconds)])
     return Table(headers, rows, ["arm"])
 
 
@@ -214,7 +228,7 @@ def failures(results: Results) -> Table:
     """The jobs that failed or were interrupted, with the command that runs each again."""
     headers = ["run", "status", "reason", "the command that runs it alone"]
     rows = [
-        [str(run.job.number), run.job.status, run.job.error or "", words.again(run)]
+        [str(run.job.number), run.job.status, run.job.error or "", sentences.again(run)]
         for run in results.runs
         if run.job.status in ("failed", "interrupted")
     ]
@@ -226,7 +240,7 @@ def provenance(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     contents = sorted({_data(run) for arm in results.arms for run in arm.runs})
     facts = [("folder", str(folder.resolve())) for folder in results.folders]
     facts += [("data", content) for content in contents]
-    facts += [("time in runs", f"{words.clock(seconds(results.runs))} (h:mm:ss), of all runs together")]
+    facts += [("time in runs", f"{sentences.clock(seconds(results.runs))} (h:mm:ss), of all runs together")]
     told = [("Sweep" if len(results.folders) == 1 else "Sweeps", facts)]
     for i, session in enumerate(results.sessions, start=1):
         facts = [
@@ -278,7 +292,7 @@ def _on_the_page(run: Run, out: Path) -> dict[str, Any]:
     """What the page's script shows of a run; accuracies in percent, null for what is no number."""
     summary, figures = run.summary, ""
     if summary.get("test_accuracy") is not None:
-        validation, test = (words.percent(summary[key]) for key in ("best_val_accuracy", "test_accuracy"))
+        validation, test = (sentences.percent(summary[key]) for key in ("best_val_accuracy", "test_accuracy"))
         figures = (
             f"validation {validation} at epoch {summary['best_epoch']}; test {test}, {summary['test_errors']} misses"
         )
@@ -319,7 +333,7 @@ def _html_facts(heading: str, facts: Sequence[tuple[str, str]]) -> str:
 
 def _figure(name: str, light: bytes, dark: bytes) -> str:
     """A picture in both themes, one of which the page shows."""
-    caption = escape(plots.CAPTIONS[name])
+    caption = escape(figures.CAPTIONS[name])
     images = (
         f'<img class="{theme}" alt="{caption}" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
         for theme, picture in (("light", light), ("dark", dark))
@@ -398,12 +412,12 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as the rest of this program does."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; python -m mnist_exp.sweep.report --help says more")
+        raise ConfigError(f"{message}; python -m mnist_exp.report.report --help says more")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """What `python -m mnist_exp.sweep.report` does."""
-    parser = _Parser(prog="python -m mnist_exp.sweep.report", description="Report on sweeps, finished or not.")
+    """What `python -m mnist_exp.report.report` does."""
+    parser = _Parser(prog="python -m mnist_exp.report.report", description="Report on sweeps, finished or not.")
     parser.add_argument(
         "folders", metavar="FOLDER", nargs="+", type=Path, help="such as multirun/2026-11-23/10-00-00-000000"
     )

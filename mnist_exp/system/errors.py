@@ -16,7 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
-from mnist_exp import spelling, stops, streams
+from mnist_exp.system import quoting, signals, streams
 
 SIGPIPE = 141  # the exit code that a shell shows for it
 FULL = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asks for tracebacks
@@ -26,7 +26,7 @@ class ConfigError(ValueError):
     """A choice that can't work; its text names the key, the value, and what is allowed."""
 
 
-class CrewError(RuntimeError):
+class FusedGroupError(RuntimeError):
     """What went wrong as several runs were trained as one: none of them is known to have done it."""
 
 
@@ -38,13 +38,13 @@ COMPOSERS = ("hydra.", "omegaconf.")  # what these raise, of whatever type, come
 def is_mendable(error: BaseException) -> bool:
     """Whether one line is enough: a user's error, whose traceback nobody asked for."""
     error = _behind_logging(error)
-    mendable = isinstance(error, MENDABLE) or is_of_memory(error) or _raised_in(error).startswith(COMPOSERS)
+    mendable = isinstance(error, MENDABLE) or is_out_of_memory(error) or _raised_in(error).startswith(COMPOSERS)
     return mendable and not FULL
 
 
 def explain(error: BaseException) -> str:
     """One line: the key, the value, and what is allowed, or the file and what is wrong with it."""
-    return spelling.shown(_explain(_behind_logging(error)), but="\n")  # what a user typed may hold anything
+    return quoting.shown(_explain(_behind_logging(error)), but="\n")  # what a user typed may hold anything
 
 
 def _explain(error: BaseException) -> str:
@@ -62,11 +62,11 @@ def _explain(error: BaseException) -> str:
         r"(?:Ambiguous value for argument|Sweep parameters) '(.*?=.*?)'(?:\n| requires)", str(error)
     ):
         key, _, values = several[1].partition("=")
-        one = spelling.for_shell(f"{key}={spelling.quoted(values)}")
+        one = quoting.for_shell(f"{key}={quoting.quoted(values)}")
         return f"{several[1]}: several values; with -m they make a sweep, and quotes make one text of them: {one}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if is_of_memory(error):
+    if is_out_of_memory(error):
         said = str(error).strip().partition("\n")[0]
         advice = "smaller layers, a smaller data.batch_size or less padding take less"
         return "; ".join(["out of memory" + (f": {said}" if said else ""), advice])
@@ -80,11 +80,11 @@ def _explain(error: BaseException) -> str:
 
 def failure(error: BaseException) -> str | None:
     """How a run failed by its own doing, which makes it a result; None where something else is at fault."""
-    if isinstance(error, OSError | CrewError):  # a full disk, say
+    if isinstance(error, OSError | FusedGroupError):  # a full disk, say
         return None
     if isinstance(error, FloatingPointError):
         return "diverged"
-    return "out of memory" if is_of_memory(error) else "error"
+    return "out of memory" if is_out_of_memory(error) else "error"
 
 
 @contextmanager
@@ -98,13 +98,13 @@ def in_one_line() -> Iterator[None]:
     atexit.register(gc.freeze)  # or Python, at its end, would look through all of torch's objects once more: a second
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises where it would print several lines
     try:
-        with stops.stoppable():
+        with signals.raising():
             yield
             streams.flush()
     except (KeyboardInterrupt, Exception) as error:
-        if stops.asked(error):
+        if signals.caused(error):
             streams.say("interrupted")
-            sys.exit(stops.exit_code())
+            sys.exit(signals.exit_code())
         if isinstance(error, BrokenPipeError):  # nobody reads what this command prints
             sys.exit(SIGPIPE)
         if not is_mendable(error):
@@ -177,16 +177,16 @@ def _dotted(values: Any, path: str = "") -> Iterator[str]:
 def _unreadable(override: str) -> str:
     """What is wrong with an override that Hydra's grammar can't read, and how to type it."""
     key, equals, value = override.partition("=")
-    said = spelling.shown(override)
+    said = quoting.shown(override)
     if not equals:
         return f"{said}: not an override, for it has no =; type key=value"
     if value.startswith(("[", "{")):
         return f"{said}: can't be read; a list is typed {key}=[1,2], and a mapping '{key}={{a: 1}}'"
-    quoted = spelling.for_shell(spelling.override(key, value))
+    quoted = quoting.for_shell(quoting.override(key, value))
     return f"{said}: can't be read; a value with such letters needs quotes: {quoted}"
 
 
-def is_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether there was too little of it; PyTorch says so in a RuntimeError, on a GPU and on a CPU in other words."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
 

@@ -8,9 +8,9 @@ from datetime import timedelta
 from math import isnan
 from typing import Any
 
-from mnist_exp import spelling
-from mnist_exp.sweep import stats, tuning
-from mnist_exp.sweep.results import Arm, Results, Run, causes, seconds
+from mnist_exp.report import lr_search, stats
+from mnist_exp.report.results import Arm, Results, Run, causes, seconds
+from mnist_exp.system import quoting
 
 ALPHA = 0.05  # of a claim, as stats.LEVEL is of an interval
 MOST = 10  # sentences about single arms; more are counted
@@ -60,7 +60,7 @@ def notes(results: Results) -> list[str]:
     unfinished = [run.sweep for run in results.runs if run.job.status in ("running", "interrupted", "pending")]
     if unfinished:
         commands = " and ".join(
-            f"`{spelling.command('-m', spelling.override('resume', sweep))}`" for sweep in dict.fromkeys(unfinished)
+            f"`{quoting.command('-m', quoting.override('resume', sweep))}`" for sweep in dict.fromkeys(unfinished)
         )
         told.append(
             f"Not finished: {progress(results.runs)}. What follows is what has completed so far. "
@@ -85,7 +85,7 @@ def trials(results: Results) -> list[str]:
     """How the learning rates were chosen, what that cost, and where it looks as if the range was too narrow."""
     if not results.trials:
         return []
-    found = tuning.searches(results.trials)
+    found = lr_search.searches(results.trials)
     before, judging = (clock(seconds(it.runs)) for it in (results.trials, results))
     rates = " or ".join(map(str, sorted({len(it.rates) for it in found})))
     seeds = " or ".join(map(str, sorted({len({run.job.seed for run in it.runs}) for it in found})))
@@ -262,7 +262,7 @@ def test_images(arms: Sequence[Arm]) -> int | None:
 
 def again(run: Run) -> str:
     """What to type to run one job again, alone."""
-    return spelling.command(*run.job.overrides)
+    return quoting.command(*run.job.overrides)
 
 
 def name(arm: Arm) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections import Counter
@@ -10,10 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mnist_exp import record
-from mnist_exp.errors import ConfigError
-from mnist_exp.sweep import stats
-from mnist_exp.sweep.ledger import Job, Ledger, keys_beside_identity
+from mnist_exp import config
+from mnist_exp.report import stats
+from mnist_exp.store import metrics, run_folder
+from mnist_exp.store.ledger import Job, Ledger, keys_beside_identity
+from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.run_folder import Summary
+from mnist_exp.system.errors import ConfigError
 
 PLAIN = ("experiment", "data", "model", "activation", "optimizer", "loss")  # groups whose options explain themselves
 VAGUE = ("seed", "_target_")  # last parts of keys that say too little, or mean something else alone
@@ -27,7 +29,7 @@ class Run(NamedTuple):
     sweep: Path
     folder: Path
     job: Job
-    summary: dict[str, Any]  # summary.json; empty where there is none
+    summary: Summary  # empty where there is none
     curves: dict[str, list[float]]  # metrics.csv by column
 
     @property
@@ -107,14 +109,14 @@ class Results(NamedTuple):
     @property
     def crossed(self) -> tuple[str, ...]:
         """The swept keys whose values were given, not found by trials."""
-        return tuple(key for key in self.swept if not self.trials or key != record.RATE)
+        return tuple(key for key in self.swept if not self.trials or key != config.LR)
 
 
 def read(folders: Sequence[Path]) -> Results:
     """Read one or more sweep folders, finished or not. Raises ConfigError for a folder that is no sweep of ours."""
     sessions, runs, warnings = list[dict[str, Any]](), list[Run](), list[str]()
     for folder in folders:
-        if not (folder / record.LEDGER).is_file():
+        if not (folder / run_folder.LEDGER).is_file():
             raise ConfigError(f"{folder}: {_what_it_is(folder)}")
         commands, jobs = Ledger(folder).read()
         sessions += commands
@@ -132,7 +134,7 @@ def read(folders: Sequence[Path]) -> Results:
     repeated = len(kept) - len(completed)
     if repeated:
         warnings.append(f"{repeated} completed runs repeat others (the same config_id); each choice counts once")
-    altered = [run.folder for run in kept if not record.is_as_sealed(run.folder, run.summary, record.METRICS)]
+    altered = [run.folder for run in kept if not run_folder.is_unaltered(run.folder, run.summary, METRICS)]
     if altered:
         warnings.append(f"metrics.csv was altered since the run: {', '.join(map(str, altered))}")
     warnings += _mixes(list(completed.values()))
@@ -143,7 +145,11 @@ def read(folders: Sequence[Path]) -> Results:
     without = [arm for arm in arms if arm.failed and not arm.runs]
     compared = [{run.job.seed: _val(run) for run in arm.runs} for arm in ranked if not arm.failed]
     comparisons = stats.leader_against_others(compared)
-    before = [folder / record.TUNING for folder in folders if (folder / record.TUNING / record.LEDGER).is_file()]
+    before = [
+        folder / run_folder.LR_SEARCH
+        for folder in folders
+        if (folder / run_folder.LR_SEARCH / run_folder.LEDGER).is_file()
+    ]
     trials = read(before) if before else None
     return Results(tuple(folders), sessions, runs, swept, ranked, comparisons, warnings, trials, without)
 
@@ -151,31 +157,20 @@ def read(folders: Sequence[Path]) -> Results:
 def _what_it_is(folder: Path) -> str:
     if not folder.is_dir():
         return "no such folder"
-    if (folder / record.METRICS).exists():
+    if (folder / METRICS).exists():
         return "a single run, not a sweep"
-    return f"no sweep of this program: it has no {record.LEDGER}"
+    return f"no sweep of this program: it has no {run_folder.LEDGER}"
 
 
 def _run(sweep: Path, job: Job) -> Run:
     folder = sweep / str(job.number)
     try:
-        summary = record.read_summary(folder)
+        summary = run_folder.read_summary(folder) or run_folder.empty_summary()
     except (OSError, ConfigError):
-        summary = {}
-    if summary.get("config_id") != job.config_id:  # another run's, or one that failed before it knew
-        summary = {}
-    return Run(sweep, folder, job, summary, _curves(folder / record.METRICS))
-
-
-def _curves(path: Path) -> dict[str, list[float]]:
-    """The columns of metrics.csv, without a last line that is torn; none where it is damaged."""
-    try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        whole = [row for row in rows if all(row.values())]
-        return {key: [float(row[key]) for row in whole] for key in (record.COLUMNS if whole else ())}
-    except (OSError, ValueError, KeyError, csv.Error):
-        return {}
+        summary = run_folder.empty_summary()
+    if summary["config_id"] != job.config_id:  # of another run, or of one that failed before it knew its config_id
+        summary = run_folder.empty_summary()
+    return Run(sweep, folder, job, summary, metrics.read_columns(folder / METRICS))
 
 
 def _swept(runs: Sequence[Run]) -> tuple[str, ...]:
@@ -250,7 +245,7 @@ def _arm(arm_id: str, members: Sequence[Run], swept: Sequence[str]) -> Arm:
 
 def _is_kept(run: Run) -> bool:
     """Whether the run completed, and what it found is still there."""
-    return run.job.status == run.summary.get("status") == "completed"
+    return run.job.status == "completed" and run.summary["status"] == "completed"
 
 
 def _mixes(runs: Sequence[Run]) -> list[str]:

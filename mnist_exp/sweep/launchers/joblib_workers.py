@@ -9,7 +9,7 @@ from multiprocessing import resource_tracker
 from threading import Thread
 from typing import Any
 
-from mnist_exp import stops
+from mnist_exp.system import signals
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def _start(settings: dict[str, Any], count: int) -> None:
 
     resource_tracker.ensure_running()  # Python 3.11 unblocks the signals when it starts it
     # Workers that can't be, or were killed: the launch meets the same, and tells it.
-    with suppress(Exception), stops.blocked():
+    with suppress(Exception), signals.blocked():
         Parallel(**settings)([delayed(_get_ready)()] * count)
 
 
@@ -43,5 +43,5 @@ def _get_ready() -> None:
     """What a worker does before its first job."""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends one that has no job, without a traceback
-    stops.unblock()
+    signals.unblock()
     import torch._dynamo  # noqa: F401  # an optimizer's first step would import it

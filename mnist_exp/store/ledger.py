@@ -12,8 +12,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 from filelock import FileLock
 
-from mnist_exp import config, files, record
-from mnist_exp.errors import ConfigError
+from mnist_exp import config
+from mnist_exp.store import run_folder
+from mnist_exp.system import files
+from mnist_exp.system.errors import ConfigError
 
 VERSION = 2  # of the lines' format
 PROGRAM = "mnist_exp"
@@ -71,7 +73,7 @@ class Ledger:
     """The file `ledger.jsonl` of a sweep's folder. Any process of the sweep may append."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / record.LEDGER
+        self.path = folder / run_folder.LEDGER
 
     def append(self, *entries: dict[str, Any]) -> None:
         """Add a line for each entry, and return when they are on the disk. Raises OSError.
@@ -80,7 +82,7 @@ class Ledger:
         """
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
         lines = "".join(files.seal({"time": time} | entry) + "\n" for entry in entries)
-        with FileLock(self.path.with_name(f".{record.LEDGER}.lock")), open(self.path, "a+b") as file:
+        with FileLock(self.path.with_name(f".{run_folder.LEDGER}.lock")), open(self.path, "a+b") as file:
             if file.tell() and not _ends_with_a_newline(file):
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)

@@ -1,9 +1,8 @@
-"""Learning and judging: `train_and_validate` makes a row of an epoch, `evaluate` reads a part of the data once."""
+"""Training and evaluation: the loop over the batches of an epoch, and a pass over a part of the data."""
 
 import math
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,25 +11,23 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from mnist_exp.data.batches import Batches, TrainingBatches
+from mnist_exp.store.metrics import Row
 
 ADVICE = "a smaller optimizer.lr usually helps"
-Loss = Callable[[Tensor, Tensor], Tensor]  # logits (N, C), labels (N,) -> the mean over the N images
 
 
-class Row(NamedTuple):
-    """One epoch. Accuracies are fractions; training figures are means over the epoch's steps, on augmented images."""
+class Loss(Protocol):
+    """A loss, which also knows how the model's logits become probabilities."""
 
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float
-    val_accuracy: float
-    lr: float  # at the epoch's first step
-    seconds: float  # training and validation
+    def __call__(self, logits: Tensor, labels: Tensor, /) -> Tensor:
+        """Return the mean over the N images of logits (N, C) and labels (N,)."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the predicted probability of each class, (N, C)."""
 
 
 class Evaluation(NamedTuple):
-    """What a model makes of a part of the data."""
+    """The result of a model on a part of the data."""
 
     loss: float
     accuracy: float
@@ -39,7 +36,7 @@ class Evaluation(NamedTuple):
 
 
 class Training(NamedTuple):
-    """The parts of a run that an epoch needs, and changes."""
+    """The parts of a run that an epoch trains."""
 
     model: nn.Module
     loss: Loss
@@ -49,22 +46,31 @@ class Training(NamedTuple):
     val: Batches
 
 
-def train_and_validate(parts: Training, epoch: int) -> Row:
-    """Train for an epoch, and judge it. Raises FloatingPointError as soon as a loss is not finite."""
-    start, lr = time.perf_counter(), parts.optimizer.param_groups[0]["lr"]
-    train_loss, train_accuracy = train_epoch(parts, epoch)
-    result = evaluate(parts.model, parts.loss, parts.val)
+def train_and_validate(training: Training, epoch: int) -> Row:
+    """Train for one epoch, validate, and return the row of metrics.csv.
+
+    Raises:
+        FloatingPointError: A loss is not finite. The epoch stops at once.
+    """
+    start, lr = time.perf_counter(), training.optimizer.param_groups[0]["lr"]
+    train_loss, train_accuracy = train_epoch(training, epoch)
+    result = evaluate(training.model, training.loss, training.val)
     if not math.isfinite(result.loss):
         raise FloatingPointError(f"the validation loss became {result.loss} after epoch {epoch}: {ADVICE}")
     seconds = time.perf_counter() - start
     return Row(epoch, train_loss, train_accuracy, result.loss, result.accuracy, lr, seconds)
 
 
-def train_epoch(parts: Training, epoch: int) -> tuple[float, float]:
-    """One step a batch; the mean loss and the accuracy over all images as the model met them."""
-    model, loss, optimizer, schedule, train, _ = parts
+def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
+    """Take one optimizer step per batch.
+
+    Returns:
+        The mean loss and the accuracy over all augmented images, each as the model was when it saw the image.
+    """
+    model, loss, optimizer, schedule, train, _ = training
     model.train()
-    weights, loss_sum, hits = list(model.parameters()), 0.0, list[Tensor]()
+    weights, loss_sum = list(model.parameters()), 0.0
+    hits: list[Tensor] = []
     progress = tqdm(train, desc=f"epoch {epoch}", unit="batch", leave=False, disable=None)  # None: quiet in a file
     for step, (images, labels) in enumerate(progress, start=1):
         logits = model(images)
@@ -86,7 +92,7 @@ def train_epoch(parts: Training, epoch: int) -> tuple[float, float]:
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, loss: Loss, data: Batches) -> Evaluation:
-    """Loss, accuracy and logits over all images, each counted once, whatever the size of a batch."""
+    """Return loss, accuracy and logits over all images. Each image counts once, whatever the batch size."""
     model.eval()
     logits = torch.cat([model(images) for images, _ in data])
     errors = int((logits.argmax(dim=1) != data.labels).sum())

@@ -10,8 +10,8 @@ from hydra.core.utils import JobReturn, configure_log, run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from mnist_exp.fused import members, plan
 from mnist_exp.sweep import jobs
+from mnist_exp.sweep.launchers import fused_group, grouping
 
 log = logging.getLogger(__name__)
 
@@ -24,27 +24,29 @@ def launch(
     def config(place: int) -> DictConfig:
         return context.config_loader.load_sweep_config(master, list(overrides[place]))
 
-    found = plan.groups(config(place) for place in range(len(overrides)))
-    log.info(plan.describe(found))
+    found = grouping.groups(config(place) for place in range(len(overrides)))
+    log.info(grouping.describe(found))
     returns = dict[int, JobReturn]()
     for places, _ in found:
         if len(places) == 1:
             returns[places[0]] = _prepare(context, task, config(places[0]))
             configure_log(master.hydra.hydra_logging, master.hydra.verbose)
             continue
-        rounds = plan.crews(config(places[0]), places, max_models)
+        rounds = grouping.crews(config(places[0]), places, max_models)
         if len(rounds) > 1:
             log.info(f"  {len(places)} models in {len(rounds)} rounds, of crews of up to {len(rounds[0][-1])}")
         for crews in rounds:
-            returns |= _together(context, task, master, [{place: config(place) for place in crew} for crew in crews])
+            returns |= _run_side_by_side(
+                context, task, master, [{place: config(place) for place in crew} for crew in crews]
+            )
     return [returns[place] for place in range(len(overrides))]
 
 
-def _together(
+def _run_side_by_side(
     context: HydraContext, task: Any, master: DictConfig, crews: Sequence[dict[int, DictConfig]]
 ) -> dict[int, JobReturn]:
     """Run crews of jobs side by side, the jobs of each as one."""
-    returns, ready = dict[int, JobReturn](), list[list[members.Config]]()
+    returns, ready = dict[int, JobReturn](), list[list[fused_group.JobConfig]]()
     try:
         for crew in crews:
             told, begun = _begin(context, crew)
@@ -53,18 +55,19 @@ def _together(
     finally:  # or the last job's log had what is told of all
         configure_log(master.hydra.hydra_logging, master.hydra.verbose)
     if ready:
-        main = task.main.__wrapped__  # as it is before TrainedAlone
-        works = (jobs.Work([it.hydra.hydra for it in crew], partial(members.run, main, crew)) for crew in ready)
-        task.run(ready[0][0].own, *works)
+        works = (jobs.Work([job.hydra for job in crew], partial(fused_group.train, task.main, crew)) for crew in ready)
+        task.run(ready[0][0].cfg, *works)
     return returns
 
 
-def _begin(context: HydraContext, crew: dict[int, DictConfig]) -> tuple[dict[int, JobReturn], list[members.Config]]:
+def _begin(
+    context: HydraContext, crew: dict[int, DictConfig]
+) -> tuple[dict[int, JobReturn], list[fused_group.JobConfig]]:
     """Have Hydra make the folders of a crew's jobs; what it says of each, and the configs of those that can run."""
-    begun = list[members.Config]()
+    begun = list[fused_group.JobConfig]()
 
     def begin(cfg: DictConfig) -> None:
-        begun.append(members.Config(cfg, HydraConfig.instance().cfg))
+        begun.append(fused_group.JobConfig(cfg, HydraConfig.get()))
 
     return {place: _prepare(context, begin, config) for place, config in crew.items()}, begun
 

@@ -24,8 +24,8 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from mnist_exp.sweep import stats, tuning
-from mnist_exp.sweep.results import Arm, Results, Run, spell
+from mnist_exp.report import lr_search, stats
+from mnist_exp.report.results import Arm, Results, Run, spell
 
 WIDTH, DPI = 8.0, 150  # inches, dots an inch: the 1,200 px of a run's pictures
 MARGIN, LINE, ROW, CELL = (
@@ -44,7 +44,7 @@ CROSS = "✕"  # where arms are of which runs failed
 LOST = 20  # a point so many times as far below the best as the median does not stretch an axis
 CAPTIONS = {
     "leaderboard.png": "Arms by mean validation accuracy, with 95 % intervals and runs; hollow: the mean in the test.",
-    "tuning.png": "Validation accuracy in the trials, by learning rate; large: the rate that was chosen.",
+    "lr_search.png": "Validation accuracy in the trials, by learning rate; large: the rate that was chosen.",
     "curves.png": "Validation accuracy and loss after each epoch, a line an arm.",
     "effects.png": "Validation accuracy by the value of each swept key, averaged over the others.",
     "heat_maps.png": "Mean validation accuracy for each pair of swept keys, averaged over the other keys.",
@@ -215,7 +215,7 @@ def curves(results: Results, theme: Theme = LIGHT) -> Figure | None:
 
 def sensitivity(results: Results, theme: Theme = LIGHT) -> Figure | None:
     """Show what each arm's trials reached at each learning rate, the best arms in colour."""
-    found = tuning.searches(results.trials) if results.trials else []
+    found = lr_search.searches(results.trials) if results.trials else []
     drawn = sorted((it for it in found if it.best), key=lambda it: -it.reached)
     if not drawn:
         return None
@@ -229,7 +229,7 @@ def sensitivity(results: Results, theme: Theme = LIGHT) -> Figure | None:
     axes = _axes(figure, MARGIN + AXIS, top, WIDTH - AXIS - 2 * MARGIN, tall, theme)
     styles = _styles(theme)
     for i, it in enumerate(drawn):
-        rates = [tuning.rate(arm.runs[0]) for arm in it.arms]
+        rates = [lr_search.rate(arm.runs[0]) for arm in it.arms]
         style = styles[i] if i < LEADING else {"color": theme.faint, "zorder": 1}
         misses = np.array([[1 - arm.val.mean, 1 - arm.val.best, 1 - arm.val.worst] for arm in it.arms]).T
         mean, lowest, highest = (100 * misses).clip(LEAST)

@@ -1,19 +1,25 @@
-"""How much memory is free, and whether it is enough."""
+"""The memory and the cores that this process may use."""
 
+import os
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from mnist_exp.errors import ConfigError
+from mnist_exp.system.errors import ConfigError
 
 UNKNOWN = 2**60  # as good as no limit
 CGROUP, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
-def require(device: str, needs: Mapping[str, int], times: int = 1) -> None:
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_memory(device: str, needs: Mapping[str, int], times: int = 1) -> None:
     """Raise ConfigError where a kind of device has not the bytes free that a model needs, `times` over."""
-    needed, there = times * sum(needs.values()), free(device)
+    needed, there = times * sum(needs.values()), free_memory(device)
     if needed > there:
         parts = ", ".join(f"{what} {_size(size)}" for what, size in needs.items() if size)
         for_each = f", for each of {times} jobs at a time" if times > 1 else ""
@@ -23,7 +29,7 @@ def require(device: str, needs: Mapping[str, int], times: int = 1) -> None:
         )
 
 
-def free(device: str) -> int:
+def free_memory(device: str) -> int:
     """Bytes that are free on a kind of device, by the system's word: a torch that asked CUDA can't fork any more."""
     if device == "cuda":
         command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from math import nan
 from typing import NamedTuple
 
-from mnist_exp.record import RATE
-from mnist_exp.sweep.results import Arm, Results, Run, label, seconds, spell
+from mnist_exp.config import LR as RATE
+from mnist_exp.report.results import Arm, Results, Run, label, seconds, spell
 
 
 class Search(NamedTuple):

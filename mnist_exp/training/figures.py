@@ -9,7 +9,6 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,8 +22,9 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from mnist_exp import files
-from mnist_exp.data.batches import Batches, TrainingBatches
+from mnist_exp.data.batches import Split
+from mnist_exp.store.metrics import Row
+from mnist_exp.system import files
 
 WIDTH, DPI = 8.0, 150  # inches, dots an inch: 1.5 times the 800 px of a README
 MARGIN, HEAD, GUTTER = 0.15, 0.72, 0.1  # inches: round a page; for its title and note; between a name and its images
@@ -36,21 +36,6 @@ EDGE = 24  # of 255: the light gray line round an image
 BLUE, ORANGE, VERMILION, GRAY = "#0072B2", "#E69F00", "#D55E00", "0.4"  # Okabe and Ito 2008: safe for colour-blind eyes
 MISSES = LinearSegmentedColormap.from_list("misses", ["white", VERMILION]).with_extremes(bad="0.88")
 KEY = "Below each: its true class; the class predicted, with its probability."
-
-
-class Row(Protocol):
-    """What the curves need of one epoch; accuracies are fractions."""
-
-    @property
-    def epoch(self) -> int: ...
-    @property
-    def train_loss(self) -> float: ...
-    @property
-    def train_accuracy(self) -> float: ...
-    @property
-    def val_loss(self) -> float: ...
-    @property
-    def val_accuracy(self) -> float: ...
 
 
 def samples(images: Tensor, labels: Tensor, classes: Sequence[str], per_class: int = 10) -> Figure:
@@ -322,23 +307,35 @@ def _inches(text: str) -> float:
     return float(width) / 72
 
 
-def of_data(folder: Path, train: TrainingBatches, classes: Sequence[str], chance: torch.Generator) -> None:
-    """samples.png and augmented.png of a training set."""
-    images, labels = train.images.cpu(), train.labels.cpu()
-    save(samples(images, labels, classes), folder / "samples.png")
+def draw_data(folder: Path, data: Split, generator: torch.Generator) -> None:
+    """Draw samples.png and augmented.png of the training images.
+
+    Args:
+        folder: Where the files go.
+        data: The data set.
+        generator: Draws the augmentation's random numbers.
+    """
+    augmentation, images, labels = data.train.augment, data.train.images.cpu(), data.train.labels.cpu()
 
     def augment(images: Tensor) -> Tensor:
-        return train.augment(images, torch.rand(len(images), train.augment.draws, generator=chance))
+        return augmentation(images, torch.rand(len(images), augmentation.num_random, generator=generator))
 
-    save(augmented(images, labels, classes, augment), folder / "augmented.png")
+    save(samples(images, labels, data.classes), folder / "samples.png")
+    save(augmented(images, labels, data.classes, augment), folder / "augmented.png")
 
 
-def of_results(
-    folder: Path, rows: Sequence[Row], best: Row, test: Batches, probabilities: Tensor, classes: Sequence[str]
-) -> None:
-    """curves.png, and correct.png, incorrect.png and confusion_matrix.png of a test set."""
-    images, labels, probabilities = test.images.cpu(), test.labels.cpu(), probabilities.cpu()
+def draw_results(folder: Path, rows: Sequence[Row], best: Row, data: Split, probabilities: Tensor) -> None:
+    """Draw curves.png, and correct.png, incorrect.png and confusion_matrix.png of the test images.
+
+    Args:
+        folder: Where the files go.
+        rows: One row per epoch.
+        best: The row of the best epoch.
+        data: The data set.
+        probabilities: The predicted probability of each class for each test image, (N, C).
+    """
+    images, labels, probabilities = data.test.images.cpu(), data.test.labels.cpu(), probabilities.cpu()
     save(curves(rows, best.epoch), folder / "curves.png")
-    save(correct(images, labels, probabilities, classes), folder / "correct.png")
-    save(incorrect(images, labels, probabilities, classes), folder / "incorrect.png")
-    save(confusion_matrix(labels, probabilities.argmax(dim=1), classes), folder / "confusion_matrix.png")
+    save(correct(images, labels, probabilities, data.classes), folder / "correct.png")
+    save(incorrect(images, labels, probabilities, data.classes), folder / "incorrect.png")
+    save(confusion_matrix(labels, probabilities.argmax(dim=1), data.classes), folder / "confusion_matrix.png")

@@ -23,12 +23,15 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
-from mnist_exp import command_line, errors, files, record, resume, spelling, stops
-from mnist_exp.apart import apart
-from mnist_exp.errors import ConfigError
-from mnist_exp.fused import plan as fused
-from mnist_exp.sweep import jobs, plan, request, workers
-from mnist_exp.sweep.ledger import PROGRAM, VERSION, Job, Ledger, keys_beside_identity
+from mnist_exp import command_line, config
+from mnist_exp.store import provenance, run_folder
+from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Ledger, keys_beside_identity
+from mnist_exp.sweep import jobs, plan, request
+from mnist_exp.sweep.launchers import grouping as fused
+from mnist_exp.sweep.launchers import joblib_workers
+from mnist_exp.system import errors, files, quoting, resources, signals
+from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.fork import run_in_subprocess
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +71,8 @@ def sweep(
     run = partial(_run, context=context, main=main, master=master, options=options)
     if trials:
         then = {"then": [point.job.overrides for point in points], "trials": [point.trials for point in points]}
-        run([trial.point for trial in trials], folder / record.TUNING, then)
-        rates = _chosen(trials, folder / record.TUNING)
+        run([trial.point for trial in trials], folder / run_folder.LR_SEARCH, then)
+        rates = _chosen(trials, folder / run_folder.LR_SEARCH)
         points = [
             compose([*point.job.overrides, rates[arm]] if arm in rates else point.job.overrides)
             for arm, point in plan.with_arms(points)
@@ -85,7 +88,7 @@ def _list(points: Sequence[plan.Point], trials: Sequence[plan.Trial], is_fused: 
         if is_fused:
             log.info(fused.describe(fused.groups(point.word.config() for point in group)))
         if group is not points:
-            log.info(f"and then, each with the {record.RATE} that does best in validation:")
+            log.info(f"and then, each with the {config.LR} that does best in validation:")
 
 
 def _launcher(master: DictConfig) -> dict[str, Any]:
@@ -106,14 +109,14 @@ def _run(
     """Run what is left of these jobs, and report. For trials, `then` is what the ledger keeps of what comes after."""
     todo = _todo(points, folder, options)
     at_a_time = min(_workers(master), max(1, len(todo)))
-    with workers.begun(_launcher(master), _workers(master) if todo else 1):
+    with joblib_workers.begun(_launcher(master), _workers(master) if todo else 1):
         _check(todo, folder, options, at_a_time)
     if not Ledger(folder).path.exists():  # a sweep that goes on has its folder
-        record.make(folder, "hydra.sweep.dir")
+        run_folder.create(folder, "hydra.sweep.dir")
     with _alone(folder):
         todo = _begin(points, folder, options, then or {})
         with read_write(master.hydra), open_dict(master.hydra):
-            master.hydra.sweep.dir = spelling.literal(str(folder))
+            master.hydra.sweep.dir = quoting.literal(str(folder))
         if not (folder / "multirun.yaml").exists():
             OmegaConf.save(master, folder / "multirun.yaml")
         _launch(todo, folder, context, main, master, options)
@@ -122,9 +125,9 @@ def _run(
 
 def _chosen(trials: Sequence[plan.Trial], folder: Path) -> dict[str, str]:
     """The rate of each arm, as an override, that did best in its trials. Raises ConfigError for an arm without one."""
-    from mnist_exp.sweep import results, tuning
+    from mnist_exp.report import lr_search, results
 
-    found = tuning.searches(results.read([folder]))
+    found = lr_search.searches(results.read([folder]))
     beside = keys_beside_identity(trial.point.job for trial in trials)
     best = {run.job.id_beside(beside) for search in found if search.best for run in search.best.runs}
     rates = {trial.arm: trial.rate for trial in trials if trial.point.job.id_beside(beside) in best}
@@ -147,7 +150,7 @@ def _check(todo: Sequence[plan.Point], folder: Path, options: Options, times: in
         return
     sessions, known = plan.known(folder)
     if sessions and not options.allow_changed:
-        plan.refuse_other_versions(sessions[-1]["versions"], record.versions())
+        plan.refuse_other_versions(sessions[-1]["versions"], provenance.versions())
 
     arms = plan.arms(todo).values()  # seeds make no difference
     for _, alike in groupby(arms, key=lambda point: str(point.word.config().data)):
@@ -165,9 +168,9 @@ def _rehearse(arms: Sequence[plan.Point], times: int) -> None:
     def build_all() -> None:
         for point in tqdm(arms, desc="building", unit="arm", leave=False, disable=None):
             with plan.naming(point.job.overrides):
-                build.rehearse(point.word.config(), times)
+                build.check_build(point.word.config(), times)
 
-    apart(build_all)
+    run_in_subprocess(build_all)
 
 
 @contextmanager
@@ -201,9 +204,9 @@ def _begin(points: Sequence[plan.Point], folder: Path, options: Options, then: d
         "program": PROGRAM,
         "ledger": VERSION,
         "command": shlex.join(["python", sys.argv[0], *command_line.typed()]),
-        "versions": record.versions(),
-        "git": record.git(),
-        "machine": record.machine(),
+        "versions": provenance.versions(),
+        "git": provenance.git(),
+        "machine": provenance.machine(),
         "allow_changed": options.allow_changed,
         "new": sum(point.job.number not in known for point in todo),  # without all of these, the list is torn
         **then,
@@ -219,9 +222,9 @@ def _ready(point: plan.Point, folder: Path, known: dict[int, Job]) -> plan.Point
     job = folder / str(point.job.number)
     before = known.get(point.job.number)
     # One that waits for its turn again was interrupted before, for what a failed one has left is cleared at once.
-    if before and before.status in ("pending", "interrupted", "lost") and (job / resume.LAST).is_file():
-        return point.resuming(job / resume.LAST)
-    record.clear(job)
+    if before and before.status in ("pending", "interrupted", "lost") and (job / run_folder.LAST).is_file():
+        return point.resuming(job / run_folder.LAST)
+    run_folder.clear(job)
     return point
 
 
@@ -230,14 +233,14 @@ def _settle(folder: Path) -> None:
     ledger = Ledger(folder)
     for job in ledger.read()[1].values():
         if job.status == "running":
-            ledger.append({"job": job.number} | jobs.settle(folder / str(job.number), job.config_id))
+            ledger.append({"job": job.number, **jobs.job_outcome(folder / str(job.number), job.config_id)})
 
 
 def _refuse_other_data(todo: Sequence[plan.Point], known: Iterable[Job]) -> None:
     """Raise ConfigError when completed jobs have learned from other data than those to come would."""
     from mnist_exp import build
 
-    no_matter = {f"data.{key}" for key in (*build.NOT_THE_SOURCE, "root")}
+    no_matter = {f"data.{key}" for key in (*build.SPLIT_KEYS, "root")}
 
     def source(job: Job) -> str:
         keys = {key for key in job.choices if key.partition(".")[0] == "data"} - no_matter
@@ -245,7 +248,7 @@ def _refuse_other_data(todo: Sequence[plan.Point], known: Iterable[Job]) -> None
 
     learned = {source(job): job for job in known if job.status == "completed" and job.data}
     for wanted, point in {source(point.job): point for point in todo if source(point.job) in learned}.items():
-        now = build.keep(point.word.config()).sha256
+        now = build.cached_source(point.word.config()).sha256
         if now != learned[wanted].data:
             raise ConfigError(
                 f"data={point.job.choices['data']}: job {learned[wanted].number} learned from other data (SHA-256 "
@@ -270,7 +273,7 @@ def _launch(
     hydra_context = HydraContext(cast(ConfigLoader, plan.ComposedOnce(folder / jobs.STOP)), context.callbacks)
     launcher = Plugins.instance().instantiate_launcher(hydra_context, task, master)
     tried = Counter[int]()
-    with stops.handling(_stop(folder)), suppress(plan.Stop):
+    with signals.handled_by(_stop(folder)), suppress(plan.Stop):
         while todo and (error := _broke(launcher, todo, Ledger(folder))):
             _settle(folder)
             told = Ledger(folder).read()[1]
@@ -292,7 +295,7 @@ def _without_a_folder(todo: Sequence[plan.Point], sweep: Path) -> dict[int, str]
     """The jobs whose folder can't be made, or whose log can't be written, and why."""
     found = dict[int, str]()
     for number in (point.job.number for point in todo):
-        log_file = sweep / str(number) / record.LOG
+        log_file = sweep / str(number) / run_folder.LOG
         try:
             log_file.parent.mkdir(exist_ok=True)
             log_file.open("ab").close()
@@ -303,9 +306,11 @@ def _without_a_folder(todo: Sequence[plan.Point], sweep: Path) -> dict[int, str]
 
 def _say_threads(todo: Sequence[plan.Point], workers: int) -> None:
     """Say where jobs get fewer threads than they ask for, because several run at a time."""
-    asked, most = {int(point.job.choices["threads"]) for point in todo}, max(1, record.cores() // workers)
+    asked, most = {int(point.job.choices["threads"]) for point in todo}, max(1, resources.cores() // workers)
     if workers > 1 and max(asked) > most:
-        log.warning(f"threads={max(asked)}: {workers} jobs at a time share {record.cores()} cores, so each gets {most}")
+        log.warning(
+            f"threads={max(asked)}: {workers} jobs at a time share {resources.cores()} cores, so each gets {most}"
+        )
 
 
 def _broke(launcher: Launcher, todo: Sequence[plan.Point], ledger: Ledger) -> str | None:
@@ -327,7 +332,7 @@ def _stop(folder: Path) -> Callable[[int, Any], None]:
     """
 
     def stop(number: int, _: Any) -> None:
-        stops.ignore()
+        signals.ignore()
         jobs.stop(folder, 128 + number)
         deadline, signalled = time.monotonic() + PATIENCE, set[int]()
         while (running := _pids(folder)) and time.monotonic() < deadline:
@@ -350,7 +355,7 @@ def _pids(folder: Path) -> set[int]:
 def _workers(master: DictConfig) -> int:
     """How many jobs the launcher runs at once; joblib's negative numbers count from that of the cores, -1 being all."""
     asked: int = master.hydra.launcher.get("n_jobs") or 1
-    return asked if asked > 0 else max(1, record.cores() + 1 + asked)
+    return asked if asked > 0 else max(1, resources.cores() + 1 + asked)
 
 
 def _end(folder: Path, numbers: Sequence[int], are_trials: bool) -> None:
@@ -358,12 +363,12 @@ def _end(folder: Path, numbers: Sequence[int], are_trials: bool) -> None:
 
     After trials that are all through, failed ones too, it does not end: some rates are meant to be too high.
     """
-    from mnist_exp.sweep import report
+    from mnist_exp.report import report
 
     stop = folder / jobs.STOP
     code = int(stop.read_text() or 0) if stop.exists() else 0
     if code:
-        stops.ignore()  # a second Ctrl-C must not cost the report
+        signals.ignore()  # a second Ctrl-C must not cost the report
     told = [job for job in Ledger(folder).read()[1].values() if job.status != "replaced"]
     failed = [job for job in told if job.status == "failed"]
     flags = command_line.config_flags(command_line.typed())
@@ -374,8 +379,8 @@ def _end(folder: Path, numbers: Sequence[int], are_trials: bool) -> None:
     is_unfinished = any(job.status in ("pending", "interrupted") for job in told)
     if is_unfinished or (are_trials and code):
         launcher = [word for word in command_line.typed() if word.startswith(("hydra/launcher", "hydra.launcher"))]
-        whole = spelling.override("resume", folder.parent if are_trials else folder)
-        log.info(f"to go on: {spelling.command('-m', *flags, whole, *launcher)}")
+        whole = quoting.override("resume", folder.parent if are_trials else folder)
+        log.info(f"to go on: {quoting.command('-m', *flags, whole, *launcher)}")
     completed = {job.number for job in told if job.status == "completed"}
     are_through = are_trials and not is_unfinished
     succeeded = are_through or (not failed and completed.issuperset(numbers))
@@ -394,5 +399,5 @@ def _tell_of(failed: Sequence[Job], among: int, flags: Sequence[str]) -> None:
     """Say of each job that failed why, and what runs it alone."""
     log.error(f"{len(failed)} of {among} jobs failed:")
     for job in failed:
-        again = spelling.command(*flags, *job.overrides)
+        again = quoting.command(*flags, *job.overrides)
         log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {again}")

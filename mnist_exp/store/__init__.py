@@ -1,0 +1,1 @@
+"""The files of runs and sweeps: names, fields, reading and writing. Nothing here needs torch."""

@@ -1,0 +1,208 @@
+"""The folder of one run: the names of its files, its summary, and who owns it."""
+
+import errno
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypedDict, cast
+
+from mnist_exp.store import metrics
+from mnist_exp.store.metrics import METRICS
+from mnist_exp.system import files
+from mnist_exp.system.errors import ConfigError
+
+LOG, SUMMARY, LEDGER = "train.log", "summary.json", "ledger.jsonl"  # a ledger makes a folder a sweep
+CONFIG = Path(".hydra", "config.yaml")
+OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config: where it is, the config is whole
+LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
+FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")  # in plots/
+SWEEP = "a sweep"  # an owner of a folder
+LR_SEARCH = "tuning"  # the folder of the learning-rate search, within that of its sweep
+WRITTEN = (  # everything that a run writes into its folder, except its log
+    *(".hydra/*.yaml", METRICS, SUMMARY, str(LAST), str(BEST)),
+    *(f"plots/{name}.png" for name in FIGURES),
+    f"**/{files.TEMPORARY}",
+)
+CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # the summary of a completed run holds the SHA-256 of these files
+
+
+class DataFacts(TypedDict):
+    """The data set that a run was trained on."""
+
+    name: str
+    sha256: str
+
+
+class GitFacts(TypedDict):
+    """The commit of this program's code."""
+
+    commit: str
+    dirty: bool  # files differ from the commit
+
+
+class Session(TypedDict):
+    """A resume of a run."""
+
+    after_epoch: int
+    changed: dict[str, list[Any]]  # device, threads or versions: [before, now]
+
+
+class Summary(TypedDict):
+    """The content of summary.json. Accuracies are fractions. A value is None until the run knows it."""
+
+    status: str | None  # completed, failed, interrupted
+    error: str | None
+    config_id: str | None
+    seed: int | None
+    parameters: int | None
+    epochs: int | None
+    best_epoch: int | None
+    best_val_loss: float | None
+    best_val_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    test_errors: int | None
+    seconds: float | None
+    images_per_second: int | None
+    device: str | None
+    threads: int | None
+    versions: dict[str, str]
+    git: GitFacts | None
+    data: DataFacts | None
+    files: dict[str, str] | None  # SHA-256 of the files in CHECKSUMMED
+    resumed: list[Session]
+    stopped: str | None  # "patience", where it ended the run early
+    tags: list[str] | None
+    failure: str | None  # diverged, out of memory, error: how the run itself failed
+
+
+class RunState(TypedDict):
+    """The part of a checkpoint that describes the run; the rest is the state of its model, optimizer and generators."""
+
+    identity: dict[str, Any]  # config.identity
+    epoch: int  # the number of epochs that are done
+    best_epoch: int | None
+    rows: list[list[float]]
+    seconds: float
+    config_id: str | None
+    data: DataFacts | None
+    resumed: list[Session]
+    device: str | None
+    threads: int | None
+    versions: dict[str, str]
+
+
+ADDED = ("stopped", "tags", "failure")  # keys that version 0.1 did not write at first
+
+
+def empty_summary() -> Summary:
+    """Return a summary that knows nothing yet."""
+    return cast(Summary, dict.fromkeys(Summary.__annotations__) | {"versions": {}, "resumed": []})
+
+
+def write_summary(folder: Path, summary: Summary) -> None:
+    """Write summary.json in one step.
+
+    Raises:
+        OSError: The disk is full, or the folder is read-only or gone.
+    """
+    files.write(folder / SUMMARY, (files.seal(dict(summary), indent=2) + "\n").encode())
+
+
+def read_summary(folder: Path) -> Summary | None:
+    """Return the content of summary.json; None where there is no such file.
+
+    Raises:
+        ConfigError: The file was altered, or an incompatible version wrote it.
+    """
+    path = folder / SUMMARY
+    try:
+        facts = files.unseal(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}; without this file the run can be resumed") from error
+    if missing := Summary.__annotations__.keys() - facts.keys() - set(ADDED):
+        raise ConfigError(f"{path} was written by another version: it lacks {', '.join(sorted(missing))}")
+    return cast(Summary, dict.fromkeys(ADDED) | facts)
+
+
+def require_same_data(before: DataFacts | None, sha256: str) -> None:
+    """Raise ConfigError if a run was trained on different data than there is now."""
+    if before and before["sha256"] != sha256:
+        raise ConfigError(
+            f"data: the run was trained on {before['name']} with SHA-256 {before['sha256']}, but it is {sha256} now; "
+            "restore the files under data.root"
+        )
+
+
+def has_completed(folder: Path, config_id: str) -> bool:
+    """Return whether the folder holds a completed run of this config_id."""
+    try:
+        summary = read_summary(folder)
+    except (OSError, ConfigError):
+        return False
+    return bool(summary) and summary["status"] == "completed" and summary["config_id"] == config_id  # type: ignore[index]
+
+
+def is_unaltered(folder: Path, summary: Mapping[str, Any], name: str) -> bool:
+    """Return whether a file still has the checksum that the summary of the completed run holds."""
+    try:
+        return bool(files.sha256(folder / name) == summary["files"][name])
+    except (OSError, TypeError, KeyError):
+        return False
+
+
+def owner(folder: Path) -> str | None:
+    """Return what a folder belongs to ("a run", "a sweep", "a job of a sweep"); None for a free folder."""
+    if (folder / LEDGER).exists():
+        return SWEEP
+    if (folder.parent / LEDGER).exists() and folder.name.isdigit():
+        return "a job of a sweep"
+    return "a run" if (folder / METRICS).exists() else None
+
+
+def claim(folder: Path) -> None:
+    """Create `folder` for a new run. Of several processes that claim it at once, one succeeds.
+
+    Raises:
+        FileExistsError: The folder belongs to a run or a sweep.
+        ConfigError: The folder can't be created or written.
+    """
+    if not (taken_by := owner(folder)):
+        create(folder, "hydra.run.dir")
+        try:
+            with open(folder / METRICS, "x", newline="") as file:
+                file.write(metrics.header())
+        except FileExistsError:  # another run was sooner
+            taken_by = "a run"
+    if taken_by:
+        raise FileExistsError(f"{folder} already holds {taken_by}: choose another hydra.run.dir")
+
+
+def create(folder: Path, key: str) -> None:
+    """Create a writable folder.
+
+    Args:
+        folder: The folder; it may exist already.
+        key: The config key that chooses it, for the error message.
+
+    Raises:
+        ConfigError: The folder can't be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    except OSError as error:
+        raise ConfigError(f"{error.filename}: {error.strerror}; {key}=FOLDER chooses another folder") from error
+
+
+def clear(folder: Path) -> None:
+    """Delete what a run has written into its folder. Its log and other files stay."""
+    for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
+        path.unlink()
+    for path in folder.glob("*/"):
+        with suppress(OSError):  # the folder holds something else
+            path.rmdir()

@@ -1,0 +1,1 @@
+"""The operating system: signals, files, processes, streams, and errors."""

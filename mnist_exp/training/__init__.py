@@ -1,0 +1,1 @@
+"""One training run: its loop, its checkpoints, and its figures."""

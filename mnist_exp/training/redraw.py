@@ -1,0 +1,29 @@
+"""Draws the figures of a completed run again, from its checkpoints and the data."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from mnist_exp import build
+from mnist_exp.store import run_folder
+from mnist_exp.store.metrics import Row
+from mnist_exp.store.run_folder import BEST, LAST, Summary
+from mnist_exp.training import checkpoint, figures, loop
+
+
+def draw(cfg: DictConfig, folder: Path, summary: Summary) -> None:
+    """Draw the figures of the completed run of `cfg` into its folder, and change nothing else there.
+
+    Raises:
+        ConfigError: The data is not what the run was trained on.
+    """
+    build.setup_torch(cfg)
+    data = build.split(cfg, build.source(cfg), build.device(cfg))
+    run_folder.require_same_data(summary["data"], data.sha256)
+    model, loss = build.model(cfg, data), build.loss(cfg)
+    best = checkpoint.load(folder / BEST)
+    model.load_state_dict(best["model"])
+    rows = [Row(*row) for row in checkpoint.load(folder / LAST)["rows"]]  # type: ignore[arg-type]
+    probabilities = loss.probabilities(loop.evaluate(model, loss, data.test).logits)
+    figures.draw_data(folder / "plots", data, build.generator(cfg.seed, "pictures"))
+    figures.draw_results(folder / "plots", rows, rows[best["epoch"] - 1], data, probabilities)

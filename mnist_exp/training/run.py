@@ -1,0 +1,281 @@
+"""One training run, from its folder's lock to its summary, whatever ends it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.conf import HydraConf
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from mnist_exp import config
+from mnist_exp.store import metrics, provenance, run_folder
+from mnist_exp.store.metrics import METRICS, Row
+from mnist_exp.store.run_folder import RunState
+from mnist_exp.system import errors, files, quoting, signals
+from mnist_exp.system.errors import ConfigError
+from mnist_exp.training import resume
+
+if TYPE_CHECKING:  # they import torch, and a wrong config should be reported before that
+    from mnist_exp.data.batches import Split
+    from mnist_exp.training.loop import Evaluation, Training
+
+SAME_BITS = ("device", "threads", "versions")  # equal configs give equal bits where these are equal too
+LOSSES: dict[str, Callable[[Row], float]] = {  # what patience waits for: lower is better
+    "val_loss": lambda row: row.val_loss,
+    "val_accuracy": lambda row: -row.val_accuracy,
+}
+RANKS: dict[str, Callable[[Row], Any]] = {  # what chooses the best epoch: the lowest is best
+    "val_loss": lambda row: row.val_loss,
+    "val_accuracy": lambda row: (-row.val_accuracy, row.val_loss),
+}
+
+
+class TrainingRun:
+    """One training run and its folder.
+
+    `open` a run, `start` it with the parts that it trains, train each of its `epochs` and `record` it, and record the
+    test. These are the only steps that write into the folder, in this order. A run that is refused (because another
+    process works on it, or because its checkpoint doesn't fit) leaves the folder as it was.
+
+    Attributes:
+        cfg: The config of the run.
+        folder: The run folder.
+        log: The logger of the run, which writes its train.log.
+        rows: One row per epoch that is done.
+        training: The parts that an epoch trains; set by `start`.
+        data: The data set; set by `start`.
+    """
+
+    training: Training
+    data: Split
+
+    def __init__(self, cfg: DictConfig, hydra: HydraConf, log: logging.Logger | None = None) -> None:
+        """Describe a run, without touching its folder.
+
+        Args:
+            cfg: The config of the run, without Hydra's section.
+            hydra: Hydra's section of the config.
+            log: The logger of the run; by default Hydra's root logger.
+        """
+        self.cfg, self.hydra, self.log = cfg, hydra, log or logging.getLogger("mnist_exp.run")
+        self.folder, self.rows = Path(hydra.runtime.output_dir), list[Row]()
+        self.is_open, self._may_write, self._start = False, False, time.perf_counter()
+        self._lock = ExitStack()
+        self.summary = run_folder.empty_summary()
+        self.summary["versions"], self.summary["git"] = provenance.versions(), provenance.git()
+
+    @classmethod
+    @contextmanager
+    def open(cls, cfg: DictConfig, hydra: HydraConf) -> Iterator[TrainingRun]:
+        """Open a run for the block, and write its summary however the block ends.
+
+        Ctrl-C, SIGTERM and SIGHUP end the process with exit code 130, 143 and 129. An error that the user can correct
+        ends a single run with one line and exit code 1. In a sweep it is raised.
+        """
+        run = cls(cfg, hydra)
+        try:
+            run.check()
+            yield run
+            run.close()
+        except (KeyboardInterrupt, Exception) as error:
+            run.fail(error)
+            if signals.caused(error):
+                sys.exit(signals.exit_code())
+            if run.is_single and errors.is_mendable(error):
+                sys.exit(f"error: {errors.explain(error)}")
+            raise
+        finally:
+            run._lock.close()
+
+    @property
+    def is_single(self) -> bool:
+        """Whether the run is not a job of a sweep."""
+        return bool(self.hydra.mode == RunMode.RUN)
+
+    @property
+    def epochs(self) -> Iterator[int]:
+        """The numbers of the epochs that are still to be trained."""
+        while not self.is_over:
+            yield self.next_epoch
+
+    @property
+    def next_epoch(self) -> int:
+        """The number of the next epoch; the first is 1."""
+        return len(self.rows) + 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are trained, or patience has ended the run early."""
+        return len(self.rows) >= self.cfg.epochs or self.stopped is not None
+
+    @property
+    def stopped(self) -> str | None:
+        """What ended the run before its last epoch: "patience", if best_by has not improved for that many epochs."""
+        losses = [LOSSES[self.cfg.best_by](row) for row in self.rows]
+        waited = len(losses) - 1 - losses.index(min(losses)) if losses else 0
+        patience = math.inf if self.cfg.patience is None else self.cfg.patience
+        return "patience" if len(losses) < self.cfg.epochs and waited >= patience else None
+
+    @property
+    def best(self) -> Row:
+        """The epoch with the best validation; the first of equal ones."""
+        return self._best(self.rows)
+
+    def check(self) -> None:
+        """Lock the folder, check the config, and read the checkpoint that `cfg.resume` names.
+
+        Raises:
+            ConfigError: Another process works on the run, the config can't work, or the checkpoint doesn't fit it.
+        """
+        self.is_open = True
+        try:
+            self._lock.enter_context(files.locked(self.folder / run_folder.LOG))
+        except BlockingIOError:
+            raise ConfigError(f"{self.folder}: another process is working on this run") from None
+        self._may_write = self.cfg.resume is None
+        config.check(self.cfg, self.hydra)
+        with signals.deferred():  # an exception in the middle of torch's import ends the process
+            import torch  # noqa: F401
+
+        self._resumed = resume.load(self.cfg, self.hydra.overrides.task, self.log)
+        self.summary["config_id"], self.summary["seed"] = config.config_id(self.cfg), self.cfg.seed
+        self.summary["threads"], self.summary["tags"] = self.cfg.threads, list(self.cfg.tags)
+
+    def start(self, training: Training, data: Split) -> None:
+        """Start at the first epoch, or resume after the last one of the checkpoint.
+
+        Args:
+            training: The parts that an epoch trains. A checkpoint's state is loaded into them.
+            data: The data set.
+
+        Raises:
+            ConfigError: The checkpoint is of other parts or of other data.
+            OSError: The folder can't be written.
+        """
+        from mnist_exp import build
+        from mnist_exp.training.checkpoint import Checkpoints
+
+        self.training, self.data = training, data
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", training)
+        parameters = sum(tensor.numel() for tensor in training.model.parameters() if tensor.requires_grad)
+        self.summary["parameters"], self.summary["device"] = parameters, str(data.val.labels.device)
+        self.summary["data"] = {"name": data.name, "sha256": data.sha256}
+        sizes = ", ".join(f"{len(getattr(data, part).images):,} {part}" for part in ("train", "val", "test"))
+        self.log.info(training.model)
+        self.log.info(f"{parameters:,} trainable parameters, on {self.summary['device']}")
+        self.log.info(f"{data.name}: {sizes} images")
+        if note := build.early_stop_note(self.cfg):
+            self.log.info(note)
+        if self._resumed:
+            self.checkpoints.restore(self._resumed)
+            self._resume(self._resumed)
+        self._may_write = True
+        (self.folder / run_folder.SUMMARY).unlink(missing_ok=True)  # of an earlier session
+        for path in self.folder.rglob(files.TEMPORARY):  # of a process that was killed as it wrote
+            path.unlink()
+        files.write(self.folder / METRICS, metrics.table(self.rows).encode())
+        self.checkpoints.save(self._state(self.rows))
+        resume.write_config(self.cfg, self.folder)
+
+    def record(self, row: Row) -> None:
+        """Write the checkpoint of an epoch, and then its row: a row is there only if its checkpoint is."""
+        with signals.deferred():
+            self.checkpoints.save(self._state([*self.rows, row]))
+            metrics.append(self.folder / METRICS, row)
+            self.rows.append(row)
+        number = f"{row.epoch:{len(str(self.cfg.epochs))}}/{self.cfg.epochs}"
+        best = "  best" if row is self.best else ""
+        self.log.info(
+            f"epoch {number}  train loss {row.train_loss:.4f}  {row.train_accuracy:6.2%}   "
+            f"val loss {row.val_loss:.4f}  {row.val_accuracy:6.2%}   {row.seconds:.1f} s{best}"
+        )
+
+    def record_test(self, result: Evaluation) -> None:
+        """Record the evaluation of the best epoch's weights on the test set."""
+        if self.stopped:
+            epochs = "1 epoch" if self.cfg.patience == 1 else f"{self.cfg.patience} epochs"
+            self.log.info(f"stopped: {self.cfg.best_by} has not improved for {epochs} (patience)")
+        self.summary["test_loss"], self.summary["test_accuracy"] = result.loss, result.accuracy
+        self.summary["test_errors"] = result.errors
+        self.log.info(
+            f"test loss {result.loss:.4f}  {result.accuracy:.2%}: {result.errors:,} of {len(result.logits):,} wrong, "
+            f"with the weights of epoch {self.best.epoch}"
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """Record what ended the run: a signal, which interrupts it, or an error."""
+        if signals.caused(error):
+            status, line, failure = "interrupted", None, None
+            command = quoting.command(quoting.override("resume", self.folder))
+            self.log.warning(f"interrupted; to resume: {command}" if self.is_single else "interrupted")
+        else:
+            status, line, failure = "failed", errors.explain(error), errors.failure(error)
+            self.log.error(f"failed: {line}", exc_info=error)  # the traceback goes to train.log alone
+        with suppress(OSError):  # the disk may be what failed
+            self._write_summary(status, line, failure)
+        self._lock.close()
+        self.is_open = False
+
+    def close(self) -> None:
+        """Write the summary of a completed run.
+
+        Raises:
+            OSError: The folder can't be written.
+        """
+        names = run_folder.CHECKSUMMED
+        self.summary["files"] = {name: files.sha256(self.folder / name) for name in names}
+        self._write_summary("completed")
+        self.log.info(self.folder)
+        self._lock.close()
+        self.is_open = False
+
+    def _resume(self, state: RunState) -> None:
+        run_folder.require_same_data(state["data"], self.data.sha256)
+        before, now = dict(state), dict(self.summary)
+        changed = {fact: [before[fact], now[fact]] for fact in SAME_BITS if before[fact] != now[fact]}
+        self.rows, self._start = [Row(*row) for row in state["rows"]], self._start - state["seconds"]  # type: ignore[arg-type]
+        self.summary["resumed"] = [*state["resumed"], {"after_epoch": len(self.rows), "changed": changed}]
+        self.log.info(f"resumed after epoch {len(self.rows)}")
+        for fact, (old, new) in changed.items():
+            self.log.warning(f"{fact} was {old} and is {new}: from here on, equal bits are not guaranteed")
+
+    def _state(self, rows: Sequence[Row]) -> RunState:
+        summary = self.summary
+        return {
+            "identity": config.identity(self.cfg),
+            "epoch": len(rows),
+            "best_epoch": self._best(rows).epoch if rows else None,
+            "rows": [list(row) for row in rows],
+            "seconds": time.perf_counter() - self._start,
+            "config_id": summary["config_id"],
+            "data": summary["data"],
+            "resumed": summary["resumed"],
+            "device": summary["device"],
+            "threads": summary["threads"],
+            "versions": summary["versions"],
+        }
+
+    def _best(self, rows: Sequence[Row]) -> Row:
+        return min(rows, key=RANKS[self.cfg.best_by])
+
+    def _write_summary(self, status: str, error: str | None = None, failure: str | None = None) -> None:
+        if not self._may_write:
+            return
+        if self.rows:
+            best, seconds = self.best, sum(row.seconds for row in self.rows)
+            self.summary["epochs"], self.summary["stopped"] = len(self.rows), self.stopped
+            self.summary["best_epoch"] = best.epoch
+            self.summary["best_val_loss"], self.summary["best_val_accuracy"] = best.val_loss, best.val_accuracy
+            images = len(self.data.train.images) * len(self.rows)
+            self.summary["images_per_second"] = round(images / seconds)
+        self.summary["status"], self.summary["error"], self.summary["failure"] = status, error, failure
+        self.summary["seconds"] = round(time.perf_counter() - self._start, 3)
+        run_folder.write_summary(self.folder, self.summary)
