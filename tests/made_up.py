@@ -14,8 +14,7 @@ from typing import Any
 
 from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger
 from mnist_exp.store.metrics import COLUMNS
-from mnist_exp.store.run_folder import ADDED, METRICS
-from mnist_exp.store.run_folder import SUMMARY_KEYS as SUMMARY
+from mnist_exp.store.run_folder import ADDED, METRICS, Summary
 from mnist_exp.system import files
 
 BASE = {"data": "mnist", "model": "mlp", "activation": "relu", "optimizer": "adam", "optimizer.lr": 0.001, "epochs": 5}
@@ -63,7 +62,11 @@ def sweep(
             rows = rows[:2]
         lines = [",".join(COLUMNS), *(",".join(map(str, row)) for row in rows)]
         (job / METRICS).write_text("\n".join(lines) + "\n")
-        summary = dict.fromkeys((*SUMMARY, *ADDED)) | {"status": status, "config_id": ids[0], "seed": seed}
+        summary = dict.fromkeys((*Summary.__annotations__, *ADDED)) | {
+            "status": status,
+            "config_id": ids[0],
+            "seed": seed,
+        }
         summary |= {
             "versions": dict(versions),
             "files": {METRICS: files.sha256(job / METRICS)},

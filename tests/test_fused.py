@@ -20,7 +20,7 @@ from mnist_exp.fused import memory
 from mnist_exp.fused.stack import Stack, is_layered, structure
 from mnist_exp.fused.trainer import FusedTrainer, Trainer, batches
 from mnist_exp.store.ledger import Ledger
-from mnist_exp.system import memory as memory_that_is_free
+from mnist_exp.system import resources as memory_that_is_free
 
 Composed = Callable[..., DictConfig]
 Run = Callable[..., Outcome]

@@ -15,15 +15,15 @@ def test_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < everything < total or (everything == resources.UNKNOWN and sys.platform != "linux")
     for name, text in (
-        ("resources.max", "5000"),
-        ("resources.current", "4000"),
-        ("resources.stat", "anon 3\ninactive_file 500"),
+        ("memory.max", "5000"),
+        ("memory.current", "4000"),
+        ("memory.stat", "anon 3\ninactive_file 500"),
     ):
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(resources, "OWN_GROUP", tmp_path / "cgroup")
     (tmp_path / "cgroup").write_text("4:memory:/some\n0::/\n")
     assert resources.free_memory("cpu") == 1500
-    (tmp_path / "resources.max").write_text("max")
+    (tmp_path / "memory.max").write_text("max")
     assert resources.free_memory("cpu") > 1500
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 70000\necho 30000\n")  # two GPUs, MiB
     (tmp_path / "nvidia-smi").chmod(0o755)

@@ -65,7 +65,7 @@ def test_a_run_that_stops_early_equals_one_that_was_so_long(run: Run, tmp_path: 
     short = summary(tmp_path / "short")
     assert short["stopped"] is None
     assert [dict(row, seconds="") for row in metrics(tmp_path / "short")] == [dict(row, seconds="") for row in rows]
-    figures = [key for key in run_folder.SUMMARY_KEYS if key.startswith(("best", "test", "epochs"))]
+    figures = [key for key in run_folder.Summary.__annotations__ if key.startswith(("best", "test", "epochs"))]
     assert [short[key] for key in figures] == [facts[key] for key in figures]
     bits = [state(tmp_path / folder / "checkpoints" / "last.pt") for folder in ("early", "short")]
     assert [it["model"] for it in bits] == [bits[0]["model"]] * 2
