@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Outcome
+from helpers.run_folders import state
 from omegaconf import DictConfig, OmegaConf
-from runs import state
 
 from mnist_exp import build
 from mnist_exp.system import resources

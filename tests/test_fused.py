@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome
+from helpers.run_folders import learned, summary
+from helpers.trainings import require_equal, training
 from omegaconf import DictConfig, OmegaConf
-from runs import learned, summary
 from torch import Tensor, nn
-from trainings import require_equal, training
 
 from mnist_exp import build
 from mnist_exp.data.sources import Images

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome
+from helpers.run_folders import learned, summary
+from helpers.trainings import numbers, require_equal, training
 from omegaconf import DictConfig
-from runs import learned, summary
 from torch import Tensor
-from trainings import numbers, require_equal, training
 
 from mnist_exp.data.augment import Compose, RandomAffine, RandomCrop, RandomElastic, RandomRotation, Transform
 from mnist_exp.data.sources import Images

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import TINY, Outcome
+from helpers.run_folders import contents, learned, metrics, state, summary
 from omegaconf import OmegaConf
-from runs import contents, learned, metrics, state, summary
 
 from mnist_exp.report import figures
 from mnist_exp.store import run_folder

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import KINDS, VERSIONS, sweep
+from helpers.sweeps import KINDS, VERSIONS, sweep
 
 from mnist_exp.report import figures, report, sentences
 from mnist_exp.report.results import Arm, Results, Run, label, read

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome
-from runs import contents, learned, metrics, summary
+from helpers.run_folders import contents, learned, metrics, summary
 from test_config import OPTIONS
 
 from mnist_exp.data.batches import TrainingBatches

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, TINY, Outcome
+from helpers.run_folders import learned as bits
+from helpers.run_folders import summary
 from omegaconf import OmegaConf
-from runs import learned as bits
-from runs import summary
 
 from mnist_exp.report import figures, report
 from mnist_exp.store import run_folder

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome
-from runs import learned as bits
-from runs import metrics, summary
+from helpers.run_folders import learned as bits
+from helpers.run_folders import metrics, summary
 
 Run = Callable[..., Outcome]
 

@@ -14,8 +14,8 @@ from statistics import fmean
 import numpy as np
 import pytest
 from conftest import ROOT, TINY, Outcome
-from made_up import sweep
-from runs import learned
+from helpers.run_folders import learned
+from helpers.sweeps import sweep
 
 from mnist_exp.report import figures, lr_search, report, results, sentences
 from mnist_exp.store.ledger import Ledger

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from helpers.run_folders import contents, learned
 from omegaconf import OmegaConf
-from runs import contents, learned
 
 from mnist_exp.system import files
 from mnist_exp.training import checkpoint

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runs import learned
+from helpers.run_folders import learned
 
 from .forks import CHANCE, RECIPES, TINY, Ended, Tally, folder, run, start, undisturbed, wait
 

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from runs import learned
+from helpers.run_folders import learned
 
 from .forks import ROOT, TINY, TRAIN, Tally, folder, run, start, wait
 

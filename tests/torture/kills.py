@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import learned, metrics
+from helpers.run_folders import learned, metrics
 
 from mnist_exp.system import files
 

@@ -1,0 +1,1 @@
+"""What several test files share: made-up sweeps, run folders that are compared, and fused trainings."""
