@@ -209,7 +209,7 @@ def key_of(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
 
 
-def makes_a_run(key: str) -> bool:
+def is_in_identity(key: str) -> bool:
     """Whether a key is part of what a run is. If not, it says where and how the run goes, or chooses an experiment."""
     group = key.partition(".")[0].partition("@")[0]
     return group in Config.__dataclass_fields__ and key not in EXCLUDED_FROM_ID

@@ -43,7 +43,6 @@ class ResumableSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep that the command line and `params` ask for."""
-        from mnist_exp.sweep import sweep
+        from mnist_exp.sweep.run import Runner
 
-        options = sweep.Options(**self.options)
-        sweep.sweep(self.context, self.task, self.master, self.params, arguments, options)
+        Runner(self.context, self.task, self.master, **self.options).run(self.params, arguments)

@@ -1,24 +1,41 @@
-"""A sweep's ledger: a line of JSON for everything that happens, appended and synced. What it says is so."""
+"""The ledger of a sweep: one line of JSON per event, with a checksum, appended and synced to the disk."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypedDict, cast
 
 from filelock import FileLock
 
 from mnist_exp import config
-from mnist_exp.store import run_folder
+from mnist_exp.store.provenance import Machine
+from mnist_exp.store.run_folder import LEDGER, GitFacts
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
-VERSION = 2  # of the lines' format
+VERSION = 2  # of the format of the lines
 PROGRAM = "mnist_exp"
+
+
+class Session(TypedDict, total=False):
+    """A command that worked on a sweep."""
+
+    program: str
+    ledger: int  # VERSION
+    time: str
+    command: str
+    versions: dict[str, str]
+    git: GitFacts | None
+    machine: Machine
+    allow_changed: bool  # it could continue although code, packages or data had changed
+    new: int  # the number of jobs that follow; if some are missing, a crash tore the list
+    then: list[list[str]]  # of a learning-rate search: the overrides of the jobs that come after it
+    trials: list[list[Any]]  # of a learning-rate search: for each of these jobs the number of rates, and the seeds
 
 
 class Job(NamedTuple):
@@ -27,75 +44,80 @@ class Job(NamedTuple):
     number: int
     overrides: tuple[str, ...]
     config_id: str
-    arm: str  # config_id without the seed: jobs that differ in nothing else share it
+    arm: str  # the config_id without the seed: equal for jobs that differ in nothing else
     seed: int
     choices: dict[str, Any]  # every key of its config, and the option of each group
     status: str = "pending"  # running, completed, failed, interrupted; replaced: its config is no longer asked for
-    value: float | None = None
+    value: float | None = None  # the best validation loss
     error: str | None = None
-    failure: str | None = None  # how it failed by its own doing, as errors.failure has it
-    data: str | None = None  # SHA-256 of the data that a completed job learned from
-    pid: int | None = None  # of the process that last ran it
+    failure: str | None = None  # how the run itself failed, as errors.failure says
+    data: str | None = None  # SHA-256 of the data that a completed job was trained on
+    pid: int | None = None  # of the process that ran it last
     started: str | None = None
     ended: str | None = None
 
     def id_beside(self, keys: Sequence[str]) -> tuple[str, ...]:
-        """Equal for equal jobs, where those that differ in `keys` (keys_beside_identity) are not."""
+        """Return a value that is equal for jobs of equal config_id whose values of `keys` are equal too."""
         return self.config_id, *(json.dumps(self.choices.get(key), sort_keys=True) for key in keys)
 
     def arm_beside(self, keys: Sequence[str]) -> str:
-        """Equal for jobs of an arm, where those that differ in `keys` (keys_beside_identity) are not of one."""
+        """Return a name that is equal for jobs of one arm whose values of `keys` are equal too."""
         return " ".join([self.arm, *self.id_beside(keys)[1:]])
 
     def introduction(self) -> dict[str, Any]:
-        """The ledger's first line about the job, or about another attempt at it."""
-        return {"job": self.number, "status": "pending"} | {field: getattr(self, field) for field in INTRODUCED}
+        """Return the ledger's first entry about the job, or about another attempt at it."""
+        fields = ("overrides", "config_id", "arm", "seed", "choices")
+        return {"job": self.number, "status": "pending"} | {field: getattr(self, field) for field in fields}
 
 
 def keys_beside_identity(jobs: Iterable[Job]) -> tuple[str, ...]:
-    """Keys that were typed and tell jobs apart that their config_id does not: in `threads=1,2`, say."""
-    alike, typed = defaultdict[str, list[Job]](list), dict[str, None]()
+    """Return the typed keys that tell jobs of equal config_id apart, such as `threads` in `threads=1,2`."""
+    jobs_of_id: defaultdict[str, list[Job]] = defaultdict(list)
+    typed: dict[str, None] = {}
     for job in jobs:
-        alike[job.config_id].append(job)
+        jobs_of_id[job.config_id].append(job)
         typed |= dict.fromkeys(map(config.key_of, job.overrides))
     return tuple(
         key
         for key in typed
-        if not config.makes_a_run(key)
-        and any(len({job.id_beside([key]) for job in same}) > 1 for same in alike.values())
+        if not config.is_in_identity(key)
+        and any(len({job.id_beside([key]) for job in same}) > 1 for same in jobs_of_id.values())
     )
 
 
-INTRODUCED = ("overrides", "config_id", "arm", "seed", "choices")
-
-
 class Ledger:
-    """The file `ledger.jsonl` of a sweep's folder. Any process of the sweep may append."""
+    """The file `ledger.jsonl` in the folder of a sweep. Every process of the sweep may append to it."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / run_folder.LEDGER
+        """Describe the ledger of a folder, without touching it."""
+        self.path = folder / LEDGER
 
-    def append(self, *entries: dict[str, Any]) -> None:
-        """Add a line for each entry, and return when they are on the disk. Raises OSError.
+    def append(self, *entries: Mapping[str, Any]) -> None:
+        """Append one line per entry, and return when they are on the disk.
 
-        A last line that a crash or a full disk tore is cut off first.
+        A last line that a crash or a full disk tore is cut off before.
+
+        Raises:
+            OSError: The file can't be written.
         """
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        lines = "".join(files.seal({"time": time} | entry) + "\n" for entry in entries)
-        with FileLock(self.path.with_name(f".{run_folder.LEDGER}.lock")), open(self.path, "a+b") as file:
-            if file.tell() and not _ends_with_a_newline(file):
+        lines = "".join(files.seal({"time": time, **entry}) + "\n" for entry in entries)
+        with FileLock(self.path.with_name(f".{LEDGER}.lock")), open(self.path, "a+b") as file:
+            if file.tell() and not _ends_with_newline(file):
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
             file.write(lines.encode())
             file.flush()
             os.fsync(file.fileno())
 
-    def read(self) -> tuple[list[dict[str, Any]], dict[int, Job]]:
-        """Every session (a command that worked on the sweep) and every job by its number.
+    def read(self) -> tuple[list[Session], dict[int, Job]]:
+        """Return every session, and every job by its number. A torn last line is ignored.
 
-        A last line that a crash tore is passed over. Raises ConfigError for damage anywhere else.
+        Raises:
+            ConfigError: Another line is damaged, or the file is no ledger of this version.
         """
-        sessions, jobs = list[dict[str, Any]](), dict[int, Job]()
+        sessions: list[Session] = []
+        jobs: dict[int, Job] = {}
         lines = self.path.read_bytes().split(b"\n")
         for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or nothing
             try:
@@ -104,32 +126,32 @@ class Ledger:
                 entry = files.unseal(line)
                 time = entry.pop("time")
                 if "job" in entry:
-                    _tell(jobs, entry, time)
+                    _update(jobs, entry, time)
                 else:
-                    sessions.append(entry | {"time": time})
+                    sessions.append(cast(Session, entry | {"time": time}))
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 if isinstance(error, ConfigError):
                     raise
                 raise ConfigError(
-                    f"{self.path}: line {number} is damaged ({type(error).__name__}: {error}); put the file back as it "
-                    "was, or delete that line: what it told is then unknown"
+                    f"{self.path}: line {number} is damaged ({type(error).__name__}: {error}); restore the file, or "
+                    "delete the line and lose what it says"
                 ) from error
         return sessions, jobs
 
     def _require_ours(self, first: dict[str, Any]) -> None:
         if first.get("program") != PROGRAM:
-            raise ConfigError(f"{self.path}: not the ledger of a sweep by {PROGRAM}")
+            raise ConfigError(f"{self.path}: is not the ledger of a sweep by {PROGRAM}")
         if first.get("ledger") != VERSION:
-            raise ConfigError(f"{self.path}: of format {first.get('ledger')}; this version reads {VERSION}")
+            raise ConfigError(f"{self.path}: has format {first.get('ledger')}; this version reads format {VERSION}")
 
 
-def _ends_with_a_newline(file: BinaryIO) -> bool:
+def _ends_with_newline(file: BinaryIO) -> bool:
     file.seek(-1, os.SEEK_END)
     return file.read(1) == b"\n"
 
 
-def _tell(jobs: dict[int, Job], entry: dict[str, Any], time: str) -> None:
-    """What one line says of a job: a pending one introduces it, the others change it."""
+def _update(jobs: dict[int, Job], entry: dict[str, Any], time: str) -> None:
+    """Apply one entry: a pending one introduces its job, the others change it."""
     number, status = entry.pop("job"), entry.pop("status")
     if status == "pending":
         jobs[number] = Job(number, tuple(entry.pop("overrides")), **entry)

@@ -41,8 +41,8 @@ class GitFacts(TypedDict):
     dirty: bool  # files differ from the commit
 
 
-class Session(TypedDict):
-    """A resume of a run."""
+class Resumption(TypedDict):
+    """A session that resumed the run."""
 
     after_epoch: int
     changed: dict[str, list[Any]]  # device, threads or versions: [before, now]
@@ -71,7 +71,7 @@ class Summary(TypedDict):
     git: GitFacts | None
     data: DataFacts | None
     files: dict[str, str] | None  # SHA-256 of the files in CHECKSUMMED
-    resumed: list[Session]
+    resumed: list[Resumption]
     stopped: str | None  # "patience", where it ended the run early
     tags: list[str] | None
     failure: str | None  # diverged, out of memory, error: how the run itself failed
@@ -87,7 +87,7 @@ class RunState(TypedDict):
     seconds: float
     config_id: str | None
     data: DataFacts | None
-    resumed: list[Session]
+    resumed: list[Resumption]
     device: str | None
     threads: int | None
     versions: dict[str, str]

@@ -1,4 +1,4 @@
-"""What a command asks a sweep for: its folder, and every job, composed and checked, each choice once."""
+"""What a command asks a sweep for: its folder, and every job, composed and checked."""
 
 from __future__ import annotations
 
@@ -19,22 +19,24 @@ from mnist_exp import command_line, config
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.run_folder import LEDGER, LR_SEARCH
 from mnist_exp.sweep import plan
-from mnist_exp.sweep.plan import Point
+from mnist_exp.sweep.compose import NO_SEARCH, Composer, LRSearch, PlannedJob
+from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import quoting
 from mnist_exp.system.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-Compose = Callable[[Sequence[str]], Point]
+Plan = Callable[[Sequence[str]], PlannedJob]
 
 
 class Request(NamedTuple):
-    """A sweep as it was asked for."""
+    """The sweep that a command asks for."""
 
     folder: Path
-    points: list[Point]
-    compose: Compose  # makes more points of the kind
+    jobs: list[PlannedJob]
+    plan: Plan  # composes further jobs for the same sweep
 
 
 def read(
@@ -45,130 +47,169 @@ def read(
     max_jobs: int,
     retry_failed: bool,
 ) -> Request:
-    """Compose and check what a command asks for: a grid, or the jobs that are left in a folder. Raises ConfigError."""
+    """Compose and check a new grid, or the jobs that are left in the folder of a sweep.
+
+    Args:
+        loader: Hydra's config loader.
+        master: The config of the sweep.
+        params: hydra.sweeper.params.
+        arguments: The overrides on the command line.
+        max_jobs: More jobs than this are taken for a mistake.
+        retry_failed: Whether failed jobs of a resumed sweep run again.
+
+    Raises:
+        ConfigError: The command asks for something that can't work.
+    """
     if OmegaConf.to_container(master.hydra.sweep, resolve=False)["subdir"] != "${hydra.job.num}":  # type: ignore
-        raise ConfigError("hydra.sweep.subdir: can't be changed, for a sweep finds its jobs by their numbers")
+        raise ConfigError("hydra.sweep.subdir: can't be changed, because a sweep finds its jobs by their numbers")
     arguments = command_line.as_typed(arguments)
-    asked = [word for word in arguments if config.key_of(word) == "resume" and word != "resume=null"]
-    if asked and master.resume is None:
-        raise ConfigError(f"{asked[0]}: takes the folder of one sweep, or latest")
-    composer = plan.Composer(loader, master)
-    if asked:
-        more = _for_this_session([word for word in arguments if word not in asked], loader)
-        compose = partial(plan.compose, composer, more=more)
-        folder = find(master.resume)
-        points = _left(folder, compose, retry_failed)
-        if more:
-            log.info(f"{' '.join(more)}: for the jobs still to run, {len(points)}; completed ones stay as they are")
-        return Request(folder, points, compose)
-    compose = partial(plan.compose, composer)
-    points = plan.once_each(_compose_all(grids(params, arguments, composer, max_jobs), compose))
-    folders = {point.folder for point in points}
+    resume = [word for word in arguments if config.key_of(word) == "resume" and word != "resume=null"]
+    if resume and master.resume is None:
+        raise ConfigError(f"{resume[0]}: takes the folder of one sweep, or latest")
+    composer = Composer(loader, master)
+    if resume:
+        return _resumed(composer, [word for word in arguments if word not in resume], retry_failed)
+    wanted = _plan_all(grids(params, arguments, composer, max_jobs), composer.plan)
+    jobs = plan.unique(wanted)
+    if len(jobs) < len(wanted):
+        log.info(f"{len(wanted) - len(jobs):,} of {len(wanted):,} jobs repeat others; equal ones run once")
+    folders = {job.folder for job in jobs}
     if len(folders) > 1:
         raise ConfigError(f"hydra.sweep.dir: a sweep has one folder, and these jobs ask for {len(folders)}")
     folder = folders.pop()
     if (owner := run_folder.owner(folder)) not in (None, run_folder.SWEEP):
         raise ConfigError(f"{folder} holds {owner}: choose another hydra.sweep.dir")
-    log.info(plan.announcement(points))
-    return Request(folder, points, compose)
+    log.info(plan.describe(jobs))
+    return Request(folder, jobs, composer.plan)
+
+
+def _resumed(composer: Composer, arguments: list[str], retry_failed: bool) -> Request:
+    _require_session_keys(arguments, composer.loader)
+    folder, plan_job = find(composer.master.resume), partial(composer.plan, session_overrides=arguments)
+    jobs = _unfinished(folder, plan_job, retry_failed)
+    if arguments:
+        log.info(f"{' '.join(arguments)}: for the {len(jobs)} jobs still to run; completed ones stay as they are")
+    return Request(folder, jobs, plan_job)
 
 
 def grids(
-    params: Mapping[str, str], arguments: Sequence[str], composer: plan.Composer, max_jobs: int
+    params: Mapping[str, str], arguments: Sequence[str], composer: Composer, max_jobs: int
 ) -> list[tuple[str, ...]]:
-    """The overrides of every job: for each experiment that a command names, the grid of its own params and the command.
+    """Return the overrides of every job.
 
-    `params` are those of the command, where it names one experiment or none. Raises ConfigError.
+    Each experiment that the command names has a grid of its own: its params and the values on the command line.
+
+    Args:
+        params: hydra.sweeper.params, if the command names one experiment or none.
+        arguments: The overrides on the command line.
+        composer: Composes the params of each experiment.
+        max_jobs: More jobs than this are taken for a mistake.
+
+    Raises:
+        ConfigError: There are too many jobs, or a key has no values.
     """
-    every = axes(arguments, composer.loader, max_jobs)
-    experiments = {key: values for key, values in every.items() if _is_of_experiments(key, composer.loader)}
-    found = list[tuple[str, ...]]()
+    typed = axes(arguments, composer.loader, max_jobs)
+    experiments = {key: values for key, values in typed.items() if _is_of_experiments(key, composer.loader)}
+    are_several = any(len(values) > 1 for values in experiments.values())
+    jobs: list[tuple[str, ...]] = []
     for chosen in product(*experiments.values()):
-        own = composer.params(chosen) if any(len(values) > 1 for values in experiments.values()) else params
-        within = axes([f"{key}={values}" for key, values in own.items()], composer.loader, max_jobs)
-        within |= every | {key: [word] for key, word in zip(experiments, chosen, strict=True)}
-        if len(found) + math.prod(map(len, within.values())) > max_jobs:
-            raise ConfigError(f"more than {max_jobs:,} jobs: say hydra.sweeper.max_jobs=N if that is meant")
-        found += product(*within.values())
+        own = composer.params(chosen) if are_several else params
+        grid = axes([f"{key}={values}" for key, values in own.items()], composer.loader, max_jobs)
+        grid |= typed | {key: [override] for key, override in zip(experiments, chosen, strict=True)}
+        if len(jobs) + math.prod(map(len, grid.values())) > max_jobs:
+            raise ConfigError(f"more than {max_jobs:,} jobs; hydra.sweeper.max_jobs=N allows that many")
+        jobs += product(*grid.values())
         composer.params_of_experiments.append(dict(own))
-    return found
+    return jobs
 
 
 def axes(arguments: Sequence[str], loader: ConfigLoader, most: int) -> dict[str, list[str]]:
-    """The values that overrides name for each key, each as an override of one value. Raises ConfigError."""
-    found = dict[str, list[str]]()
+    """Return the values that overrides list for each key, each as an override of one value.
+
+    Args:
+        arguments: Overrides, each with one value or several.
+        loader: Expands glob(*).
+        most: Read no more values of a key than one more than this.
+
+    Raises:
+        ConfigError: An override is no list of values, or has none.
+    """
+    values: dict[str, list[str]] = {}
     for override in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):
-        key, word = override.get_key_element(), str(override.input_line)
+        key, typed = override.get_key_element(), str(override.input_line)
         if not override.is_sweep_override():
-            found[key] = [word]
+            values[key] = [typed]
         elif override.is_discrete_sweep():
-            found[key] = [f"{key}={value}" for value in islice(override.sweep_string_iterator(), most + 1)]
+            values[key] = [f"{key}={value}" for value in islice(override.sweep_string_iterator(), most + 1)]
         else:
-            raise ConfigError(f"{word}: a sweep takes values one by one: a,b,c or range(...) or glob(*)")
+            raise ConfigError(f"{typed}: a sweep takes a list of values: a,b,c or range(...) or glob(*)")
     if most < 1:
         raise ConfigError(f"hydra.sweeper.max_jobs={most}: must be 1 or more")
-    if empty := [key for key, values in found.items() if not values]:
-        raise ConfigError(f"{', '.join(empty)}: no value to try, so the sweep has no jobs")
-    return found
+    if empty := [key for key, found in values.items() if not found]:
+        raise ConfigError(f"{', '.join(empty)}: has no values, so the sweep has no jobs")
+    return values
 
 
 def _is_of_experiments(key: str, loader: ConfigLoader) -> bool:
-    """Whether a key is that of a group whose options may bring params of their own: experiment, and a user's own."""
+    """Return whether the options of a group may have params of their own: experiment, and groups of a user's own."""
     group = config.key_of(key)
     return group not in config.GROUPS and bool(loader.get_group_options(group))
 
 
-def _compose_all(wanted: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
-    return [compose(overrides) for overrides in tqdm(wanted, desc="checking", unit="job", leave=False, disable=None)]
+def _plan_all(jobs: Sequence[Sequence[str]], plan: Plan) -> list[PlannedJob]:
+    return [plan(overrides) for overrides in tqdm(jobs, desc="checking", unit="job", leave=False, disable=None)]
 
 
-def _left(folder: Path, compose: Compose, retry_failed: bool) -> list[Point]:
-    """The jobs that are still to be run in a sweep's folder, with the trials that come before them."""
-    if Ledger(folder).path.exists():  # the trials, if there were any, are over
-        points = _compose_all(plan.unfinished(folder, retry_failed), compose)
-        return [point._replace(trials=plan.NO_TRIALS) for point in points]
-    sessions = Ledger(folder / run_folder.LR_SEARCH).read()[0]
+def _unfinished(folder: Path, plan: Plan, retry_failed: bool) -> list[PlannedJob]:
+    """Return the jobs that are left to run in a sweep's folder, and the searches that come before them."""
+    if Sweep(folder).exists:  # the search, if there was one, is over
+        jobs = _plan_all(Sweep(folder).unfinished(retry_failed), plan)
+        return [job._replace(search=NO_SEARCH) for job in jobs]
+    sessions = Ledger(folder / LR_SEARCH).read()[0]
     session = next(session for session in reversed(sessions) if "then" in session)  # find has seen one
     return [
-        compose(overrides)._replace(trials=plan.Trials(rates, tuple(seeds)))
+        plan(overrides)._replace(search=LRSearch(rates, tuple(seeds)))
         for overrides, (rates, seeds) in zip(session["then"], session["trials"], strict=True)
     ]
 
 
-def _for_this_session(arguments: list[str], loader: ConfigLoader) -> list[str]:
-    """Choices that may be added when a sweep goes on; raises ConfigError for those that would change its results."""
+def _require_session_keys(arguments: list[str], loader: ConfigLoader) -> None:
+    """Raise ConfigError for overrides that would change the results of a resumed sweep."""
     for override in OverridesParser.create(config_loader=loader).parse_overrides(arguments):
         if config.key_of(str(override.input_line)) not in config.RUNTIME_KEYS or override.is_sweep_override():
             raise ConfigError(
-                f"{override.input_line}: a sweep goes on with its own choices; only {', '.join(config.RUNTIME_KEYS)} "
-                "may change, to one value. For new points type the whole grid again, with hydra.sweep.dir=FOLDER"
+                f"{override.input_line}: a resumed sweep keeps its configs; only {', '.join(config.RUNTIME_KEYS)} "
+                "may change, to one value. To add jobs, type the whole grid again, with hydra.sweep.dir=FOLDER"
             )
-    return arguments
 
 
-def find(asked: str) -> Path:
-    """The sweep folder that `resume=` names; `latest` is that under multirun/ at which work went on last.
+def find(target: str) -> Path:
+    """Return the folder of the sweep that `resume=target` means.
 
-    Raises ConfigError for what is no sweep of this program.
+    Args:
+        target: The folder of a sweep, or `latest`: the sweep under multirun/ whose ledger was written last.
+
+    Raises:
+        ConfigError: The target is no sweep of this program.
     """
-    if asked == "latest":
-        ledgers = list(Path("multirun").rglob(run_folder.LEDGER))
+    if target == "latest":
+        ledgers = list(Path("multirun").rglob(LEDGER))
         if not ledgers:
             raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
         folder = max(ledgers, key=lambda path: path.stat().st_mtime).parent
-        return folder.parent if _holds_trials(folder) else folder
-    folder = Path(asked)
-    if asked and ((folder / run_folder.LEDGER).is_file() or _holds_trials(folder / run_folder.LR_SEARCH)):
+        return folder.parent if _is_search(folder) else folder
+    folder = Path(target)
+    if target and ((folder / LEDGER).is_file() or _is_search(folder / LR_SEARCH)):
         return folder
-    if not asked or not folder.is_dir():
+    if not target or not folder.is_dir():
         reason = "no such folder"
     elif (folder / METRICS).exists():
-        reason = f"a single run; without -m, {quoting.command(quoting.override('resume', asked))} goes on with it"
+        reason = f"this is a single run; {quoting.command(quoting.override('resume', target))} (without -m) resumes it"
     else:
-        reason = f"no sweep of this program, for it has no {run_folder.LEDGER}"
-    raise ConfigError(f"resume={asked}: {reason}")
+        reason = f"this is no sweep of this program: it has no {LEDGER}"
+    raise ConfigError(f"resume={target}: {reason}")
 
 
-def _holds_trials(folder: Path) -> bool:
-    """Whether it is the folder of trials, after which a sweep in the folder above it was to come."""
-    return (folder / run_folder.LEDGER).is_file() and any("then" in session for session in Ledger(folder).read()[0])
+def _is_search(folder: Path) -> bool:
+    """Return whether a folder holds a learning-rate search, before a sweep in the folder above."""
+    return (folder / LEDGER).is_file() and any("then" in session for session in Ledger(folder).read()[0])

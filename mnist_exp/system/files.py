@@ -1,12 +1,14 @@
-"""Files that are whole or not there at all, and that tell when they were altered."""
+"""Files that are written completely or not at all, checksums that detect changes, and locks."""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+
+from mnist_exp.system.errors import ConfigError
 
 try:
     import fcntl
@@ -18,10 +20,12 @@ TEMPORARY = ".*.[0-9]*.tmp"  # matches the names under which `write` begins
 
 
 def write(path: Path, content: bytes | bytearray | memoryview) -> None:
-    """Put `content` at `path` in one step: a reader sees the old file or the new one, never a part.
+    """Write a file in one step: a reader sees the old file or the new one, never a part.
 
-    The bytes go to a temporary name in the same folder, are synced to the disk, and are renamed.
-    Raises OSError (disk full, read-only folder, no folder...), which leaves the file that was there as it was.
+    The bytes go to a temporary file in the same folder, are synced to the disk, and the file is renamed.
+
+    Raises:
+        OSError: The disk is full, or the folder is read-only or gone. The old file stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -33,26 +37,34 @@ def write(path: Path, content: bytes | bytearray | memoryview) -> None:
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            error.filename = str(path)  # a full disk does not say what it had no room for
+            error.filename = str(path)  # the error of a full disk names no file
         raise
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file. Raises OSError."""
+    """Return the SHA-256 of a file in hexadecimal digits.
+
+    Raises:
+        OSError: The file can't be read.
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seal(facts: dict[str, Any], indent: int | None = None) -> str:
-    """JSON of `facts` with a checksum of them as its last key."""
+    """Return `facts` as JSON, with their checksum as the last key."""
     return json.dumps(facts | {"checksum": _checksum(facts)}, indent=indent)
 
 
 def unseal(text: str | bytes) -> dict[str, Any]:
-    """The facts that `seal` made `text` of. Raises ValueError when it is not as it was written."""
+    """Return the facts that `seal` turned into `text`.
+
+    Raises:
+        ValueError: The text was altered.
+    """
     facts = json.loads(text)
     if not isinstance(facts, dict) or facts.pop("checksum", None) != _checksum(facts):
-        raise ValueError("its checksum does not agree with what it says")
+        raise ValueError("its checksum does not match its content")
     return facts
 
 
@@ -62,12 +74,29 @@ def _checksum(facts: Any) -> str:
 
 @contextmanager
 def locked(path: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a lock on the file `path`, alone or with other sharers, until the block ends.
+    """Hold a lock on a file in the block, exclusively or shared.
 
-    A process that is forked meanwhile holds it as well, until its own end: that is why this is not filelock's, which
-    lets go in a fork. Raises BlockingIOError when somebody else holds it.
+    A process that is forked in the block holds the lock as well, until it ends. (filelock releases its lock in a fork.)
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
     """
     with open(path, "ab") as file:
         if fcntl:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        yield
+
+
+@contextmanager
+def locked_or_error(path: Path, message: str) -> Iterator[None]:
+    """Hold an exclusive lock on a file in the block.
+
+    Raises:
+        ConfigError: Another process holds the lock; the error has this message.
+    """
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(path))
+        except BlockingIOError:
+            raise ConfigError(message) from None
         yield

@@ -20,7 +20,6 @@ from mnist_exp.store import metrics, provenance, run_folder
 from mnist_exp.store.metrics import METRICS, Row
 from mnist_exp.store.run_folder import RunState
 from mnist_exp.system import errors, files, quoting, signals
-from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import resume
 
 if TYPE_CHECKING:  # they import torch, and a wrong config should be reported before that
@@ -136,10 +135,8 @@ class TrainingRun:
             ConfigError: Another process works on the run, the config can't work, or the checkpoint doesn't fit it.
         """
         self.is_open = True
-        try:
-            self._lock.enter_context(files.locked(self.folder / run_folder.LOG))
-        except BlockingIOError:
-            raise ConfigError(f"{self.folder}: another process is working on this run") from None
+        message = f"{self.folder}: another process is working on this run"
+        self._lock.enter_context(files.locked_or_error(self.folder / run_folder.LOG, message))
         self._may_write = self.cfg.resume is None
         config.check(self.cfg, self.hydra)
         with signals.deferred():  # an exception in the middle of torch's import ends the process

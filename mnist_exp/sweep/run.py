@@ -1,0 +1,381 @@
+"""Runs a sweep from its command to its report, whatever happens to its jobs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from tqdm import tqdm
+
+from mnist_exp import command_line, config
+from mnist_exp.store import provenance, run_folder
+from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, keys_beside_identity
+from mnist_exp.store.run_folder import LAST, LR_SEARCH
+from mnist_exp.sweep import jobs, lr_search, plan, request
+from mnist_exp.sweep.compose import PackedConfigLoader, PlannedJob, StopLaunching, naming_job
+from mnist_exp.sweep.launchers import grouping, joblib_workers
+from mnist_exp.sweep.lr_search import Trial
+from mnist_exp.sweep.sweep import Sweep
+from mnist_exp.system import errors, quoting, resources, signals
+from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.fork import run_in_subprocess
+
+log = logging.getLogger(__name__)
+
+GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctrl-C
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs sweeps for one command.
+
+    The last five attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
+
+    Attributes:
+        context: Hydra's config loader and callbacks.
+        main: The function that does one run.
+        master: The config of the sweep.
+    """
+
+    context: HydraContext
+    main: TaskFunction
+    master: DictConfig
+    dry_run: bool
+    stop_on_failure: bool
+    retry_failed: bool
+    allow_changed: bool
+    max_jobs: int
+
+    def run(self, params: Mapping[str, str], arguments: Sequence[str]) -> None:
+        """Run, or resume, the sweep that a command asks for, and report on it.
+
+        The process ends with exit code 1 if jobs failed, and 130 after Ctrl-C.
+
+        Args:
+            params: hydra.sweeper.params.
+            arguments: The overrides on the command line.
+
+        Raises:
+            ConfigError: The command asks for something that can't work.
+        """
+        folder, planned, plan_job = request.read(
+            self.context.config_loader, self.master, params, arguments, self.max_jobs, self.retry_failed
+        )
+        trials = lr_search.trials(planned, plan_job)
+        is_fused = grouping.is_for(self.launcher_config)
+        if self.dry_run:
+            _list(planned, trials, is_fused)
+            return
+        if trials:
+            after: Session = {
+                "then": [list(each.job.overrides) for each in planned],
+                "trials": [list(each.search) for each in planned],
+            }
+            self._run([trial.planned for trial in trials], Sweep(folder / LR_SEARCH), after)
+            rates = _chosen_rates(trials, folder / LR_SEARCH)
+            planned = [
+                plan_job([*each.job.overrides, rates[arm]] if arm in rates else each.job.overrides)
+                for arm, each in zip(lr_search.arms(planned), planned, strict=True)
+            ]
+        self._run(planned, Sweep(folder))
+
+    @property
+    def launcher_config(self) -> dict[str, Any]:
+        """The config of the launcher."""
+        return cast(dict[str, Any], OmegaConf.to_container(self.master.hydra.launcher, resolve=True))
+
+    @property
+    def workers(self) -> int:
+        """The number of jobs that run at once. A negative n_jobs counts from the number of cores, -1 being all."""
+        n_jobs: int = self.launcher_config.get("n_jobs") or 1
+        return n_jobs if n_jobs > 0 else max(1, resources.cores() + 1 + n_jobs)
+
+    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, after: Session | None = None) -> None:
+        """Run what is left of the jobs, and report. `after` describes the jobs that follow a learning-rate search."""
+        left = self._left(planned, sweep)
+        with joblib_workers.begun(self.launcher_config, self.workers if left else 1):
+            self._check(left, sweep)
+        if not sweep.exists:
+            run_folder.create(sweep.folder, "hydra.sweep.dir")
+        with sweep.locked():
+            left = self._begin(planned, sweep, after or {})
+            with read_write(self.master.hydra), open_dict(self.master.hydra):
+                self.master.hydra.sweep.dir = quoting.literal(str(sweep.folder))
+            if not (sweep.folder / "multirun.yaml").exists():
+                OmegaConf.save(self.master, sweep.folder / "multirun.yaml")
+            if left:
+                self._launch(left, sweep)
+            _finish(sweep, [each.job.number for each in left], is_search=after is not None)
+
+    def _left(self, planned: Sequence[PlannedJob], sweep: Sweep) -> list[PlannedJob]:
+        known = sweep.read()[1]
+        return plan.left_to_run(
+            planned, known, sweep.folder, retry_failed=self.retry_failed, allow_changed=self.allow_changed
+        )
+
+    def _check(self, left: Sequence[PlannedJob], sweep: Sweep) -> None:
+        """Raise ConfigError for a job that can't be built, or that would mix results. Nothing is written yet."""
+        if not left:
+            return
+        sessions, known = sweep.read()
+        if sessions and not self.allow_changed:
+            plan.require_same_versions(sessions[-1]["versions"], provenance.versions())
+        at_once = min(self.workers, len(left))
+        arms = lr_search.one_per_arm(left).values()  # seeds make no difference
+        for _, same_data in groupby(arms, key=lambda each: str(each.config.config().data)):
+            _check_build(list(same_data), at_once)
+        if not self.allow_changed:
+            _require_same_data(left, known)
+
+    def _begin(self, planned: Sequence[PlannedJob], sweep: Sweep, after: Session) -> list[PlannedJob]:
+        """Write the session and its jobs into the ledger, and prepare their folders."""
+        if sweep.exists:
+            sweep.record_dead_jobs()
+        known, left = sweep.read()[1], self._left(planned, sweep)
+        numbers = [each.job.number for each in left]
+        if lost := [number for number in numbers if number in known and known[number].status == "lost"]:
+            log.warning(
+                f"{sweep.folder}: the results of job {', '.join(map(str, lost))} are gone or damaged; run again"
+            )
+        if known:
+            completed = sum(job.status == "completed" for job in known.values())
+            log.info(f"{sweep.folder}: {completed} of {len(known)} jobs are completed, {len(left)} to run")
+        sweep.stop_file.unlink(missing_ok=True)
+        if not left:
+            return []
+        session: Session = {
+            "program": PROGRAM,
+            "ledger": VERSION,
+            "command": shlex.join(["python", sys.argv[0], *command_line.typed()]),
+            "versions": provenance.versions(),
+            "git": provenance.git(),
+            "machine": provenance.machine(),
+            "allow_changed": self.allow_changed,
+            "new": sum(number not in known for number in numbers),
+        }
+        session.update(after)
+        left = [_prepared(each, sweep, known) for each in left]
+        replaced = [{"job": job.number, "status": "replaced"} for job in plan.replaced(left, known)]
+        sweep.ledger.append(session, *replaced, *(each.job.introduction() for each in left))
+        return left
+
+    def _launch(self, left: Sequence[PlannedJob], sweep: Sweep) -> None:
+        """Have the launcher run the jobs, until all have ended or the sweep is asked to stop."""
+        self._warn_of_threads(left)
+        task = jobs.Task(self.main, sweep.folder, [each.job for each in left], self.workers, self.stop_on_failure)
+        self.context.callbacks.callbacks.append(jobs.DropConfigs())
+        loader = cast(ConfigLoader, PackedConfigLoader(sweep.stop_file))
+        context = HydraContext(loader, self.context.callbacks)
+        launcher = Plugins.instance().instantiate_launcher(context, task, self.master)
+        attempts: Counter[int] = Counter()
+        with signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
+            while left and (error := _launch_once(launcher, left, sweep)):
+                sweep.record_dead_jobs()
+                known = sweep.ledger.read()[1]
+                left = [each for each in left if known[each.job.number].status in ("pending", "interrupted")]
+                given_up = _without_folder(left, sweep)
+                if not given_up:  # a killed worker took others with it: try again, once
+                    interrupted = [each for each in left if known[each.job.number].status == "interrupted"]
+                    suspects = [each.job.number for each in interrupted or left[:1]]
+                    attempts.update(suspects)
+                    given_up = {number: error for number in suspects if attempts[number] > 1}
+                sweep.ledger.append(
+                    *({"job": number, "status": "failed", "error": reason} for number, reason in given_up.items())
+                )
+                left = [_prepared(each, sweep, known) for each in left if each.job.number not in given_up]
+        sweep.record_dead_jobs()
+
+    def _warn_of_threads(self, left: Sequence[PlannedJob]) -> None:
+        """Warn if jobs get fewer threads than they ask for, because several run at once."""
+        wanted, cores = max(int(each.job.choices["threads"]) for each in left), resources.cores()
+        share = max(1, cores // self.workers)
+        if self.workers > 1 and wanted > share:
+            log.warning(f"threads={wanted}: {self.workers} jobs at once share {cores} cores, so each gets {share}")
+
+
+def _list(planned: Sequence[PlannedJob], trials: Sequence[Trial], is_fused: bool) -> None:
+    """Log what would run."""
+    if trials:
+        _list_jobs([trial.planned for trial in trials], is_fused)
+        log.info(f"then, each with the {config.LR} that has the best validation:")
+    _list_jobs(planned, is_fused)
+
+
+def _list_jobs(planned: Sequence[PlannedJob], is_fused: bool) -> None:
+    log.info("\n".join(" ".join(each.job.overrides) for each in planned))
+    if is_fused:
+        log.info(grouping.describe(grouping.groups(each.config.config() for each in planned)))
+
+
+def _chosen_rates(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
+    """Return the learning rate of each arm with the best validation, as an override.
+
+    Raises ConfigError for an arm of which no rate completed all its trials.
+    """
+    from mnist_exp.report import lr_search as searches
+    from mnist_exp.report import results
+
+    found = searches.searches(results.read([folder]))
+    beside = keys_beside_identity(trial.planned.job for trial in trials)
+    best = {run.job.id_beside(beside) for search in found if search.best for run in search.best.runs}
+    rates = {trial.arm: trial.rate for trial in trials if trial.planned.job.id_beside(beside) in best}
+    for trial in trials:
+        if trial.arm not in rates:
+            overrides = " ".join(trial.planned.job.overrides)
+            raise ConfigError(
+                f"{overrides}: no rate of this arm has completed all its trials; {folder}/report.md says why"
+            )
+    chosen = ", ".join(f"lr={search.chosen:g} for {search.label}" for search in found)
+    log.info(f"the learning-rate search chose {chosen}")
+    return rates
+
+
+def _check_build(arms: Sequence[PlannedJob], at_once: int) -> None:
+    """Build every part of arms that share their data, of which `at_once` run at a time. Raises ConfigError."""
+    with naming_job(arms[0].job.overrides):
+        jobs.prepare_process(arms[0].config.config())
+    from mnist_exp import build  # imports torch, which a mistyped key should not wait for
+
+    def build_all() -> None:
+        for arm in tqdm(arms, desc="building", unit="arm", leave=False, disable=None):
+            with naming_job(arm.job.overrides):
+                build.check_build(arm.config.config(), at_once)
+
+    run_in_subprocess(build_all)
+
+
+def _require_same_data(left: Sequence[PlannedJob], known: Mapping[int, Job]) -> None:
+    """Raise ConfigError if completed jobs were trained on other data than those to come would be."""
+    from mnist_exp import build
+
+    ignored = {f"data.{key}" for key in (*build.SPLIT_KEYS, "root")}
+
+    def source(job: Job) -> str:
+        keys = {key for key in job.choices if key.partition(".")[0] == "data"} - ignored
+        return repr([(key, job.choices[key]) for key in sorted(keys)])
+
+    trained = {source(job): job for job in known.values() if job.status == "completed" and job.data}
+    for name, each in {source(each.job): each for each in left if source(each.job) in trained}.items():
+        now = build.cached_source(each.config.config()).sha256
+        if now != trained[name].data:
+            raise ConfigError(
+                f"data={each.job.choices['data']}: job {trained[name].number} was trained on other data (SHA-256 "
+                f"{trained[name].data}, now {now}); hydra.sweeper.allow_changed=true continues all the same"
+            )
+
+
+def _prepared(planned: PlannedJob, sweep: Sweep, known: Mapping[int, Job]) -> PlannedJob:
+    """Return the job as it will run: from its last checkpoint if it was interrupted, else from the start."""
+    number = planned.job.number
+    folder, before = sweep.job_folder(number), known.get(number)
+    # A pending job may have a checkpoint: it was interrupted in an earlier session, and has not run since.
+    if before and before.status in ("pending", "interrupted", "lost") and (folder / LAST).is_file():
+        return planned.resuming(folder / LAST)
+    run_folder.clear(folder)
+    return planned
+
+
+def _launch_once(launcher: Launcher, left: Sequence[PlannedJob], sweep: Sweep) -> str | None:
+    """Launch the jobs. Return what broke the launcher, in one line; None if it came to its end."""
+    try:
+        returns = launcher.launch([[each.config] for each in left], initial_job_idx=left[0].job.number)
+    except Exception as error:
+        return errors.explain(error) or type(error).__name__
+    for each, result in zip(left, returns, strict=True):
+        if result.status == JobStatus.FAILED:  # around the job, which records its own failures
+            error_line = errors.explain(result._return_value) or type(result._return_value).__name__
+            sweep.ledger.append({"job": each.job.number, "status": "failed", "error": error_line})
+    return None
+
+
+def _without_folder(left: Sequence[PlannedJob], sweep: Sweep) -> dict[int, str]:
+    """Return the jobs whose folder can't be created or whose log can't be written, and why."""
+    reasons: dict[int, str] = {}
+    for number in (each.job.number for each in left):
+        log_file = sweep.job_folder(number) / run_folder.LOG
+        try:
+            log_file.parent.mkdir(exist_ok=True)
+            log_file.open("ab").close()
+        except OSError as error:
+            reasons[number] = errors.explain(error)
+    return reasons
+
+
+def _stop_handler(sweep: Sweep) -> Any:
+    """Return the signal handler of a sweep: it stops the sweep, waits for the running jobs, and raises StopLaunching.
+
+    (While this process waits for a job, the handler of jobs.Task is in place.)
+    """
+
+    def stop(number: int, _: Any) -> None:
+        signals.ignore()
+        sweep.stop(128 + number)
+        deadline, signalled = time.monotonic() + GRACE_PERIOD, set[int]()
+        while (running := sweep.running_pids()) and time.monotonic() < deadline:
+            for pid in running - signalled:  # a terminal has sent it to them already; a second one does no harm
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            signalled |= running
+            time.sleep(0.05)
+        raise StopLaunching
+
+    return stop
+
+
+def _finish(sweep: Sweep, numbers: Sequence[int], is_search: bool) -> None:
+    """Log what failed and how to resume, write the report, and end the process if something is left or failed.
+
+    After a finished learning-rate search the process continues, even if trials failed: some rates are too high.
+    """
+    from mnist_exp.report import report
+
+    if code := sweep.exit_code:
+        signals.ignore()  # a second Ctrl-C must not cost the report
+    found = [job for job in sweep.ledger.read()[1].values() if job.status != "replaced"]
+    failed = [job for job in found if job.status == "failed"]
+    flags = command_line.config_flags(command_line.typed())
+    if failed and is_search:
+        log.warning(f"{len(failed)} of {len(found)} trials failed: {sweep.folder / 'report.md'}")
+    elif failed:
+        _log_failures(failed, len(found), flags)
+    is_unfinished = any(job.status in ("pending", "interrupted") for job in found)
+    if is_unfinished or (is_search and code):
+        launcher = [word for word in command_line.typed() if word.startswith(("hydra/launcher", "hydra.launcher"))]
+        target = quoting.override("resume", sweep.folder.parent if is_search else sweep.folder)
+        log.info(f"to resume: {quoting.command('-m', *flags, target, *launcher)}")
+    completed = {job.number for job in found if job.status == "completed"}
+    is_search_finished = is_search and not is_unfinished
+    succeeded = is_search_finished or (not failed and completed.issuperset(numbers))
+    try:
+        text = report.write([sweep.folder])
+        if not is_search_finished:
+            log.info(text)
+    except OSError as error:
+        log.error(f"no report: {errors.explain(error)}")
+        succeeded = False
+    if code or not succeeded:
+        sys.exit(code or 1)
+
+
+def _log_failures(failed: Sequence[Job], among: int, flags: Sequence[str]) -> None:
+    """Log why each job failed, and the command that runs it alone."""
+    log.error(f"{len(failed)} of {among} jobs failed:")
+    for job in failed:
+        command = quoting.command(*flags, *job.overrides)
+        log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {command}")
