@@ -1,7 +1,7 @@
-"""What a config may say: the schema, the limits of single values, and checks across them.
+"""What a config may contain: the schema, the limits of values, and checks across keys.
 
-A group's option file is its own schema: its keys are the keys, its values' types the types. So a new option is a YAML
-file alone. This module must stay quick to import: --help, --cfg and TAB completion wait for it.
+The file of a group's option is its own schema: it has the keys, and its values have the types. So a new option needs
+a YAML file alone. This module must stay quick to import: --help, --cfg and TAB completion wait for it.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ from mnist_exp.system.errors import ConfigError, offer
 LR = "optimizer.lr"
 GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "schedule", "loss")
 
-# Choices that decide where and how fast a run goes, not what it is; config_id leaves them out.
+# Keys that decide where and how fast a run trains, not what it trains. config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
 RUNTIME_KEYS = ("device", "threads", "plots", "deterministic", "data.root", "resume", "tags")
-EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # which a sweep reads, and no run
-OFF: dict[str, Any] = {"patience": None, "tags": []}  # what a run of an older version had of keys that it lacks
-# What these say is yet to come.
+EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # the range is for sweeps alone
+OFF: dict[str, Any] = {"patience": None, "tags": []}  # values of keys that older versions did not have
+# The keys that may change when a run is resumed.
 RESUME_KEYS = ("epochs", "patience", *(key for key in RUNTIME_KEYS if key != "resume"))
 
 
 @dataclass
 class Config:
-    """The types of the top level; conf/config.yaml has the values and says what they mean."""
+    """The types of the top-level keys. conf/config.yaml has their values and explains them."""
 
     epochs: int = MISSING
     patience: int | None = MISSING
@@ -61,13 +61,13 @@ ConfigStore.instance().store(name="schema", node=Config)
 
 @dataclass(frozen=True)
 class Limit:
-    """Which values make sense, in code and in words."""
+    """The allowed values of a key, as code and as text."""
 
     holds: Callable[[Any], bool]
-    words: str
+    text: str
 
     def allows(self, value: Any) -> bool:
-        """Whether the value makes sense; one of another type does not."""
+        """Return whether the value is allowed; one of another type is not."""
         try:
             return self.holds(value)
         except TypeError:
@@ -84,7 +84,7 @@ BELOW_ONE = Limit(lambda value: 0 <= value < 1, "0 or more and less than 1")
 HALF_TURN = Limit(lambda value: 0 <= value <= 180, "0 to 180 degrees")
 INTERPOLATION = Limit(lambda value: value in ("nearest", "bilinear"), "nearest or bilinear")
 
-# Keys not named here (of an option that a user adds, say) are judged by the part that they configure.
+# The constructor of a part checks the keys that are not listed here, such as those of a user's own option.
 LIMITS = {
     "epochs": COUNT,
     "patience": Limit(lambda value: value >= 1, "1 or more epochs, or null for no limit"),
@@ -138,11 +138,19 @@ LIMITS = {
 
 
 def check(cfg: DictConfig, hydra: HydraConf) -> None:
-    """Refuse values and combinations that can't work, before anything is loaded. Raises ConfigError."""
+    """Check values and combinations of them, before anything is loaded.
+
+    Args:
+        cfg: The config of a run, without Hydra's section.
+        hydra: Hydra's section.
+
+    Raises:
+        ConfigError: A key is unknown, or has a value that can't work.
+    """
     _require_one_run(cfg, hydra)
     if unknown := cfg.keys() - Config.__dataclass_fields__.keys():
         raise ConfigError(f"{', '.join(sorted(map(str, unknown)))}: no such key")
-    for group in GROUPS if cfg.resume is None else ():  # a run that goes on was held against the options when it began
+    for group in GROUPS if cfg.resume is None else ():  # a resumed run was checked against its options when it started
         if not isinstance(hydra.runtime.choices.get(group), str):
             raise ConfigError(f"{group}: needs one option; python train.py --help lists them")
         for file in _option_files(group, hydra.runtime):
@@ -153,17 +161,21 @@ def check(cfg: DictConfig, hydra: HydraConf) -> None:
 
 
 def check_values(cfg: DictConfig) -> None:
-    """Refuse values beyond their limits. Raises ConfigError."""
+    """Check values against their limits.
+
+    Raises:
+        ConfigError: A value is not allowed.
+    """
     for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
         limit = LIMITS.get(key)
         if limit and value is not None and not limit.allows(value):
-            raise ConfigError(f"{key}={spell(value)}: must be {limit.words}")
+            raise ConfigError(f"{key}={spell(value)}: must be {limit.text}")
 
 
 def _require_one_run(cfg: DictConfig, hydra: HydraConf) -> None:
-    """Refuse an experiment that is a sweep where one run is asked for, unless the command says which one it means."""
+    """Raise ConfigError for an experiment that is a sweep, without -m, unless the command chooses one run of it."""
     if hydra.mode != RunMode.RUN or cfg.resume is not None:
         return
     typed, params = set(map(key_of, hydra.overrides.task)), dict(hydra.sweeper.get("params") or {})
@@ -172,51 +184,53 @@ def _require_one_run(cfg: DictConfig, hydra: HydraConf) -> None:
         name = f"experiment={hydra.runtime.choices.get('experiment')}"
         one = [f"{key}={str(params[key]).partition(',')[0]}" for key in open_keys if key != "seed"] or ["seed=0"]
         raise ConfigError(
-            f"{name}: a sweep over {', '.join(params)}; type it with -m, or choose one run of it, as in "
+            f"{name}: is a sweep over {', '.join(params)}; add -m, or choose one run of it, as in "
             f"{name} {' '.join(one)}"
         )
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """A config without its `hydra` section."""
+    """Return a config without its `hydra` section."""
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
-    """The choices that make a run what it is, by their dotted keys; equal ones are spelled alike."""
+    """Return the values that define what a run trains, by their dotted keys; equal values have equal types."""
     choices = OmegaConf.to_container(cfg, resolve=True)
     kept = {key: _same_number(value) for key, value in leaves(choices) if key.partition("[")[0] not in EXCLUDED_FROM_ID}
     return {key: value for key, value in kept.items() if key not in OFF or value != OFF[key]}
 
 
 def config_id(cfg: DictConfig, without: tuple[str, ...] = ()) -> str:
-    """Twelve hexadecimal digits that are the same for equal choices, wherever, whenever and however they were made.
+    """Return twelve hexadecimal digits that are equal for equal configs, on any machine and at any time.
 
-    Keys in `without` have no say, beside those that never have one.
+    Args:
+        cfg: The config of a run.
+        without: Keys to leave out, beside EXCLUDED_FROM_ID.
     """
     kept = {key: value for key, value in identity(cfg).items() if key not in without}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Which keys have another value than before, in words."""
+    """Return a sentence about the keys whose values differ."""
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     return ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in keys if "[" not in key)
 
 
-def key_of(word: str) -> str:
-    """The key that an override is for."""
-    return word.lstrip("+~").partition("=")[0]
+def key_of(override: str) -> str:
+    """Return the key of an override."""
+    return override.lstrip("+~").partition("=")[0]
 
 
 def is_in_identity(key: str) -> bool:
-    """Whether a key is part of what a run is. If not, it says where and how the run goes, or chooses an experiment."""
+    """Return whether a key is part of a run's identity, and not one of EXCLUDED_FROM_ID or an experiment."""
     group = key.partition(".")[0].partition("@")[0]
     return group in Config.__dataclass_fields__ and key not in EXCLUDED_FROM_ID
 
 
 def choices(cfg: DictConfig, hydra: HydraConf) -> dict[str, Any]:
-    """Everything that was chosen, flat: the option of each group, and every key of the config by its dotted name."""
+    """Return the option of each group, and the value of every dotted key of the config."""
     chosen = hydra.runtime.choices
     options = {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
     keys = {key: value for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)) if "[" not in key}
@@ -224,23 +238,23 @@ def choices(cfg: DictConfig, hydra: HydraConf) -> dict[str, Any]:
 
 
 def _same_number(value: Any) -> Any:
-    """1.0 as 1, at any depth of lists: a float may be given as a whole number."""
+    """Return 1.0 as 1, at any depth of lists: a float may be typed as a whole number."""
     if isinstance(value, list):
         return [_same_number(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _option_files(group: str, runtime: RuntimeConf) -> list[Path]:
-    """The YAML files of the option that is chosen for a group."""
+    """Return the YAML files of the option that is chosen for a group."""
     folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     files = [folder / group / f"{runtime.choices[group]}.yaml" for folder in folders]
     return [file for file in files if file.is_file()]
 
 
 def _require_types(key: str, value: Any, example: Any, file: Path, overrides: Sequence[str]) -> None:
-    """The keys under `key` are those of its option's file, or added with a +, and their values' types are those there.
+    """Raise ConfigError for keys that the option's file lacks (unless added with +), and for values of other types.
 
-    Null there stands for any type, and so does what another key decides: an interpolation, or ???.
+    Null in the file stands for any type, and so does what another key decides: an interpolation, or ???.
     """
     if isinstance(example, dict) and isinstance(value, DictConfig):
         for name in map(str, value):
@@ -254,7 +268,7 @@ def _require_types(key: str, value: Any, example: Any, file: Path, overrides: Se
 
 
 def _added(key: str, overrides: Sequence[str]) -> bool:
-    """Whether the command line adds a key, or what it lies in, with a +."""
+    """Return whether an override adds a key, or a mapping around it, with a +."""
     added = [word.lstrip("+").partition("=")[0] for word in overrides if word.startswith("+")]
     return any(f"{key}.".startswith(f"{name}.") for name in added)
 
@@ -272,11 +286,11 @@ def _kind(example: Any) -> str:
     if isinstance(example, dict):
         return f"a mapping with {', '.join(example)}"
     names = {bool: "true or false", int: f"a whole number like {example}", float: f"a number like {example}"}
-    return names.get(type(example), f"a text like {example}")
+    return names.get(type(example), f"text like {example}")
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All (dotted key, value) below a mapping; a list counts as a value, and its items as well."""
+    """Yield (dotted key, value) for everything below a mapping; a list is a value, and so are its items."""
     if isinstance(value, dict):
         for name, child in value.items():
             yield from leaves(child, f"{prefix}.{name}" if prefix else str(name))
@@ -288,6 +302,6 @@ def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def spell(value: Any) -> str:
-    """A value as it is typed on the command line."""
+    """Return a value as it is typed on the command line."""
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     return str(value) if isinstance(value, str) else json.dumps(value).replace(" ", "").replace("NaN", "nan")

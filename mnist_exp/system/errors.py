@@ -1,4 +1,4 @@
-"""What a user can mend, said in one line."""
+"""User errors, reported in one line."""
 
 import atexit
 import gc
@@ -23,28 +23,28 @@ FULL = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user asks for tracebacks
 
 
 class ConfigError(ValueError):
-    """A choice that can't work; its text names the key, the value, and what is allowed."""
+    """A choice that can't work. The message names the key, the value, and what is allowed."""
 
 
 class FusedGroupError(RuntimeError):
-    """What went wrong as several runs were trained as one: none of them is known to have done it."""
+    """An error of a fused group. It is unknown which of its runs caused it."""
 
 
-# What a user can mend: their choices, their disk, a loss that ran away. Anything else is our fault: a traceback.
+# What a user can correct: the config, the disk, a loss that diverged. Anything else is a bug, and gets a traceback.
 MENDABLE = (ConfigError, OSError, MemoryError, FloatingPointError, HydraException, OmegaConfBaseException)
-COMPOSERS = ("hydra.", "omegaconf.")  # what these raise, of whatever type, comes from a command line or a config
+COMPOSERS = ("hydra.", "omegaconf.")  # their errors, of any type, come from a command line or a config
 
 
 def is_mendable(error: BaseException) -> bool:
-    """Whether one line is enough: a user's error, whose traceback nobody asked for."""
+    """Return whether the user can correct the error, and did not ask for a traceback."""
     error = _behind_logging(error)
     mendable = isinstance(error, MENDABLE) or is_out_of_memory(error) or _raised_in(error).startswith(COMPOSERS)
     return mendable and not FULL
 
 
 def explain(error: BaseException) -> str:
-    """One line: the key, the value, and what is allowed, or the file and what is wrong with it."""
-    return quoting.shown(_explain(_behind_logging(error)), but="\n")  # what a user typed may hold anything
+    """Return one line: the key, the value and what is allowed, or the file and what is wrong with it."""
+    return quoting.shown(_explain(_behind_logging(error)), but="\n")  # the user may have typed any character
 
 
 def _explain(error: BaseException) -> str:
@@ -54,7 +54,7 @@ def _explain(error: BaseException) -> str:
         return "the current folder has been deleted; change to one that is there"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        hint = "; pip install -e '.[parallel]' brings joblib" if option == "joblib" else ""
+        hint = "; pip install -e '.[parallel]' installs joblib" if option == "joblib" else ""
         return f"{group}={option}: no such option, {offer(option, sorted(error.options))}{hint}"
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
@@ -63,13 +63,13 @@ def _explain(error: BaseException) -> str:
     ):
         key, _, values = several[1].partition("=")
         one = quoting.for_shell(f"{key}={quoting.quoted(values)}")
-        return f"{several[1]}: several values; with -m they make a sweep, and quotes make one text of them: {one}"
+        return f"{several[1]}: is several values; -m makes a sweep of them, and quotes make them one text: {one}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if is_out_of_memory(error):
-        said = str(error).strip().partition("\n")[0]
-        advice = "smaller layers, a smaller data.batch_size or less padding take less"
-        return "; ".join(["out of memory" + (f": {said}" if said else ""), advice])
+        message = str(error).strip().partition("\n")[0]
+        advice = "smaller layers, a smaller data.batch_size or less padding need less"
+        return "; ".join(["out of memory" + (f": {message}" if message else ""), advice])
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if missing := missing_key(cause):
         return f"{missing.key}: no such key, {missing.others}"
@@ -79,7 +79,7 @@ def _explain(error: BaseException) -> str:
 
 
 def failure(error: BaseException) -> str | None:
-    """How a run failed by its own doing, which makes it a result; None where something else is at fault."""
+    """Return how a run itself failed, which is a result: diverged, out of memory, error; None if something else did."""
     if isinstance(error, OSError | FusedGroupError):  # a full disk, say
         return None
     if isinstance(error, FloatingPointError):
@@ -89,14 +89,14 @@ def failure(error: BaseException) -> str | None:
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Turn what a user can mend into one line on stderr and exit code 1, unless HYDRA_FULL_ERROR=1 asks for all.
+    """Report an error that the user can correct in one line on stderr, with exit code 1.
 
-    A signal that asks this process to stop ends it with the exit code that a shell shows for it.
+    HYDRA_FULL_ERROR=1 shows the traceback. A stop signal ends the process with the exit code that a shell shows for it.
     """
     full = os.environ.get("HYDRA_FULL_ERROR")
     streams.harden()
-    atexit.register(gc.freeze)  # or Python, at its end, would look through all of torch's objects once more: a second
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises where it would print several lines
+    atexit.register(gc.freeze)  # or Python's shutdown would look through all of torch's objects: a second
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing several lines
     try:
         with signals.raising():
             yield
@@ -105,7 +105,7 @@ def in_one_line() -> Iterator[None]:
         if signals.caused(error):
             streams.say("interrupted")
             sys.exit(signals.exit_code())
-        if isinstance(error, BrokenPipeError):  # nobody reads what this command prints
+        if isinstance(error, BrokenPipeError):  # the reader of the output is gone
             sys.exit(SIGPIPE)
         if not is_mendable(error):
             raise
@@ -116,41 +116,41 @@ def in_one_line() -> Iterator[None]:
 
 
 class NoTraceback(logging.Filter):
-    """Keeps records that carry a traceback off the console; conf/hydra/job_logging uses it."""
+    """Keeps records with a traceback off the console. conf/hydra/job_logging uses it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the console shows the record."""
+        """Return whether the console shows the record."""
         return record.exc_info is None
 
 
 def _behind_logging(error: BaseException) -> BaseException:
-    """What keeps logging from being set up, a log file that can't be opened say; any other error is itself."""
+    """Return the cause of an error in setting up logging, such as a log file that can't be opened; else the error."""
     return error.__cause__ if error.__cause__ and _raised_in(error) == "logging.config" else error
 
 
 def offer(word: str, options: Sequence[str], elsewhere: Iterable[str] = ()) -> str:
-    """Say which of the options a mistyped word is like, or what is called so elsewhere, and what the options are."""
+    """Return a hint for a mistyped word: the option, or the key elsewhere, that it resembles, and all options."""
     same_name = [name for name in elsewhere if name.endswith(f".{word}")]
     meant = did_you_mean(word, options) or did_you_mean(word, same_name[:1])
     return f"{meant} Choose from {', '.join(options)}" if meant else f"choose from {', '.join(options)}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The known name whose last part is most like a mistyped one, as a question; nothing where none is like it."""
+    """Return a question with the known name whose last part is most similar to a mistyped one; "" if none is."""
     last = {name.rpartition(".")[2]: name for name in known}
     near = get_close_matches(word.rpartition(".")[2], last, n=1, cutoff=0.7)
     return f"did you mean {last[near[0]]}?" if near else ""
 
 
 class MissingKey(NamedTuple):
-    """A key that a command names and its config has not."""
+    """A key in a command that its config lacks."""
 
     key: str
-    others: str  # those that there are, in words
+    others: str  # a sentence about the keys that exist
 
 
 def missing_key(error: BaseException | None) -> MissingKey | None:
-    """The key that an error, or what led to it, is about; None where it is about something else."""
+    """Return the missing key that an error, or its cause, is about; None if it is about something else."""
     while error:
         if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.parent_node is not None:
             return MissingKey(str(error.full_key), _other_keys(str(error.full_key), error.parent_node))
@@ -159,7 +159,7 @@ def missing_key(error: BaseException | None) -> MissingKey | None:
 
 
 def _other_keys(key: str, parent: Any) -> str:
-    """The keys beside one that there is not, and the one of the whole config that may have been meant."""
+    """Return a sentence about the keys beside a missing one, and the key elsewhere in the config that may be meant."""
     path = key.rpartition(".")[0]
     beside = [str(name) for name in parent if name not in ("_target_", "hydra")]
     root = OmegaConf.to_container(parent._get_root(), resolve=False)
@@ -167,7 +167,7 @@ def _other_keys(key: str, parent: Any) -> str:
 
 
 def _dotted(values: Any, path: str = "") -> Iterator[str]:
-    """The keys of nested mappings, in their dotted form, but for those of Hydra."""
+    """Yield the dotted keys of nested mappings, without those of Hydra."""
     for name, value in values.items() if isinstance(values, dict) else ():
         if name not in ("_target_", "hydra"):
             yield f"{path}{name}"
@@ -175,23 +175,23 @@ def _dotted(values: Any, path: str = "") -> Iterator[str]:
 
 
 def _unreadable(override: str) -> str:
-    """What is wrong with an override that Hydra's grammar can't read, and how to type it."""
+    """Return what is wrong with an override that Hydra can't parse, and how to type it."""
     key, equals, value = override.partition("=")
-    said = quoting.shown(override)
+    shown = quoting.shown(override)
     if not equals:
-        return f"{said}: not an override, for it has no =; type key=value"
+        return f"{shown}: is no override, because it has no =; type key=value"
     if value.startswith(("[", "{")):
-        return f"{said}: can't be read; a list is typed {key}=[1,2], and a mapping '{key}={{a: 1}}'"
+        return f"{shown}: can't be read; a list is typed {key}=[1,2], and a mapping '{key}={{a: 1}}'"
     quoted = quoting.for_shell(quoting.override(key, value))
-    return f"{said}: can't be read; a value with such letters needs quotes: {quoted}"
+    return f"{shown}: can't be read; a value with such characters needs quotes: {quoted}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was too little of it; PyTorch says so in a RuntimeError, on a GPU and on a CPU in other words."""
+    """Return whether memory ran out. PyTorch raises a RuntimeError then, with different texts on GPU and CPU."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error))
 
 
 def _raised_in(error: BaseException) -> str:
-    """The module that raised the error."""
+    """Return the name of the module that raised the error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return str(frames[-1].f_globals.get("__name__", "")) if frames else ""

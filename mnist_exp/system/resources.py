@@ -18,19 +18,25 @@ def cores() -> int:
 
 
 def require_memory(device: str, needs: Mapping[str, int], times: int = 1) -> None:
-    """Raise ConfigError where a kind of device has not the bytes free that a model needs, `times` over."""
+    """Raise ConfigError if a kind of device has less free memory than `times` models need.
+
+    Args:
+        device: cpu, cuda or mps.
+        needs: Bytes by purpose, of one model.
+        times: How many models need them at once.
+    """
     needed, there = times * sum(needs.values()), free_memory(device)
     if needed > there:
         parts = ", ".join(f"{what} {_size(size)}" for what, size in needs.items() if size)
-        for_each = f", for each of {times} jobs at a time" if times > 1 else ""
+        for_each = f", for each of {times} jobs at once" if times > 1 else ""
         raise ConfigError(
             f"model: needs {_size(needed)} of memory ({parts}{for_each}), and {_size(there)} are free on the {device}; "
-            "smaller layers take less"
+            "smaller layers need less"
         )
 
 
 def free_memory(device: str) -> int:
-    """Bytes that are free on a kind of device, by the system's word: a torch that asked CUDA can't fork any more."""
+    """Return the free bytes of a kind of device. The system says so: a process whose torch asks CUDA can't fork."""
     if device == "cuda":
         command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
         with suppress(OSError, ValueError, subprocess.SubprocessError):
@@ -49,16 +55,16 @@ def _free_on_the_machine() -> int:
 
 
 def _free_in_the_container() -> int:
-    """What Docker, Kubernetes or Slurm leave this process, by Linux's control groups (version 2)."""
+    """Return what Docker, Kubernetes or Slurm leave this process, by Linux's control groups (version 2)."""
     try:
         group = CGROUP / OWN_GROUP.read_text().partition("0::/")[2].splitlines()[0]
         table = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
-        return limit - used + int(table["inactive_file"])  # a cache of files is given up for whoever wants it
+        return limit - used + int(table["inactive_file"])  # the kernel gives up its file cache on demand
     except (OSError, ValueError, KeyError, IndexError):  # no limit ("max"), or no such groups
         return UNKNOWN
 
 
 def _size(count: int) -> str:
-    """A number of bytes in words."""
+    """Return a number of bytes with its unit."""
     return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
