@@ -87,7 +87,7 @@ def test_a_device_that_is_not_there_is_refused(name: str, composed) -> None:
 
 def test_each_run_has_its_own_precision(composed) -> None:
     for asked in ("medium", "high", "highest"):  # the last is what the other tests need
-        build.device(composed(f"matmul_precision={asked}"))
+        build.setup_torch(composed(f"matmul_precision={asked}"))
         assert torch.get_float32_matmul_precision() == asked
 
 
@@ -104,7 +104,7 @@ def test_weights_follow_the_seed_alone(composed, images, labels) -> None:
     def weights(*overrides: str) -> torch.Tensor:
         cfg = composed("data.validation=20", *overrides)
         source = Images("made", tuple("0123456789"), images, labels, images, labels, "")
-        return next(build.model(cfg, build.split(cfg, source, torch.device("cpu")), 10).parameters())
+        return next(build.model(cfg, build.split(cfg, source, torch.device("cpu"))).parameters())
 
     plain = weights()
     assert torch.equal(plain, weights("augmentation=none", "data.seed=5", "optimizer=sgd", "data.batch_size=10"))
@@ -206,7 +206,7 @@ def test_memory_that_is_not_there_is_told_before_it_is_asked_for(
     outcome = run(*words)
     assert (outcome.code, outcome.err.count("\n")) == (1, 0)
     assert "model: needs 280.2 GB of memory (weights 40.0 GB, gradients 40.0 GB, optimizer state 80.1 GB" in outcome.err
-    assert "smaller layers take less" in outcome.err
+    assert "smaller layers need less" in outcome.err
     monkeypatch.setattr(resources, "free_memory", lambda _: 100_000)
     outcome = run("data=digits", "optimizer=sgd", "optimizer.momentum=0")
     assert "model: needs 1.8 MB of memory (weights 0.6 MB, gradients 0.6 MB, checkpoint 0.6 MB)" in outcome.err

@@ -138,7 +138,7 @@ def test_good_values_pass(fine: str, composed) -> None:
         (["data.batch_size=0"], "data.batch_size=0: must be 1 or more"),
         (["data.batch_size=2.5"], "data.batch_size=2.5: must be a whole number like 64, as in data/mnist.yaml"),
         (["data.validation=-1"], "data.validation=-1: must be 1 or more"),
-        (["data.root=null"], "data.root=null: must be a text like data, as in data/mnist.yaml"),
+        (["data.root=null"], "data.root=null: must be text like data, as in data/mnist.yaml"),
         (["model.hidden_layers=[0]"], "model.hidden_layers=[0]: must be layers of 1 or more units"),
         (["model.hidden_layers=[-5]"], "model.hidden_layers=[-5]: must be layers of 1 or more units"),
         (["model.hidden_layers=wide"], "model.hidden_layers=wide: must be a list like [256,512], as in model/mlp.yaml"),

@@ -55,7 +55,7 @@ def test_a_run_goes_on_by_the_command_that_it_prints(name: str, tmp_path: Path) 
     first = subprocess.run([*begin, folder], cwd=place, env=stop, capture_output=True, errors="surrogateescape")
     assert first.returncode == 130, first.stderr
     line = first.stdout.splitlines()[-1]
-    again = line.partition("to go on: ")[2]
+    again = line.partition("to resume: ")[2]
     command = again.replace("python train.py", shlex.join([sys.executable, str(ROOT / "train.py")]))
     resumed = subprocess.run(["bash", "-c", command], cwd=place, capture_output=True, errors="surrogateescape")
     assert (resumed.returncode, resumed.stderr) == (0, ""), command
@@ -78,7 +78,7 @@ def test_a_sweep_goes_on_by_the_commands_that_it_prints(name: str, tmp_path: Pat
     sweep.terminate()
     said += sweep.communicate()[0]
     assert sweep.returncode == 143, said
-    [go_on] = [line.partition("to go on: ")[2] for line in said.splitlines() if "to go on: " in line]
+    [go_on] = [line.partition("to resume: ")[2] for line in said.splitlines() if "to resume: " in line]
     report = (place / "s/report.md").read_text()
     assert f"`{go_on}`" in report or "caf" in name
 

@@ -45,7 +45,7 @@ def test_several_experiments_are_the_union_of_their_sweeps(run: Run) -> None:
             sorted(line.split())
             for part in (0, 1)  # the trials, then the runs that judge
             for outcome in each
-            for line in outcome.out.partition("\nand then")[0 if part == 0 else 2].splitlines()[1:]
+            for line in outcome.out.partition("\nthen, each")[0 if part == 0 else 2].splitlines()[1:]
         ]
     )
     alone = run("-m", "experiment=digits,optimizers", "hydra.sweeper.trials=0", "seed=1", DRY)
@@ -115,7 +115,7 @@ def test_a_swept_key_makes_jobs_whatever_a_run_is(run: Run, tmp_path: Path) -> N
     assert {first.label, second.label} == {"deterministic=true", "deterministic=false"}
     assert [run.job.seed for arm in (first, second) for run in arm.runs] == [0, 1, 0, 1]
     again = run("-m", "resume=it", "tags=[late]")
-    assert "tags=[late]: for the jobs still to run, 0; completed ones stay as they are" in again.out
+    assert "tags=[late]: for the 0 jobs still to run; completed ones stay as they are" in again.out
     assert "4 of 4 jobs are completed, 0 to run" in again.out
 
 
@@ -135,9 +135,9 @@ def test_a_folder_has_one_owner(run: Run, tmp_path: Path) -> None:
         (["-m", "hydra.sweep.dir=one", DRY], "one holds a run"),
         (["-m", "hydra.sweep.dir=many/0"], "many/0 holds a job of a sweep"),
         (["-m", "hydra.sweep.dir=many/7"], "many/7 holds a job of a sweep"),
-        (["hydra.run.dir=many"], "many holds a sweep already: choose another hydra.run.dir"),
-        (["hydra.run.dir=many/0"], "many/0 holds a job of a sweep already"),
-        (["hydra.run.dir=many/7"], "many/7 holds a job of a sweep already"),
+        (["hydra.run.dir=many"], "many already holds a sweep: choose another hydra.run.dir"),
+        (["hydra.run.dir=many/0"], "many/0 already holds a job of a sweep"),
+        (["hydra.run.dir=many/7"], "many/7 already holds a job of a sweep"),
         (["hydra.run.dir=one"], "one holds a run already"),
     ):
         outcome = run(*QUICK, *words)
@@ -179,7 +179,7 @@ def test_only_what_the_program_wrote_is_cleared(run: Run, tmp_path: Path) -> Non
 def test_a_sweep_that_is_kept_as_an_experiment_is_not_one_run(run: Run, tmp_path: Path) -> None:
     outcome = run("experiment=optimizers")
     assert outcome.err == (
-        "error: experiment=optimizers: a sweep over optimizer, seed; type it with -m, or choose one run of it, as in "
+        "error: experiment=optimizers: is a sweep over optimizer, seed; add -m, or choose one run of it, as in "
         "experiment=optimizers optimizer=sgd"
     )
     assert run("experiment=optimizers", "optimizer=sgd", *TINY).code == 0

@@ -286,7 +286,7 @@ def test_a_sweep_may_stop_at_the_first_failure(run: Run, tmp_path: Path, monkeyp
     assert outcome.code == 1
     assert list(statuses(folder).values()) == ["completed", "failed", "pending", "pending"]
     assert not (folder / "2").exists()
-    assert f"to go on: python train.py -m resume={folder.relative_to(tmp_path)}" in outcome.out
+    assert f"to resume: python train.py -m resume={folder.relative_to(tmp_path)}" in outcome.out
 
 
 def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Run, tmp_path: Path) -> None:
@@ -526,7 +526,7 @@ def test_a_signal_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, 
     (os.killpg if to_the_group else os.kill)(sweep.pid, number)
     out, err = sweep.communicate(timeout=60)
     assert (sweep.returncode, err) == (128 + number, ""), err
-    assert "to go on: python train.py -m resume=it" in out
+    assert "to resume: python train.py -m resume=it" in out
     assert (folder / "report.md").exists()
     found = statuses(folder)
     assert set(found.values()) == {"interrupted", "pending"}, out

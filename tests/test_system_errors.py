@@ -23,15 +23,15 @@ Run = Callable[..., Outcome]
         ("augmentation.rotaton.degrees=3", "did you mean augmentation.rotation? Choose from augmentation.rotation, "),
         ("hydra/launcher=fussed", "hydra/launcher=fussed: no such option, did you mean fused? Choose from basic, "),
         ("--multrun", "--multrun: no such flag, did you mean --multirun?"),
-        ("resume=José/x", "resume=José/x: can't be read; a value with such letters needs quotes: 'resume=\"José/x\"'"),
+        ("resume=José/x", "resume=José/x: can't be read; a value with such characters needs quotes: 'resume=\"José/x\"'"),
         ("model.hidden_layers=[8", "model.hidden_layers=[8: can't be read; a list is typed model.hidden_layers=[1,2]"),
         (
             "loss=\x1e<\n",
-            r"""loss=\x1e<\n: can't be read; a value with such letters needs quotes: $'loss="\x1e<\x0a"'""",
+            r"""loss=\x1e<\n: can't be read; a value with such characters needs quotes: $'loss="\x1e<\x0a"'""",
         ),
-        ("sgd", "sgd: not an override, for it has no =; type key=value"),
-        ("optimizer.lr=1,2", "optimizer.lr=1,2: several values; with -m they make a sweep"),
-        ("seed=range(0,3)", "seed=range(0,3): several values; with -m they make a sweep"),
+        ("sgd", "sgd: is no override, because it has no =; type key=value"),
+        ("optimizer.lr=1,2", "optimizer.lr=1,2: is several values; -m makes a sweep of them"),
+        ("seed=range(0,3)", "seed=range(0,3): is several values; -m makes a sweep of them"),
     ],
 )
 def test_one_line_that_helps(run: Run, typed: str, told: str) -> None:

@@ -39,7 +39,7 @@ def test_a_signal_at_any_moment_is_one_line(form: str, number: int, after: float
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (128 + number, "")
-    assert out.count("interrupted") + out.count("to go on: ") >= 1
+    assert out.count("interrupted") + out.count("to resume: ") >= 1
     assert "Traceback" not in out
     assert "FakeTensor" not in out
 
@@ -55,7 +55,7 @@ def test_a_terminal_that_is_closed_ends_a_command_as_sigterm_does(form: str, tmp
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (129, ""), out
     assert run_folder.read_summary(last.parents[1])["status"] == "interrupted"
-    assert "to go on: python train.py" in out
+    assert "to resume: python train.py" in out
     if form != "alone":
         assert "interrupted" in {job.status for job in Ledger(tmp_path / "it").read()[1].values()}
 
@@ -75,7 +75,7 @@ def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
 def test_a_signal_where_nobody_reads_keeps_its_exit_code(number: int, opened: Callable[[], tuple[int, int]]) -> None:
     reader, writer = opened()
     os.close(reader)
-    code = f"import signal; from mnist_exp import errors\nwith errors.in_one_line(): signal.raise_signal({number:d})"
+    code = f"import signal; from mnist_exp.system import errors\nwith errors.in_one_line(): signal.raise_signal({number:d})"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with os.fdopen(writer, "wb") as nobody:
         ended = subprocess.run([sys.executable, "-c", code], env=environment, stdout=nobody, stderr=subprocess.PIPE)

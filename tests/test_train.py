@@ -132,7 +132,7 @@ BAD = {
     "optimizer=null": "optimizer: needs one option",
     "~optimizer": "optimizer: needs one option",
     "optimizer=[adam,sgd]": "optimizer: needs one option",
-    "optimizer=adam,sgd": "optimizer=adam,sgd: several values; with -m they make a sweep",
+    "optimizer=adam,sgd": "optimizer=adam,sgd: is several values; -m makes a sweep of them",
     "epochs=${nope}": "Interpolation key 'nope' not found",
     "data.batch_size=0": "data.batch_size=0: must be 1 or more",
     "data.batch_size=1301": "data.batch_size=1301: must be 1 to 1,300",
@@ -148,7 +148,7 @@ BAD = {
     "+model.x={_target_:torch.nn.nowhere.at_all}": "model._target_=torch.nn.nowhere.at_all: can't be loaded",
     "+augmentation.crop={_target_:mnist_exp.data.augment.RandomCrop,sizm:9}": "unexpected keyword argument 'sizm'",
     "model.hidden_layers=[1000000000000]": "model: ",
-    "+augmentation.affine=707": "augmentation: 'int' object has no attribute 'draws'",
+    "+augmentation.affine=707": "augmentation: 'int' object has no attribute 'num_random'",
 }
 
 
@@ -184,7 +184,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(run: Run) -> None:
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     outcome = run(*TINY, "seed=1", "hydra.run.dir=outputs/day/mine")
     assert outcome.code == 1
-    assert outcome.err == "error: outputs/day/mine holds a run already: choose another hydra.run.dir"
+    assert outcome.err == "error: outputs/day/mine already holds a run: choose another hydra.run.dir"
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -272,7 +272,7 @@ def test_ctrl_c_keeps_what_was_learned(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert err == ""
-    assert "interrupted; to go on: python train.py resume=" in out
+    assert "interrupted; to resume: python train.py resume=" in out
     facts = summary(tmp_path / "here")
     assert facts["status"] == "interrupted"
     assert facts["epochs"] == len(metrics(tmp_path / "here")) >= 1

@@ -92,7 +92,7 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_other(
 def test_another_models_checkpoint_is_refused(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
     checkpoints(tmp_path, images, labels, width=8).save(run(1, 1))
     kept = checkpoints(tmp_path, images, labels)
-    with pytest.raises(ConfigError, match=r"of other parts than this run's: .*\[8, 784\].*\[16, 784\]"):
+    with pytest.raises(ConfigError, match=r"doesn't fit the parts of this run: .*\[8, 784\].*\[16, 784\]"):
         kept.restore(checkpoint.load(kept.last))
 
 
@@ -101,7 +101,7 @@ def test_a_well_made_checkpoint_of_something_else_is_refused(tmp_path: Path, ima
     kept.save(run(1, 1))
     state = checkpoint.load(kept.last)
     for key, value in (("optimizer", {}), ("random", {}), ("schedule", 7), ("model", None)):
-        with pytest.raises(ConfigError, match="of other parts than this run's: "):
+        with pytest.raises(ConfigError, match="doesn't fit the parts of this run: "):
             kept.restore(state | {key: value})
 
 
@@ -124,7 +124,7 @@ def test_any_flipped_bit_and_any_cut_is_noticed(tmp_path: Path) -> None:
         flipped[place] ^= 1 << place % 8
         for damaged in (flipped, content[:place]):
             path.write_bytes(damaged)
-            with pytest.raises(ConfigError, match=r"last\.pt: (no checkpoint of this program|altered or damaged)"):
+            with pytest.raises(ConfigError, match=r"last\.pt: is (no checkpoint of this program|altered or damaged)"):
                 checkpoint.load(path)
     path.write_bytes(content)
     assert torch.equal(checkpoint.load(path)["model"]["weight"], torch.arange(500.0))

@@ -110,7 +110,7 @@ def test_jobs_of_a_fused_group_stop_each_by_itself(run: Run, tmp_path: Path, in_
 
 
 def test_a_rate_that_is_spread_over_all_epochs_is_told(run: Run) -> None:
-    told = "spreads the learning rate over all 30 epochs; patience may stop before its end"
+    told = "spreads the learning rate over all 30 epochs; patience may stop the run earlier"
     assert f"schedule=cosine {told}" in run(*LONG, "patience=1", "schedule=cosine").out
     assert told not in run(*LONG, "patience=1", "schedule=step").out
     assert told not in run(*TINY, "schedule=cosine").out
@@ -170,7 +170,7 @@ def test_pictures_of_other_data_are_refused(run: Run, tmp_path: Path) -> None:
     facts.pop("checksum")
     path.write_text(files.seal(facts | {"data": {"name": "digits", "sha256": "0" * 64}}))
     outcome = run("resume=late", "plots=true")
-    assert "data: the run learned from digits with SHA-256 000" in outcome.err
+    assert "data: the run was trained on digits with SHA-256 000" in outcome.err
     assert not (tmp_path / "late/plots").exists()
 
 
@@ -212,7 +212,7 @@ def test_more_patience_is_kept_where_only_the_checkpoint_says_it(run: Run, tmp_p
     (tmp_path / "whole/summary.json").unlink()
     config.write_bytes(old)  # as if the run had been killed between its checkpoint and its config
     outcome = run("resume=whole")
-    assert "patience=6, as the checkpoint says; config.yaml says 3" in outcome.out
+    assert "patience=6 from the checkpoint is used; config.yaml has 3" in outcome.out
     facts = summary(tmp_path / "whole")
     assert (outcome.code, facts["epochs"], facts["stopped"]) == (0, end, "patience")
 

@@ -280,7 +280,7 @@ def test_other_data_are_refused(run: Run, interrupted: Path, monkeypatch: pytest
     monkeypatch.setattr(sources, "digits", altered)
     outcome = run(f"resume={interrupted}")
     assert outcome.code == 1
-    assert "data: the run learned from digits with SHA-256" in outcome.err
+    assert "data: the run was trained on digits with SHA-256" in outcome.err
 
 
 def test_a_run_that_is_alive_is_left_alone(run: Run, interrupted: Path) -> None:
@@ -455,7 +455,7 @@ def test_a_signal_ends_a_run_with_its_epochs_safe(
         patch.setattr(TrainingBatches, "__iter__", asked_to_stop)
         outcome = run(*SMALL, "hydra.run.dir=outputs/a/it")
     assert (outcome.code, outcome.err) == (128 + number, "")
-    assert "interrupted; to go on: python train.py resume=" in outcome.out
+    assert "interrupted; to resume: python train.py resume=" in outcome.out
     assert (summary(Path("outputs/a/it"))["status"], summary(Path("outputs/a/it"))["epochs"]) == ("interrupted", 1)
     assert run("resume=outputs/a/it").code == 0
     assert learned(Path("outputs/a/it")) == learned(Path("outputs/a/whole"))

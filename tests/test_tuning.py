@@ -93,7 +93,7 @@ def test_a_dry_run_shows_both_stages(run: Run, tmp_path: Path) -> None:
         ["optimizer.lr=0.0001", "seed=7"],
         ["optimizer.lr=0.3", "seed=8"],
     ]
-    assert lines[13] == "and then, each with the optimizer.lr that does best in validation:"
+    assert lines[13] == "then, each with the optimizer.lr that has the best validation:"
     assert [line.split()[-2:] for line in lines[14:]] == [
         [f"optimizer={name}", f"seed={seed}"] for name in ("adam", "sgd") for seed in (0, 1)
     ]
@@ -155,7 +155,7 @@ def test_trials_that_were_stopped_go_on_and_then_the_sweep(run: Run, tmp_path: P
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, ""), err
-    assert "to go on: python train.py -m resume=it" in out
+    assert "to resume: python train.py -m resume=it" in out
     assert not (tmp_path / "it/ledger.jsonl").exists()
     outcome = run("-m", "resume=it")
     assert outcome.code == 0, outcome.err
