@@ -24,8 +24,8 @@ from omegaconf import OmegaConf
 from mnist_exp.report import figures, report
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
-from mnist_exp.sweep import jobs, plan
-from mnist_exp.sweep import sweep as sweep_run
+from mnist_exp.sweep import compose, jobs
+from mnist_exp.sweep import run as sweep_run
 from mnist_exp.sweep.launchers import joblib_workers
 from mnist_exp.system import errors, files, signals
 from mnist_exp.training.run import TrainingRun
@@ -120,7 +120,7 @@ def test_jobs_that_share_the_work_of_composing_are_composed_as_any_other(
         return [text.replace(folder, "") for text in written]
 
     shared = configs("shared")
-    monkeypatch.setattr(plan, "SEED", re.compile("never"))
+    monkeypatch.setattr(compose, "SEED", re.compile("never"))
     assert len(shared) == 9
     assert shared == configs("single")
 
@@ -310,17 +310,17 @@ def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Ru
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["seed=range(0,0)"], "seed: no value to try, so the sweep has no jobs"),
-        (["seed=range(0,200)", "epochs=range(1,101)"], "more than 10,000 jobs: say hydra.sweeper.max_jobs=N"),
+        (["seed=range(0,0)"], "seed: has no values, so the sweep has no jobs"),
+        (["seed=range(0,200)", "epochs=range(1,101)"], "more than 10,000 jobs; hydra.sweeper.max_jobs=N allows that many"),
         (["seed=range(0,1000000000)"], "more than 10,000 jobs"),
-        (["optimizer.lr=interval(0,1)"], "takes values one by one"),
+        (["optimizer.lr=interval(0,1)"], "takes a list of values"),
         (["resume=nowhere"], "resume=nowhere: no such folder"),
         (["resume=latest"], "resume=latest: no sweep under"),
         (["resume="], "resume=: no such folder"),
         (["resume=a,b"], "resume=a,b: takes the folder of one sweep"),
         (["hydra.sweep.subdir=mine"], "hydra.sweep.subdir: can't be changed"),
         (["seed=0,1", "hydra.sweeper.max_jobs=-1"], "hydra.sweeper.max_jobs=-1: must be 1 or more"),
-        (["resume=."], "no sweep of this program, for it has no ledger.jsonl"),
+        (["resume=."], "this is no sweep of this program: it has no ledger.jsonl"),
         (["hydra.sweeper.nosuch=1"], "nosuch"),
     ],
 )
@@ -351,7 +351,7 @@ def test_resume_keeps_to_what_the_sweep_was_begun_with(run: Run, tmp_path: Path)
     run("-m", *SEEDS)
     path = sweep_folder(tmp_path) / "ledger.jsonl"
     for word in ("optimizer=sgd", "device=cpu,cuda"):
-        assert f"{word}: a sweep goes on with its own choices" in run("-m", "resume=latest", word).err
+        assert f"{word}: a resumed sweep keeps its configs" in run("-m", "resume=latest", word).err
 
     whole, last_job = path.read_text(), '"job": 2'
     other_torch = ('"torch": "', '"torch": "1.')
@@ -401,7 +401,7 @@ def test_a_sweep_that_runs_is_left_alone(run: Run, tmp_path: Path) -> None:
         with lock:
             outcome = run("-m", "resume=latest")
         assert outcome.code == 1
-        assert "another process is at work on this sweep" in outcome.err
+        assert "another process is working on this sweep" in outcome.err
 
 
 def test_the_latest_sweep_is_that_at_which_work_went_on_last(run: Run, tmp_path: Path) -> None:
@@ -421,7 +421,7 @@ def test_what_goes_wrong_around_a_job_is_told(run: Run, tmp_path: Path, monkeypa
     def no_memory() -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(sweep_run, "apart", lambda work: work())
+    monkeypatch.setattr(sweep_run, "run_in_subprocess", lambda work: work())
     monkeypatch.setattr(os, "fork", no_memory)
     outcome = run("-m", *QUICK, "seed=0,1")
     assert outcome.code == 1
@@ -722,14 +722,14 @@ def test_the_data_are_loaded_once_for_all_jobs(run: Run, monkeypatch: pytest.Mon
 
 def test_hydra_keeps_no_configs_of_jobs_that_are_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a sweep of 10,000 jobs would take 1.8 GB."""
-    plain, kept = sweep_run._broke, []
+    plain, kept = sweep_run._launch_once, []
 
     def listen(launcher: Any, *more: Any) -> Any:
         launch = launcher.launch
         launcher.launch = lambda *arguments, **named: kept.extend(launch(*arguments, **named)) or kept
         return plain(launcher, *more)
 
-    monkeypatch.setattr(sweep_run, "_broke", listen)
+    monkeypatch.setattr(sweep_run, "_launch_once", listen)
     assert run("-m", *SEEDS).code == 0
     assert [(job.return_value is not None, job.cfg, job.hydra_cfg) for job in kept] == 3 * [(True, None, None)]
 

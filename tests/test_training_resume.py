@@ -22,7 +22,7 @@ from mnist_exp.report import figures
 from mnist_exp.store import provenance, run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.sweep import jobs
-from mnist_exp.sweep import sweep as sweep_run
+from mnist_exp.sweep.run import Runner
 from mnist_exp.system import errors, files, signals
 from mnist_exp.training import checkpoint
 from mnist_exp.training.run import TrainingRun
@@ -229,13 +229,13 @@ def test_the_latest_run_is_the_one_at_work_last(run: Run, interrupted: Path) -> 
     [
         (
             ["optimizer=sgd"],
-            "optimizer=sgd: a run goes on with its own choices, in its own folder; only epochs, patience, device",
+            "optimizer=sgd: a resumed run keeps its config and its folder; only epochs, patience, device",
         ),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a run goes on with its own choices"),
         (["+optimizer.amsgrad=true"], "+optimizer.amsgrad=true: a run goes on with its own choices"),
         (["~schedule"], "~schedule: a run goes on with its own choices"),
         (["seed=1"], "seed=1: a run goes on with its own choices"),
-        (["hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere: a run goes on with its own choices, in its own folder"),
+        (["hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere: a resumed run keeps its config and its folder"),
         (["epochs=1"], "epochs=1: the run has 2 behind it"),
         (["epochs=0"], "epochs=0: must be 1 or more"),
         (["device=tpu"], "device=tpu: torch finds"),
@@ -288,7 +288,7 @@ def test_a_run_that_is_alive_is_left_alone(run: Run, interrupted: Path) -> None:
     with files.locked(interrupted / "train.log"):
         outcome = run(f"resume={interrupted}")
     assert outcome.code == 1
-    assert "another process is at work on this run" in outcome.err
+    assert "another process is working on this run" in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert contents(interrupted) == before
 
@@ -549,7 +549,7 @@ def test_a_job_that_was_interrupted_and_never_got_its_turn_again_keeps_its_check
         run(*words, "hydra.sweep.dir=it")
     kill_at(None)
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_run, "_launch", lambda *_: None)  # stopped before the job could begin
+        patch.setattr(Runner, "_launch", lambda *_: None)  # stopped before the job could begin
         run("-m", "resume=it")
     assert Ledger(Path("it")).read()[1][0].status == "pending"
     assert run("-m", "resume=it").code == 0

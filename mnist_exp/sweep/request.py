@@ -204,7 +204,8 @@ def find(target: str) -> Path:
     if not target or not folder.is_dir():
         reason = "no such folder"
     elif (folder / METRICS).exists():
-        reason = f"this is a single run; {quoting.command(quoting.override('resume', target))} (without -m) resumes it"
+        command = quoting.command(quoting.override("resume", target))
+        reason = f"this is a single run; without -m, {command} resumes it"
     else:
         reason = f"this is no sweep of this program: it has no {LEDGER}"
     raise ConfigError(f"resume={target}: {reason}")
