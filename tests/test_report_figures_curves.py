@@ -67,7 +67,7 @@ def test_arms_with_failed_runs_are_marked(make_results: MakeResults) -> None:
     figure = curves.draw(make_results({"activation": ["relu", "tanh"]}, seeds=range(2), spoiled={0: "failed"}))
     assert figure
     assert f"{CROSS}  relu (1 of 2; 1 diverged)" in text_of(figure)
-    assert f"{CROSS}: runs failed" in text_of(figure)
+    assert f"{CROSS}: some runs failed" in text_of(figure)
 
 
 def test_values_that_are_not_finite_do_not_reach_the_axes(make_results: MakeResults) -> None:
@@ -92,7 +92,7 @@ def test_one_epoch_is_a_dot(make_results: MakeResults) -> None:
     assert [line.get_marker() for axes in figure.axes[1:] for line in axes.lines] == ["o"] * 4
 
 
-def test_losses_of_different_functions_are_said_not_to_compare(make_results: MakeResults, figure: Figure) -> None:
+def test_losses_of_different_functions_are_not_comparable(make_results: MakeResults, figure: Figure) -> None:
     other = curves.draw(make_results({"loss": ["cross_entropy", "focal"]}, seeds=[0]))
     assert other
     assert "Losses of different loss functions" in text_of(other)

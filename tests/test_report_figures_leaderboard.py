@@ -44,7 +44,7 @@ def test_the_marks_are_means_runs_and_intervals(results: Results, figure: Figure
     assert marks(axes, "validation, mean") == [[100 * arm.val.mean, row] for row, arm in enumerate(results.arms)]
     tests = [x for x, _ in marks(axes, "test, mean")]
     assert tests == [100 * arm.test.mean for arm in results.arms]
-    runs = [x for x, _ in marks(axes, "validation, a run")]
+    runs = [x for x, _ in marks(axes, "validation, single runs")]
     assert runs == pytest.approx(
         [100 * (run.summary["best_val_accuracy"] or 0) for a in results.arms for run in a.runs]
     )
@@ -55,7 +55,11 @@ def test_the_marks_are_means_runs_and_intervals(results: Results, figure: Figure
 
 def test_the_legend_explains_each_mark(figure: Figure) -> None:
     [legend] = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["validation, mean", "validation, a run", "test, mean"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "validation, mean",
+        "validation, single runs",
+        "test, mean",
+    ]
 
 
 def test_arms_that_lack_seeds_say_how_many_they_have(make_results: MakeResults) -> None:
@@ -67,7 +71,7 @@ def test_arms_that_lack_seeds_say_how_many_they_have(make_results: MakeResults) 
     ranks = [shown[shown.index(label) - 1] for label in labels]
     assert sorted(ranks[:2]) == ["1", "2"]
     assert ranks[2:] == [CROSS, CROSS]
-    assert f"{CROSS}: runs failed" in text_of(figure)
+    assert f"{CROSS}: some runs failed" in text_of(figure)
     assert len(intervals(figure.axes[1])) == 1
     assert "No bar: one run" in text_of(figure)
 
@@ -113,4 +117,4 @@ def test_a_label_that_is_cut_is_said_to_be(make_results: MakeResults) -> None:
     [label] = [text.get_text() for text in figure.axes[0].texts if "xxx" in text.get_text()]
     assert label.endswith("…")
     assert " (1 of 2)" in texts(figure)
-    assert "…: the table of the report has the whole label." in text_of(figure)
+    assert "…: the report's table has the full label." in text_of(figure)

@@ -59,7 +59,7 @@ def test_the_best_arm_is_thick_and_on_top(lines: LineCollection) -> None:
 
 def test_arms_with_failed_runs_are_left_out(figure: Figure) -> None:
     assert "10 arms, each a line through its choices" in text_of(figure)
-    assert "Left out: 2 arms" in text_of(figure)
+    assert "Left out: 2 arms with failed runs." in text_of(figure)
 
 
 def test_there_is_no_figure_of_two_keys(make_results: MakeResults) -> None:

@@ -28,9 +28,9 @@ FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading 
     "parallel_coordinates.png": parallel_coordinates.draw,
 }
 CAPTIONS = {
-    "leaderboard.png": "Arms by mean validation accuracy, with 95 % intervals and runs; hollow: the mean in the test.",
-    "lr_search.png": "Validation accuracy in the trials, by learning rate; large: the rate that was chosen.",
-    "curves.png": "Validation accuracy and loss after each epoch, a line an arm.",
+    "leaderboard.png": "Arms by mean validation accuracy, with 95 % intervals and runs; hollow: mean test accuracy.",
+    "lr_search.png": "Validation accuracy of the trials by learning rate; large: the chosen rate.",
+    "curves.png": "Validation accuracy and loss after each epoch, one line per arm.",
     "effects.png": "Validation accuracy by the value of each swept key, averaged over the others.",
     "heat_maps.png": "Mean validation accuracy for each pair of swept keys, averaged over the other keys.",
     "parallel_coordinates.png": "Each arm as a line through its choices to its mean validation accuracy.",

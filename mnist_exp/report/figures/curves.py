@@ -55,15 +55,15 @@ def _name(rank: int, arm: Arm) -> str:
 
 
 def _note(leading: Sequence[Arm], others: int, losses_differ: bool) -> list[str]:
-    note = ["One run an arm: no bands."]
+    note = ["One run per arm: no bands."]
     if any(arm.val.n > 1 for arm in leading):
         note = ["Lines: means over seeds.", "Bands: lowest to highest seed."]
     if others:
-        note.append(f"Gray: the other {count(others, 'arm')}; the axes fit the leaders.")
+        note.append(f"Gray: the other {count(others, 'arm')}; the axes fit the leading arms.")
     if losses_differ:
-        note.append("Losses of different loss functions do not compare.")
+        note.append("Losses of different loss functions are not comparable.")
     if any(arm.failed for arm in leading):
-        note.append(f"{CROSS}: runs failed; the line is of those that completed.")
+        note.append(f"{CROSS}: some runs failed; the line shows those that completed.")
     return note
 
 

@@ -111,9 +111,9 @@ def _about_intervals(keys: Sequence[Key], ends: Sequence[float], low: float, hig
         return []
     note = ["Bars: 95 % intervals of the mean over seeds."]
     if any(end < low or end > high for end in ends):
-        note.append("A bar that meets the edge goes on.")
+        note.append("A bar at the edge continues beyond it.")
     if len(ends) < 2 * sum(len(key.values) for key in keys):
-        note.append("No bar: one seed, other seeds, or two that say nearly nothing.")
+        note.append("No bar: one seed, different seeds, or two that say almost nothing.")
     return note
 
 

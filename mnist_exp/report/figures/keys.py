@@ -81,7 +81,7 @@ def failed(keys: Sequence[Key]) -> list[str]:
     """Return a note if some value has arms with failed runs."""
     if not any(arms for key in keys for arms in key.failing):
         return []
-    return [f"{CROSS}: here are arms of which runs failed; no mean includes them."]
+    return [f"{CROSS}: arms with failed runs, which no mean includes."]
 
 
 def below(arms: Sequence[Arm], low: float) -> list[str]:

@@ -33,7 +33,7 @@ LABEL = 4.4  # inches: the width of a label at most
 
 
 def draw(results: Results, theme: Theme = LIGHT) -> Figure:
-    """Draw the best arms, one row each: label, runs, mean and interval in validation, and mean in the test."""
+    """Draw the best arms, one row each: label, runs, mean and interval in validation, and test mean."""
     ranked = [*results.compared, *results.failing]
     arms = ranked[:ARMS]
     means, tests = [100 * arm.val.mean for arm in arms], [100 * arm.test.mean for arm in arms]
@@ -72,7 +72,7 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure:
 def _draw_marks(
     axes: Axes, means: Sequence[float], tests: Sequence[float], runs: Floats, intervals: Floats, theme: Theme
 ) -> None:
-    """Draw each arm's runs, mean and interval, and mean in the test below each other, so that none hides another."""
+    """Draw each arm's runs, mean and interval, and test mean below each other, so that none hides another."""
     blue, vermilion = theme.colors[:2]
     rows = np.arange(len(means))
     disc: dict[str, Any] = {"marker": "o", "linestyle": "none", "markeredgewidth": 0, "color": blue}
@@ -81,7 +81,7 @@ def _draw_marks(
     axes.hlines(intervals[:, 2], intervals[:, 0], intervals[:, 1], color=blue, linewidth=1.8)
     axes.plot(means, rows, label="validation, mean", markersize=6.5, **disc)
     if runs.size:
-        axes.plot(runs[:, 0], runs[:, 1] - 0.26, label="validation, a run", markersize=3, alpha=0.6, **disc)
+        axes.plot(runs[:, 0], runs[:, 1] - 0.26, label="validation, single runs", markersize=3, alpha=0.6, **disc)
     axes.plot(tests, rows + 0.27, label="test, mean", markersize=4.4, **diamond)
 
 
@@ -118,16 +118,16 @@ def _seeds(arm: Arm) -> str:
 
 
 def _note(arms: Sequence[Arm], labels: Sequence[list[str]], intervals: Floats, low: float, high: float) -> list[str]:
-    note = ["Ranked by validation alone; the test set has no say."]
+    note = ["Ranked by validation alone; the test set does not count."]
     if intervals.size:
         note.append("Bars: 95 % intervals of the mean over seeds.")
     note += _about_missing_intervals(arms)
     if any(arm.failed for arm in arms):
-        note.append(f"{CROSS}: runs failed; those that completed are not compared.")
+        note.append(f"{CROSS}: some runs failed, so the arm is not compared.")
     if (intervals[:, 0] < low).any() or (intervals[:, 1] > high).any():
-        note.append("A bar that meets the edge goes on.")
+        note.append("A bar at the edge continues beyond it.")
     if any(arm.label not in "".join(lines) for arm, lines in zip(arms, labels, strict=True)):
-        note.append("…: the table of the report has the whole label.")
+        note.append("…: the report's table has the full label.")
     return note
 
 
@@ -140,7 +140,7 @@ def _about_missing_intervals(arms: Sequence[Arm]) -> list[str]:
     if any(val.sd == 0 for val in missing):
         reasons.append("equal runs")
     if any(val.sd > 0 for val in missing):
-        reasons.append("two runs, which say nearly nothing")
+        reasons.append("two runs that say almost nothing")
     if not reasons:
         return []
     what = "No bar" if len(missing) < len(arms) else "No intervals"

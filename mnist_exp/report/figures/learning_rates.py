@@ -21,7 +21,7 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     if not searches:
         return None
     leading, others = searches[:LEADING], len(searches[LEADING:])
-    note = ["Lines: means over seeds.", "Bands: lowest to highest seed.", "Large: the rate that was chosen."]
+    note = ["Lines: means over seeds.", "Bands: lowest to highest seed.", "Large: the chosen rate."]
     if others:
         note.append(f"Gray: {count(others, 'other arm')}.")
     if any(search.failed for search in searches):

@@ -42,10 +42,10 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     means = np.array([measures.mean([arm]) for arm in arms])
     low, high = axis.limits(means)
     heights = np.clip((means - low) / (high - low), 0, 1)
-    note = ["Thick: the first.", "The greater a key's effect, the nearer to the accuracy it stands."]
+    note = ["Thick: the best arm.", "The larger a key's effect, the closer it is to the accuracy."]
     note += below(arms, low) + left_out + selected(KEYS, len(found), "keys")
     if failing:
-        note.append(f"Left out: {count(len(failing), 'arm')} of which runs failed.")
+        note.append(f"Left out: {count(len(failing), 'arm')} with failed runs.")
     xs = np.linspace(MARGIN + 0.7, WIDTH - MARGIN - 0.75, len(keys) + 1)
     room = min(1.5, float(xs[1] - xs[0]) - 0.12)
     headings = [*(break_after(".", key.name, room / BOLD) for key in keys), ["validation", "accuracy", "(%)"]]
