@@ -4,12 +4,13 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+from helpers.sweeps import sweep
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
@@ -18,6 +19,8 @@ import mnist_exp.config  # noqa: F401  # it registers the schema that every conf
 from mnist_exp import build
 from mnist_exp.data.batches import Normalize
 from mnist_exp.data.sources import Images
+from mnist_exp.report import results
+from mnist_exp.report.results import Results
 from mnist_exp.system import signals
 
 ROOT = Path(__file__).parents[1]
@@ -113,3 +116,21 @@ def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     to_floats, model = Normalize.__call__, build.model
     monkeypatch.setattr(Normalize, "__call__", lambda *it: to_floats(*it).double())
     monkeypatch.setattr(build, "model", lambda *it, **sizes: model(*it, **sizes).double())
+
+
+MakeResults = Callable[..., Results]
+
+
+@pytest.fixture(scope="session")
+def make_results(tmp_path_factory: pytest.TempPathFactory) -> MakeResults:
+    """Write the folder of a sweep without training, change the folder, and read it."""
+
+    def make(
+        grid: Mapping[str, Sequence[Any]], change: Callable[[Path], object] | None = None, **arguments: Any
+    ) -> Results:
+        folder = sweep(tmp_path_factory.mktemp("sweep") / "sweep", grid, **arguments)
+        if change:
+            change(folder)
+        return results.read([folder])
+
+    return make

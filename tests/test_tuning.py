@@ -233,5 +233,5 @@ def test_a_search_has_a_name_that_explains_itself(tmp_path: Path) -> None:
 def test_rates_within_a_decade_have_labels(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "it", {"optimizer": ["adam"]}, range(2))
     sweep(folder / "tuning", {"optimizer": ["adam"], "optimizer.lr": [0.012, 0.03, 0.08]}, [7])
-    axes = figures.sensitivity(results.read([folder])).axes[1]
+    axes = figures.learning_rates.draw(results.read([folder])).axes[1]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0.015", "0.02", "0.03", "0.04", "0.05", "0.07"]

@@ -15,7 +15,15 @@ PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaco
 CODE = Path(__file__).parents[1]
 TRAIN = next(path for path in (CODE / "train.py", CODE.parent / "train.py") if path.exists())  # in a wheel, in a clone
 # No code under these paths changes what a run computes. Resuming compares the digest of all other code.
-WITHOUT_EFFECT_ON_RESULTS = ("report", "sweep", "cli.py", "__main__.py", "training/figures.py", "training/redraw.py")
+WITHOUT_EFFECT_ON_RESULTS = (
+    "report",
+    "sweep",
+    "cli.py",
+    "__main__.py",
+    "figure_page.py",
+    "training/figures.py",
+    "training/redraw.py",
+)
 
 
 class Machine(TypedDict):

@@ -3,11 +3,12 @@
 python tests/made_up.py FOLDER [small | large | failed | lost | one_seed | two_seeds]
 """
 
+import csv
 import hashlib
 import itertools
 import random
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -92,6 +93,19 @@ def sweep(
     lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **it}) for n, it in enumerate(ledger)]
     Ledger(folder).path.write_text("\n".join(lines) + "\n")
     return folder
+
+
+def set_accuracy(folder: Path, job: int, accuracy: float) -> None:
+    """Change the validation accuracy that a job reached."""
+    path = folder / str(job) / "summary.json"
+    path.write_text(files.seal(files.unseal(path.read_text()) | {"best_val_accuracy": accuracy}))
+
+
+def change_metrics(folder: Path, job: int, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
+    """Change the rows of a job's metrics.csv."""
+    path = folder / str(job) / METRICS
+    rows = change(list(csv.DictReader(path.read_text().splitlines())))
+    path.write_text("\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]) + "\n")
 
 
 def _ids(grid: Mapping[str, Sequence[Any]], values: Sequence[Any], seed: int) -> list[str]:

@@ -1,0 +1,60 @@
+"""The figures of a report, for a light and for a dark page.
+
+Accuracies are in percent. Every place is fixed in inches, because a layout that matplotlib finds takes seconds.
+"""
+
+from collections.abc import Callable, Iterator
+
+from matplotlib.figure import Figure
+
+from mnist_exp.figure_page import to_png
+from mnist_exp.report.figures import (
+    curves,
+    effects,
+    heat_maps,
+    leaderboard,
+    learning_rates,
+    parallel_coordinates,
+)
+from mnist_exp.report.figures.page import DARK, LIGHT, Theme
+from mnist_exp.report.results import Results
+
+FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading order
+    "leaderboard.png": leaderboard.draw,
+    "lr_search.png": learning_rates.draw,
+    "curves.png": curves.draw,
+    "effects.png": effects.draw,
+    "heat_maps.png": heat_maps.draw,
+    "parallel_coordinates.png": parallel_coordinates.draw,
+}
+CAPTIONS = {
+    "leaderboard.png": "Arms by mean validation accuracy, with 95 % intervals and runs; hollow: mean test accuracy.",
+    "lr_search.png": "Validation accuracy of the trials by learning rate; large: the chosen rate.",
+    "curves.png": "Validation accuracy and loss after each epoch, one line per arm.",
+    "effects.png": "Validation accuracy by the value of each swept key, averaged over the others.",
+    "heat_maps.png": "Mean validation accuracy for each pair of swept keys, averaged over the other keys.",
+    "parallel_coordinates.png": "Each arm as a line through its choices to its mean validation accuracy.",
+}
+
+
+def draw(results: Results, dark: bool = False) -> dict[str, bytes]:
+    """Draw every figure for which the results suffice.
+
+    Args:
+        results: What to draw.
+        dark: Whether the figures are for a dark page.
+
+    Returns:
+        PNG files by name, in reading order.
+    """
+    return {name: to_png(figure) for name, figure in figures(results, dark)}
+
+
+def figures(results: Results, dark: bool = False) -> Iterator[tuple[str, Figure]]:
+    """Make the figures of `draw` one after the other, and yield each with its name."""
+    if not results.arms:
+        return
+    for name, draw_figure in FIGURES.items():
+        figure = draw_figure(results, DARK if dark else LIGHT)
+        if figure:
+            yield name, figure

@@ -1,0 +1,111 @@
+"""The swept keys as the figures compare them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mnist_exp.report.figures import measures
+from mnist_exp.report.figures.page import CROSS, count, fit
+from mnist_exp.report.results import Arm, Results, spell
+
+MAX_NAMES = 20  # values: a key of more names is left out; a key of more numbers has no heat map
+
+
+class Key(NamedTuple):
+    """A key of which the arms have several values: numbers in ascending order, names in the order of the command."""
+
+    name: str
+    values: tuple[str, ...]
+    numeric: bool
+    log: bool  # whether the numbers span so much that their axis is logarithmic
+    places: tuple[float, ...]  # of the values along an axis, from 0 to 1
+    arms: tuple[list[Arm], ...]  # those with each value that are compared
+    failing: tuple[list[Arm], ...]  # those with each value that have failed runs, and are in no mean
+
+    @property
+    def means(self) -> list[float]:
+        """The mean accuracy of the arms with each value."""
+        return [measures.mean(arms) for arms in self.arms]
+
+    @property
+    def ticks(self) -> list[str]:
+        """The labels of the values on an axis."""
+        labels = [short_value(value, 1.2) for value in self.values]
+        return [f"{label} {CROSS}" if arms else label for label, arms in zip(labels, self.failing, strict=True)]
+
+    @property
+    def effect(self) -> float:
+        """The difference between the means of the best and the worst value, in percentage points."""
+        means = list(filter(math.isfinite, self.means))
+        return max(means) - min(means)
+
+
+def varying_keys(results: Results) -> tuple[list[Key], list[str]]:
+    """Return the keys of which the compared arms have several values, and a note on keys that are left out."""
+    keys: list[Key] = []
+    left_out: list[str] = []
+    compared, failing = results.compared, results.failing
+    for name in results.crossed if compared else ():
+        in_order = dict.fromkeys(spell(run.job.choices.get(name)) for run in results.runs)
+        present = {arm.choices[name] for arm in (*compared, *failing)}
+        values = [value for value in in_order if value in present]
+        numbers = as_numbers(values)
+        if len(values) > MAX_NAMES and not numbers:
+            left_out.append(f"{name} ({len(values)} values)")
+        elif len({arm.choices[name] for arm in compared}) > 1:
+            values = sorted(values, key=float) if numbers else values
+            line = np.array(sorted(numbers)) if numbers else np.arange(len(values))
+            log = bool(numbers and line[0] > 0 and line[-1] / line[0] >= 20)
+            line = np.log(line) if log else line
+            places = tuple(((line - line[0]) / (line[-1] - line[0])).tolist())
+            arms, without = (
+                tuple([arm for arm in group if arm.choices[name] == value] for value in values)
+                for group in (compared, failing)
+            )
+            keys.append(Key(name, tuple(values), bool(numbers), log, places, arms, without))
+    return keys, [f"Left out: {', '.join(left_out)}."] if left_out else []
+
+
+def unbalanced(arms: Sequence[Arm], keys: Sequence[Key]) -> list[str]:
+    """Return a note if some combination of values has no arm, so that averages over other keys mislead."""
+    combinations = math.prod(len(key.values) for key in keys)
+    completed = len({tuple(arm.choices[key.name] for key in keys) for arm in arms})
+    return [f"Not balanced: {completed} of {combinations} combinations completed."] if completed < combinations else []
+
+
+def failed(keys: Sequence[Key]) -> list[str]:
+    """Return a note if some value has arms with failed runs."""
+    if not any(arms for key in keys for arms in key.failing):
+        return []
+    return [f"{CROSS}: arms with failed runs, which no mean includes."]
+
+
+def below(arms: Sequence[Arm], low: float) -> list[str]:
+    """Return a note if some arm's accuracy is below the scale."""
+    hidden = sum(measures.mean([arm]) < low for arm in arms)
+    return [f"Below the scale: {count(hidden, 'arm')}."] if hidden else []
+
+
+def selected(shown: int, found: int, what: str) -> list[str]:
+    """Return a note if a figure shows less than there is."""
+    return [f"Shown: the {shown} of {found} {what} that matter most."] if found > shown else []
+
+
+def as_numbers(values: Sequence[str]) -> list[float]:
+    """Return the values as numbers; an empty list if one is not a finite number, or if two are equal."""
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return []
+    return numbers if all(map(math.isfinite, numbers)) and len(set(numbers)) == len(numbers) else []
+
+
+def short_value(value: str, width: float = 1.5) -> str:
+    """Return a value in at most `width` inches: long numbers have four digits, and an empty text has quotes."""
+    if len(value) > 8 and as_numbers([value]):
+        value = f"{float(value):.4g}"
+    return fit(value or '""', width)
