@@ -25,7 +25,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from mnist_exp.report import lr_search, stats
-from mnist_exp.report.results import Arm, Results, Run, spell
+from mnist_exp.report.results import Arm, Results, RunResult, format_value
 
 WIDTH, DPI = 8.0, 150  # inches, dots an inch: the 1,200 px of a run's pictures
 MARGIN, LINE, ROW, CELL = (
@@ -215,7 +215,7 @@ def curves(results: Results, theme: Theme = LIGHT) -> Figure | None:
 
 def sensitivity(results: Results, theme: Theme = LIGHT) -> Figure | None:
     """Show what each arm's trials reached at each learning rate, the best arms in colour."""
-    found = lr_search.searches(results.trials) if results.trials else []
+    found = lr_search.searches(results.lr_search) if results.lr_search else []
     drawn = sorted((it for it in found if it.best), key=lambda it: -it.reached)
     if not drawn:
         return None
@@ -522,7 +522,7 @@ def _keys(results: Results) -> tuple[list[Key], list[str]]:
     """The keys of which the arms have several values, and a sentence on those left out."""
     keys, left_out, every = list[Key](), list[str](), [*results.compared, *results.failing]
     for name in results.crossed if results.compared else ():
-        typed = dict.fromkeys(spell(run.job.choices.get(name)) for run in results.runs)
+        typed = dict.fromkeys(format_value(run.job.choices.get(name)) for run in results.runs)
         groups = {value: [arm for arm in every if arm.choices[name] == value] for value in typed}
         groups = {value: arms for value, arms in groups.items() if arms}
         numbers = _numbers(list(groups))
@@ -565,8 +565,8 @@ def _interval(arms: Sequence[Arm]) -> tuple[float, float] | None:
     return (100 * summary.low, 100 * summary.high) if summary.low < summary.high else None
 
 
-def _accuracy(run: Run) -> float:
-    return float(run.summary["best_val_accuracy"])
+def _accuracy(run: RunResult) -> float:
+    return float(run.summary["best_val_accuracy"] or 0)
 
 
 def _curve(arm: Arm, column: str, scale: float = 1) -> Numbers:
@@ -659,7 +659,7 @@ def _columns(arms: Sequence[Arm]) -> tuple[list[tuple[list[str], list[str], floa
     """The leaderboard's choices as columns of heading, values and width; their size; a sentence on what has no room."""
     names = list(dict.fromkeys(name for arm in arms for name in arm.choices))
     cells = {name: [_name(arm.choices.get(name, "-")) for arm in arms] for name in names}
-    if any(len(arm.runs) < arm.asked for arm in arms):
+    if any(len(arm.runs) < arm.planned for arm in arms):
         cells["seeds"] = [arm.seeds for arm in arms]
     columns = list[tuple[list[str], list[str], float]]()
     for name, values in cells.items():
