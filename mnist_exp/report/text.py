@@ -7,10 +7,11 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from rich import table as rich_table
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -20,7 +21,8 @@ from mnist_exp.report.tables import Table
 from mnist_exp.system import quoting
 
 MAX_ROWS = 10  # of the leaderboard in a terminal
-NOT_IN_TERMINAL = ("sd (pp)", "best", "worst", "test misses")  # columns of the leaderboard
+MIN_WIDTH = 16  # of a column of text, which is wrapped
+GAP = 2  # between columns
 UNLIMITED = 100_000  # columns: wider than any line
 CSV_COLUMNS = {  # of results.csv: keys of summary.json
     "parameters": "parameters",
@@ -102,11 +104,11 @@ def to_terminal(results: Results, width: int | None = None, color: bool = False)
         highlight=False,
         legacy_windows=False,
     )
-    table = tables.leaderboard(results)
-    if table.rows:
-        console.print(_leaderboard(table), crop=False)
-    if len(table.rows) > MAX_ROWS:
-        console.print(f"... and {len(table.rows) - MAX_ROWS:,} more arms")
+    count = len(results.compared) + len(results.failing)
+    if count:
+        console.print(_leaderboard(results, console.width), crop=False)
+    if count > MAX_ROWS:
+        console.print(f"... and {count - MAX_ROWS:,} more arms")
     headline, *_ = sentences.answer(results)
     styled = [
         (sentences.progress(results.runs), ""),
@@ -126,18 +128,60 @@ def written_at() -> str:
     return f"Written {datetime.now().astimezone():%Y-%m-%d %H:%M %Z}."
 
 
-def _leaderboard(table: Table) -> rich_table.Table:
-    shown = [i for i, header in enumerate(table.headers) if header not in NOT_IN_TERMINAL]
-    grid = rich_table.Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for i in shown:
+class _Column(NamedTuple):
+    header: str
+    cells: Sequence[str]
+    is_text: bool
+
+    @property
+    def width(self) -> int:
+        return max(cell_len(line) for text in (self.header, *self.cells) for line in text.splitlines() or [""])
+
+    @property
+    def min_width(self) -> int:
+        """The width at which the column is still readable: a number is not wrapped."""
+        return min(self.width, MIN_WIDTH) if self.is_text else self.width
+
+    def narrow(self) -> _Column:
+        return self._replace(header=self.header.replace(" (", "\n("))
+
+
+def _leaderboard(results: Results, width: int) -> rich_table.Table:
+    """Return the top of the leaderboard with as many columns as fit."""
+    table = tables.leaderboard(results)
+    cells = zip(*([quoting.shown(cell) for cell in row] for row in table.rows[:MAX_ROWS]), strict=True)
+    columns = [
+        _Column(quoting.shown(header), column, header in table.text_columns)
+        for header, column in zip(table.headers, cells, strict=True)
+    ]
+    rank, *keys, seeds, val, interval, verdict, _sd, _best, _worst, test, _misses = columns
+    arms = [*results.compared, *results.failing][:MAX_ROWS]
+    arm = _Column("arm", [quoting.shown(arm.label) for arm in arms], is_text=True)
+    val_below, test_below = val.narrow(), test.narrow()
+    layouts = [
+        [rank, *keys, seeds, val, interval, verdict, test],
+        [rank, arm, seeds, val_below, interval, verdict, test_below],
+        [rank, arm, val_below, interval, verdict],
+        [rank, arm, val_below, verdict],
+    ]
+    layout = next((each for each in layouts if _min_width(each) <= width), layouts[-1])
+    grid = rich_table.Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for column in layout:
+        justify: Literal["left", "right"] = "left" if column.is_text else "right"
         grid.add_column(
-            Text(quoting.shown(table.headers[i])),
-            justify="left" if table.headers[i] in table.text_columns else "right",
+            Text(column.header),
+            justify=justify,
+            no_wrap=not column.is_text,
+            min_width=column.min_width,
             overflow="fold",
         )
-    for row in table.rows[:MAX_ROWS]:
-        grid.add_row(*(Text(quoting.shown(row[i])) for i in shown), style="" if row[0] else "dim")
+    for rank_of_row, row in zip(rank.cells, zip(*(column.cells for column in layout), strict=True), strict=True):
+        grid.add_row(*map(Text, row), style="" if rank_of_row else "dim")
     return grid
+
+
+def _min_width(columns: Sequence[_Column]) -> int:
+    return sum(column.min_width for column in columns) + GAP * (len(columns) - 1)
 
 
 def _markdown_table(table: Table) -> str:
