@@ -13,8 +13,8 @@ from statistics import fmean
 from typing import Any
 
 from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger
-from mnist_exp.store.metrics import COLUMNS
-from mnist_exp.store.run_folder import ADDED, METRICS, Summary
+from mnist_exp.store.metrics import COLUMNS, METRICS
+from mnist_exp.store.run_folder import ADDED, Summary
 from mnist_exp.system import files
 
 HOSTILE = "</script><img src=x onerror=document.title='pwned'>|`\"'&{{data}}"  # HTML, Markdown and a template
