@@ -32,7 +32,12 @@ def test_search_chooses_the_rate_with_the_best_validation(tmp_path: Path) -> Non
     assert sgd.chosen == RATES[int(np.argmax(means))]
     assert sgd.reached == pytest.approx(max(means))
     assert sgd.seconds == pytest.approx(6 * 8.1)
-    assert sgd.is_at_edge is (sgd.chosen != 0.01)
+
+
+@pytest.mark.parametrize(("rate", "is_at_edge"), [(0, True), (1, False), (2, True)])
+def test_best_rate_at_an_edge_is_known(tmp_path: Path, rate: int, is_at_edge: bool) -> None:
+    adam, _ = searches(searched(tmp_path / "s"))
+    assert adam._replace(best=adam.arms[rate]).is_at_edge is is_at_edge
 
 
 def test_rate_with_a_failed_trial_is_excluded(tmp_path: Path) -> None:

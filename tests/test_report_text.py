@@ -121,7 +121,7 @@ def test_nothing_is_cut_or_wrapped_without_a_width() -> None:
     assert value in lines[-1]
 
 
-@pytest.mark.parametrize("width", [52, 60, 80, 100, 200])
+@pytest.mark.parametrize("width", [52, 53, 60, 68, 80, 88, 100, 107, 200])
 def test_lines_fit_a_terminal(many: Results, failed: Results, width: int) -> None:
     for found in (many, failed):
         lines = to_terminal(found, width).splitlines()

@@ -96,8 +96,9 @@ def to_terminal(results: Results, width: int | None = None, color: bool = False)
         width: Wrap lines that are longer. None leaves every line whole, so that a pipe or a log can be searched.
         color: Whether to style the text with ANSI escape codes.
     """
+    file = io.StringIO()
     console = Console(
-        file=io.StringIO(),
+        file=file,
         width=width or UNLIMITED,
         color_system="standard" if color else None,
         force_terminal=color,
@@ -119,8 +120,7 @@ def to_terminal(results: Results, width: int | None = None, color: bool = False)
     ]
     for sentence, style in styled:
         console.print(Text(quoting.shown(sentence.replace("`", "")), style))
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
 
 
 def written_at() -> str:
@@ -172,7 +172,7 @@ def _leaderboard(results: Results, width: int) -> rich_table.Table:
             Text(column.header),
             justify=justify,
             no_wrap=not column.is_text,
-            min_width=column.min_width,
+            min_width=None if column.is_text else column.width,
             overflow="fold",
         )
     for rank_of_row, row in zip(rank.cells, zip(*(column.cells for column in layout), strict=True), strict=True):
