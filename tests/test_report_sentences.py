@@ -165,7 +165,10 @@ def test_key_without_effect_is_named_if_every_pair_is_equal() -> None:
     )
     assert sentences.equal_arms(found) == []  # the sentence about the key covers them
     assert sentences.advice(results(grid("a", "a", "b", "c"), tests, swept)) == []
-    failing = [*grid("a", "a", "b", "b"), arm("x", diverged=1, choices={"optimizer": "sgd", "model.max_norm": "9"})]
+    failing = [
+        *grid("a", "a", "b", "b"),
+        arm("x", diverged=1, same_as="b", choices={"optimizer": "sgd", "model.max_norm": "9"}),
+    ]
     assert sentences.advice(results(failing, tests, swept)) == []  # nobody knows what the failed runs would show
 
 
