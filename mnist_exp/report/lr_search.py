@@ -1,4 +1,4 @@
-"""Trials of learning rates, for each arm alike: what they found, and what they chose."""
+"""Reads a learning-rate search: what its trials found for each arm, and which rate they chose."""
 
 from __future__ import annotations
 
@@ -6,61 +6,67 @@ from collections.abc import Sequence
 from math import nan
 from typing import NamedTuple
 
-from mnist_exp.config import LR as RATE
-from mnist_exp.report.results import Arm, Results, Run, label, seconds, spell
+from mnist_exp.config import LR
+from mnist_exp.report.results import Arm, Results, RunResult, format_value, label, total_seconds
 
 
 class Search(NamedTuple):
-    """The trials of one arm. A rate can be chosen where no trial failed by its own doing."""
+    """The search for the learning rate of one arm. A trial is one run of a search."""
 
     label: str  # the arm's choices in a few words
-    runs: tuple[Run, ...]  # all trials, whatever became of them
-    arms: tuple[Arm, ...]  # the rates that can be chosen, in ascending order
-    best: Arm | None  # by mean validation accuracy; the smallest of equals
-    failed: tuple[Run, ...]  # trials, by their own doing
+    trials: tuple[RunResult, ...]  # whatever their status
+    arms: tuple[Arm, ...]  # one per rate at which no trial failed itself, by rate
+    best: Arm | None  # the rate with the highest mean validation accuracy; the lowest of equals
+    failed: tuple[RunResult, ...]  # the trials that failed themselves
 
     @property
     def rates(self) -> list[float]:
-        """All that were tried, in ascending order."""
-        return sorted({rate(run) for run in self.runs})
+        """All rates, in ascending order."""
+        return sorted({rate(run) for run in self.trials})
 
     @property
     def seconds(self) -> float:
-        """What the trials took, added up."""
-        return seconds(self.runs)
+        """The time that the trials took together."""
+        return total_seconds(self.trials)
 
     @property
     def chosen(self) -> float:
-        """The best rate; nan where there is none."""
+        """The best rate; nan if there is none."""
         return rate(self.best.runs[0]) if self.best else nan
 
     @property
     def reached(self) -> float:
-        """Mean validation accuracy at the best rate; nan where there is none."""
+        """The mean validation accuracy at the best rate; nan if there is none."""
         return self.best.val.mean if self.best else nan
 
     @property
-    def is_at_an_end(self) -> bool:
-        """Whether the best rate is the lowest or the highest that was tried, so that a better one may lie beyond."""
+    def is_at_edge(self) -> bool:
+        """Whether the best rate is the lowest or the highest one, so that a better one may lie outside the range."""
         return self.chosen in (self.rates[0], self.rates[-1])
 
 
-def rate(run: Run) -> float:
-    """A run's learning rate."""
-    return float(run.job.choices[RATE])
+def rate(run: RunResult) -> float:
+    """Return the learning rate of a run."""
+    return float(run.job.choices[LR])
 
 
 def searches(trials: Results) -> list[Search]:
-    """The trials of each arm, in the order in which these were asked for."""
-    keys = [key for key in trials.swept if key != RATE]
-    found = dict[tuple[str, ...], list[Run]]()
+    """Return the search of each arm, in the order in which the arms were asked for.
+
+    Args:
+        trials: The sweep of the learning-rate search, `Results.lr_search`.
+    """
+    keys = [key for key in trials.swept if key != LR]
+    trials_of_arm: dict[tuple[str, ...], list[RunResult]] = {}
     for run in trials.runs:
-        found.setdefault(tuple(spell(run.job.choices.get(key)) for key in keys), []).append(run)
-    return [_search(label(dict(zip(keys, values, strict=True))), runs, trials) for values, runs in found.items()]
+        trials_of_arm.setdefault(tuple(format_value(run.job.choices.get(key)) for key in keys), []).append(run)
+    return [
+        _search(label(dict(zip(keys, values, strict=True))), runs, trials) for values, runs in trials_of_arm.items()
+    ]
 
 
-def _search(name: str, runs: Sequence[Run], trials: Results) -> Search:
+def _search(name: str, runs: Sequence[RunResult], trials: Results) -> Search:
     ids = {run.job.arm for run in runs}
-    kept = sorted((arm for arm in trials.compared if arm.id in ids), key=lambda arm: rate(arm.runs[0]))
+    arms = sorted((arm for arm in trials.compared if arm.id in ids), key=lambda arm: rate(arm.runs[0]))
     failed = tuple(run for arm in trials.failing if arm.id in ids for run in arm.failed)
-    return Search(name, tuple(runs), tuple(kept), max(kept, key=lambda arm: arm.val.mean, default=None), failed)
+    return Search(name, tuple(runs), tuple(arms), max(arms, key=lambda arm: arm.val.mean, default=None), failed)

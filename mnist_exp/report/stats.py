@@ -1,4 +1,7 @@
-"""What several seeds show of an arm, and how surely. All of it speaks of other seeds, on the same images."""
+"""Statistics over seeds: intervals of means, and tests of differences.
+
+All of them generalize to other seeds on the same images, not to other images.
+"""
 
 from __future__ import annotations
 
@@ -9,93 +12,108 @@ from itertools import combinations
 from statistics import fmean
 from typing import NamedTuple
 
-# SciPy takes half a second to import, so the functions that need it do.
+# SciPy takes half a second to import, so the functions that need it import it.
 
 LEVEL = 0.95  # of every interval; a claim needs p < 1 - LEVEL
-POWER = 0.8  # of `needed`; Cohen 1988's convention
-FEWEST, MOST = 3, 10_000  # seeds an arm that `needed` may say; two leave one degree of freedom, where SciPy's nct fails
-MOST_ODDS = 10  # between the ends of an interval of two values; one beyond says nearly nothing, and is left out
-ROUNDING = 1e-9  # relative; accuracies are multiples of 1/images, so a spread below it is that of floating point
+POWER = 0.8  # of `Comparison.needed`; the convention of Cohen 1988
+# The range of `Comparison.needed`. Two seeds leave one degree of freedom, for which SciPy's nctdtr fails.
+MIN_SEEDS, MAX_SEEDS = 3, 10_000
+MAX_ODDS_RATIO = 10  # between the ends of an interval of two values; a wider one says almost nothing and is left out
+ROUNDING = 1e-9  # relative; accuracies are multiples of 1/images, so a smaller spread is floating-point error
 
 
 class Summary(NamedTuple):
-    """The accuracies of one arm, with the interval of their mean.
+    """The accuracies of one arm, and the interval of their mean.
 
-    One value has no spread, and equal values have no interval: nan. Nor have two values where it says nearly nothing.
+    One value has no standard deviation, and equal values have no interval: these are nan. The interval of two values is
+    nan too if it would say almost nothing.
     """
 
     n: int
     mean: float
     sd: float  # sample standard deviation
-    low: float
+    low: float  # of the interval
     high: float
     best: float
     worst: float
 
 
-NOTHING = Summary(0, *[math.nan] * 6)  # of an arm without accuracies
+NOTHING = Summary(0, *[math.nan] * 6)  # the summary of an arm without completed runs
 
 
 class Comparison(NamedTuple):
-    """Two arms' difference of means, over their shared seeds if there are two or more, else over all.
+    """The difference between the means of two arms, over their shared seeds if there are two or more, else over all.
 
-    Where the runs allow no claim, low, high and p are nan and needed is None: an arm of one seed, or no spread, where
-    a t test would be certain of any difference.
+    If the runs allow no claim, `low`, `high` and `p` are nan and `needed` is None. This is so if an arm has one seed,
+    or if there is no spread, where a t test would be certain of any difference.
     """
 
-    difference: float  # positive where the first arm's values are higher
-    low: float  # the interval is of this pair alone
+    difference: float  # positive if the first arm is better
+    low: float  # of the interval for this pair alone
     high: float
     p: float
-    n: int  # shared seeds if paired, else those of the smaller arm
+    n: int  # the shared seeds if paired, else the seeds of the smaller arm
     paired: bool
-    needed: int | None  # seeds an arm that would show this difference; None: can't be said, or more than MOST
+    needed: int | None  # seeds per arm that would detect this difference; None if unknown or more than MAX_SEEDS
 
 
 class _Contrast(NamedTuple):
-    """A difference of means and the t test of it; error, df and p are nan where there is no claim to make."""
+    """A difference of means and its t test; `error`, `df` and `p` are nan if the runs allow no claim."""
 
     difference: float
     variances: list[float]  # of the differences if paired, else of each arm
     n: int
     error: float  # standard error of the difference
-    df: float
+    df: float  # degrees of freedom
     p: float
 
 
 def summary(accuracies: Sequence[float]) -> Summary:
-    """Mean, spread and range. Raises ValueError if there is no value, or one that is no fraction."""
+    """Summarize the accuracies of one arm.
+
+    Args:
+        accuracies: Fractions, one per seed.
+
+    Raises:
+        ValueError: There is no value, or a value is not a fraction.
+    """
     _check(accuracies)
     if not all(0 <= accuracy <= 1 for accuracy in accuracies):
-        raise ValueError(f"accuracies must be fractions, 0 to 1: {list(accuracies)}")
+        raise ValueError(f"accuracies must be fractions from 0 to 1: {list(accuracies)}")
     n, mean, sd = len(accuracies), fmean(accuracies), math.sqrt(_variance(accuracies))
     low, high = _interval(n, mean, sd) if sd > 0 else (math.nan, math.nan)
     return Summary(n, mean, sd, low, high, max(accuracies), min(accuracies))
 
 
 def _interval(n: int, mean: float, sd: float) -> tuple[float, float]:
-    """Student's t interval of a mean accuracy, on the scale of its log odds: never beyond 0 and 1.
+    """Return Student's t interval of a mean accuracy on the scale of its log odds, which never leaves 0 to 1.
 
-    The mean is transformed, with its standard error by the delta method: svyciprop(method="xlogit") of R's package
-    survey, and Stata's `proportion`. So the interval holds the mean that stands beside it, and an accuracy of exactly 0
-    or 1 is no exception. In simulated arms of 2 to 10 seeds, at 90 to 99.5 %, it holds the truth in 94 % and more.
-    There the plain t interval, or one of the values' own log odds or arcsines, falls to 92 % and below: accuracies near
-    1 are skewed, and the mean of a transform is not the transform of the mean.
+    The method transforms the mean, and its standard error by the delta method, as svyciprop(method="xlogit") of R's
+    package survey and Stata's `proportion` do. The interval therefore contains the mean, and an accuracy of exactly 0
+    or 1 needs no special case. In simulated arms of 2 to 10 seeds at 90 to 99.5 % accuracy it covers the truth in at
+    least 94 % of cases. The plain t interval, and intervals of the log odds or arcsines of the values, fall to 92 % and
+    below, because accuracies near 1 are skewed and the mean of a transform is not the transform of the mean.
     """
     from scipy.special import expit, logit, stdtrit
 
     margin = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(n) / (mean * (1 - mean))
-    if n == 2 and 2 * margin > math.log(MOST_ODDS):
+    if n == 2 and 2 * margin > math.log(MAX_ODDS_RATIO):
         return math.nan, math.nan
     return float(expit(logit(mean) - margin)), float(expit(logit(mean) + margin))
 
 
 def compare(a: Mapping[int, float], b: Mapping[int, float], pairs: int = 1) -> Comparison:
-    """Compare two arms, seed -> value, by a t test: Student 1908's for pairs, else Welch 1947's; p is two-sided.
+    """Compare two arms by a two-sided t test: Student 1908 for pairs, else Welch 1947.
 
-    The same seed is the same order of images and the same augmentation, hence the pairs. `pairs` counts the
-    comparisons of which this is one: `needed` allows for them, p does not. Raises ValueError where an arm has no value,
-    or one that is not finite.
+    Runs are paired by seed, because equal seeds mean the same order of images and the same augmentation.
+
+    Args:
+        a: The first arm, a value per seed.
+        b: The second arm.
+        pairs: The number of comparisons of which this is one. `needed` allows for them, `p` does not.
+
+    Raises:
+        ValueError: An arm has no value, or a value is not finite.
     """
     from scipy.special import stdtrit
 
@@ -108,12 +126,15 @@ def compare(a: Mapping[int, float], b: Mapping[int, float], pairs: int = 1) -> C
 
 
 def leader_against_others(arms: Sequence[Mapping[int, float]]) -> list[Comparison]:
-    """Compare the first of the ranked arms with each other one, p corrected by Holm's method.
+    """Compare the leader with each other arm, with p corrected by Holm's method.
 
-    The data that chose the leader also test it, so any pair could have been among these comparisons: all k (k - 1) / 2
-    pairs are corrected for, not the k - 1 that are returned.
+    The data that chose the leader also test it, so any pair could have been among these comparisons. The correction is
+    therefore for all k (k - 1) / 2 pairs, not for the k - 1 that are returned.
+
+    Args:
+        arms: A value per seed for each arm, the leader first.
     """
-    pairs = list(combinations(arms, 2))  # the leader's come first
+    pairs = list(combinations(arms, 2))  # those of the leader come first
     corrected = holm([_contrast(a, b).p for a, b in pairs])
     return [
         compare(leader, other, len(pairs))._replace(p=p)
@@ -122,7 +143,7 @@ def leader_against_others(arms: Sequence[Mapping[int, float]]) -> list[Compariso
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Correct for several tests by Holm 1979's step-down method; nan is no test: it stays, and isn't counted."""
+    """Correct p-values for multiple tests by the step-down method of Holm 1979. A nan is not a test and stays nan."""
     order = sorted((index for index, value in enumerate(p) if not math.isnan(value)), key=p.__getitem__)
     corrected, highest = list(p), 0.0
     for rank, index in enumerate(order):
@@ -132,9 +153,13 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def sampling_spread(accuracy: float, images: int) -> float:
-    """The binomial standard error of an accuracy measured on so many images: the part that no seed shows."""
+    """Return the binomial standard error of an accuracy: the uncertainty from the choice of images, not of seeds.
+
+    Raises:
+        ValueError: The accuracy is not a fraction, or there are no images.
+    """
     if not (0 <= accuracy <= 1 and images > 0):
-        raise ValueError(f"no accuracy on a number of images: {accuracy} on {images}")
+        raise ValueError(f"must be an accuracy from 0 to 1 on at least one image: {accuracy} on {images}")
     return math.sqrt(accuracy * (1 - accuracy) / images)
 
 
@@ -154,10 +179,10 @@ def _contrast(a: Mapping[int, float], b: Mapping[int, float]) -> _Contrast:
 
 
 def _error(variances: Sequence[float], counts: Sequence[int]) -> tuple[float, float]:
-    """The standard error of a difference, and its degrees of freedom: Student's for pairs, Welch 1947's for two arms.
+    """Return the standard error of a difference and its degrees of freedom: Student for pairs, Welch 1947 for two arms.
 
-    Arms of unequal size get the lower bound of Welch's, the smaller arm's n - 1. With his own, 10 % of comparisons of
-    2 seeds with 10 find p < 0.05 where nothing differs.
+    Arms of unequal size get the lower bound of Welch's degrees of freedom, n - 1 of the smaller arm. With Welch's own,
+    10 % of the comparisons of 2 seeds with 10 find p < 0.05 although nothing differs.
     """
     parts = [variance / n for variance, n in zip(variances, counts, strict=True)]
     if len(set(counts)) > 1:
@@ -166,10 +191,11 @@ def _error(variances: Sequence[float], counts: Sequence[int]) -> tuple[float, fl
 
 
 def _needed(contrast: _Contrast, pairs: int) -> int | None:
-    """Seeds an arm that show this difference with POWER in the first, strictest of Holm's steps (Cohen 1988).
+    """Return the seeds per arm that detect this difference with POWER in the first and strictest step of Holm.
 
-    It takes the difference and the spread seen for the true ones. The difference of a leader, the best by chance too,
-    is on average too large, so this is a plan and not a promise.
+    The method is that of Cohen 1988; the observed difference and spread stand for the true ones. The difference of a
+    leader is too large on average, because the leader is also the best by chance, so the number is a plan and not a
+    promise.
     """
     from scipy.special import nctdtr, stdtrit
 
@@ -180,16 +206,16 @@ def _needed(contrast: _Contrast, pairs: int) -> int | None:
     def power(n: int) -> float:
         error, df = _error(variances, [n] * len(variances))
         critical = float(stdtrit(df, 1 - (1 - LEVEL) / pairs / 2))
-        shift = min(difference / error, 3 * critical)  # there the power is over 0.99; far beyond, nctdtr is nan
+        shift = min(difference / error, 3 * critical)  # there the power exceeds 0.99; far beyond it nctdtr returns nan
         return 1 - float(nctdtr(df, shift, critical))
 
-    seeds = range(FEWEST, MOST + 1)
+    seeds = range(MIN_SEEDS, MAX_SEEDS + 1)
     index = bisect_left(seeds, POWER, key=power)
     return seeds[index] if index < len(seeds) else None
 
 
 def _variance(values: Sequence[float]) -> float:
-    """The sample variance; nan for one value, and 0 where only rounding tells the values apart."""
+    """Return the sample variance; nan for one value, and 0 if the values differ only by rounding."""
     if len(values) == 1:
         return math.nan
     if max(values) - min(values) <= ROUNDING * max(map(abs, values)):
@@ -200,4 +226,4 @@ def _variance(values: Sequence[float]) -> float:
 
 def _check(values: Collection[float]) -> None:
     if not values or not all(map(math.isfinite, values)):
-        raise ValueError(f"values must be finite, and one or more: {list(values)}")
+        raise ValueError(f"must be one or more finite values: {list(values)}")

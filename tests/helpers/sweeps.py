@@ -14,10 +14,11 @@ from statistics import fmean
 from typing import Any
 
 from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger
-from mnist_exp.store.metrics import COLUMNS
-from mnist_exp.store.run_folder import ADDED, METRICS, Summary
+from mnist_exp.store.metrics import COLUMNS, METRICS
+from mnist_exp.store.run_folder import ADDED, Summary
 from mnist_exp.system import files
 
+HOSTILE = "</script><img src=x onerror=document.title='pwned'>|`\"'&{{data}}"  # HTML, Markdown and a template
 BASE = {"data": "mnist", "model": "mlp", "activation": "relu", "optimizer": "adam", "optimizer.lr": 0.001, "epochs": 5}
 VERSIONS = {"python": "3.11.7", "mnist_exp": "0.1.0+1a2b3c4d", "torch": "2.14.1"}
 GOOD = {"adam": 0.9800, "sgd": 0.9600, "rmsprop": 0.9780, "nadam": 0.9795}  # of a choice, where it matters
@@ -149,6 +150,34 @@ KINDS: dict[str, dict[str, Any]] = {
     "two_seeds": {"grid": {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.001, 0.002, 0.003]}, "seeds": [0, 1]},
     "one_seed": {"grid": {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh"]}, "seeds": [0]},
 }
+
+
+def edit_ledger(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change every entry of a sweep's ledger."""
+    path = Ledger(folder).path
+    entries = [files.unseal(line) for line in path.read_text().splitlines()]
+    for entry in entries:
+        change(entry)
+    path.write_text("".join(files.seal(entry) + "\n" for entry in entries))
+
+
+def spoil(folder: Path) -> Path:
+    """Put hostile text wherever a ledger has text of the user, and return the folder."""
+
+    def change(entry: dict[str, Any]) -> None:
+        for key in ("command", "error"):
+            if key in entry:
+                entry[key] = HOSTILE
+
+    edit_ledger(folder, change)
+    return folder
+
+
+def edit_summary(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Change some facts in the summary of a run."""
+    path = folder / "summary.json"
+    path.write_text(files.seal({**files.unseal(path.read_text()), **facts}))
+
 
 if __name__ == "__main__":
     sweep(Path(sys.argv[1]), **KINDS[sys.argv[2]])

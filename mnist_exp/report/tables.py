@@ -1,0 +1,195 @@
+"""The tables and lists of a report, as text without any markup."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from mnist_exp.report import lr_search, sentences
+from mnist_exp.report.results import Results, RunResult, count_failures, format_value, total_seconds
+
+NEARLY_BEST = 0.005  # a rate whose accuracy is this close to the best rate's would have done nearly as well
+
+
+class Table(NamedTuple):
+    """Headers and cells."""
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    text_columns: Sequence[str]  # the headers of columns that hold text; the others hold numbers
+
+
+class RunRow(NamedTuple):
+    """A row of the table of all runs."""
+
+    number: str
+    choices: list[str]  # of the swept keys, and before these the sweep if there are several
+    seed: str
+    status: str
+    marks: list[str]  # how the run failed, and versions that most runs do not share
+    tags: str
+    values: list[str]  # of VALUES
+
+
+class RunTable(NamedTuple):
+    """The table of all runs."""
+
+    choices: list[str]  # headers
+    has_tags: bool
+    values: list[str]  # headers
+    rows: list[RunRow]
+
+
+class Facts(NamedTuple):
+    """A list of facts with its heading."""
+
+    heading: str
+    facts: list[tuple[str, str]]
+
+
+class Value(NamedTuple):
+    """How the table of all runs shows a value of summary.json."""
+
+    header: str
+    key: str
+    format: str
+    scale: int = 1
+
+
+VALUES = (
+    Value("validation (%)", "best_val_accuracy", ".2f", 100),
+    Value("loss", "best_val_loss", ".4f"),
+    Value("test (%)", "test_accuracy", ".2f", 100),
+    Value("misses", "test_errors", "d"),
+    Value("best epoch", "best_epoch", "d"),
+    Value("seconds", "seconds", ".1f"),
+)
+
+
+def leaderboard(results: Results) -> Table:
+    """Return the arms ranked by validation, and after them the arms with failed runs."""
+    arms = [*results.compared, *results.failing]
+    keys = list(dict.fromkeys(key for arm in arms for key in arm.choices))
+    headers = ["rank", *keys, "seeds", "validation (%)", "95 % interval", "against the leader"]
+    headers += ["sd (pp)", "best", "worst", "test (%)", "test misses"]
+    rows = []
+    for rank, (arm, verdict) in enumerate(zip(arms, sentences.verdicts(results), strict=True), start=1):
+        choices = [arm.choices.get(key, "") for key in keys]
+        row = ["" if arm.failed else str(rank), *choices, arm.seeds]
+        row += [_percent(arm.val.mean), sentences.interval(arm.val), verdict]
+        row += [_percent(arm.val.sd), _percent(arm.val.best), _percent(arm.val.worst)]
+        row += [_percent(arm.test.mean), _number(arm.misses, ".1f")]
+        rows.append(row)
+    return Table(headers, rows, [*keys, "against the leader"])
+
+
+def learning_rates(results: Results) -> Table:
+    """Return what the learning-rate search found for each arm; no rows without a search."""
+    headers = ["arm", "rates tried", "chosen", "validation (%)", f"within {100 * NEARLY_BEST:g} pp", "failed", "time"]
+    rows = []
+    for search in lr_search.searches(results.lr_search) if results.lr_search else ():
+        near = sum(arm.val.mean >= search.reached - NEARLY_BEST for arm in search.arms)
+        tried = f"{search.rates[0]:g} to {search.rates[-1]:g}"
+        row = [search.label, tried, _number(search.chosen, "g"), _percent(search.reached)]
+        row += [f"{near} of {len(search.rates)}", count_failures(search.failed), sentences.clock(search.seconds)]
+        rows.append(row)
+    return Table(headers, rows, ["arm"])
+
+
+def failures(results: Results) -> Table:
+    """Return the jobs that failed or were interrupted, each with the command that runs it again."""
+    headers = ["run", "status", "reason", "command that runs it alone"]
+    rows = [
+        [str(run.job.number), run.job.status, run.job.error or "", sentences.command(run)]
+        for run in results.runs
+        if run.job.status in ("failed", "interrupted")
+    ]
+    return Table(headers, rows, headers[1:])
+
+
+def runs(results: Results) -> RunTable:
+    """Return all runs, whatever their status."""
+    several = len(results.folders) > 1
+    rows = []
+    for run, versions in zip(results.runs, uncommon_versions(results.runs), strict=True):
+        choices = [format_value(run.job.choices.get(key)) for key in results.swept]
+        summary: Mapping[str, Any] = run.summary
+        rows.append(
+            RunRow(
+                number=str(run.job.number),
+                choices=[str(run.sweep), *choices] if several else choices,
+                seed=str(run.job.seed),
+                status=run.job.status,
+                marks=[mark for mark in (run.job.failure, versions) if mark],
+                tags=tags(run),
+                values=[_number(summary[value.key], value.format, value.scale) for value in VALUES],
+            )
+        )
+    headers = ["sweep", *results.swept] if several else list(results.swept)
+    return RunTable(headers, any(row.tags for row in rows), [value.header for value in VALUES], rows)
+
+
+def provenance(results: Results) -> list[Facts]:
+    """Return where the results come from: the data and the time, then each command with its code and machine."""
+    data = sorted({f"{run.data['name']}, SHA-256 {run.data['sha256']}" for arm in results.arms for run in arm.runs})
+    time = sentences.clock(total_seconds(results.runs))
+    about_sweeps = [("folder", str(folder.resolve())) for folder in results.folders]
+    about_sweeps += [("data", each) for each in data]
+    about_sweeps += [("time in runs", f"{time} (h:mm:ss), all runs together")]
+    lists = [Facts("Sweep" if len(results.folders) == 1 else "Sweeps", about_sweeps)]
+    for number, session in enumerate(results.sessions, start=1):
+        facts = [
+            ("started", str(session.get("time"))[:19].replace("T", " ")),
+            ("command", str(session.get("command"))),
+            ("commit", _commit(session.get("git"))),
+            ("versions", _pairs(session.get("versions"))),
+            ("machine", _pairs(session.get("machine")) or "not recorded"),
+        ]
+        if session.get("allow_changed"):
+            facts.append(("changes", "was allowed to continue although code, packages or data had changed"))
+        count = len(results.sessions)
+        lists.append(Facts(f"Command {number} of {count}" if count > 1 else "Command", facts))
+    return lists
+
+
+def uncommon_versions(runs: Sequence[RunResult]) -> list[str]:
+    """Return for each run the versions that most others do not share, such as "torch 2.13.0"."""
+    counts = Counter(pair for run in runs for pair in run.summary["versions"].items())
+    usual = {package: version for (package, version), _ in reversed(counts.most_common())}
+    return [_pairs({k: v for k, v in run.summary["versions"].items() if v != usual[k]}) for run in runs]
+
+
+def tags(run: RunResult) -> str:
+    """Return the tags of a run; a tag with a space stands in quotes."""
+    return shlex.join(map(str, run.summary["tags"] or ()))
+
+
+def link(run: RunResult, out: Path) -> str:
+    """Return the relative URL from the report in `out` to the folder of a run."""
+    return quote(os.fsencode(Path(os.path.relpath(run.folder, out)).as_posix())) + "/"
+
+
+def _percent(fraction: float) -> str:
+    """Return a fraction in percent, without the sign: 0.97864 -> "97.86"; nothing for nan."""
+    return _number(fraction, ".2f", 100)
+
+
+def _number(value: float | None, form: str, scale: int = 1) -> str:
+    """Return a number as text; nothing if it is unknown."""
+    return "" if value is None or isnan(value) else format(scale * value, form)
+
+
+def _commit(git: Mapping[str, Any] | None) -> str:
+    if not git:
+        return "not in a git repository"
+    return f"{git['commit']}, {'with' if git['dirty'] else 'without'} uncommitted changes"
+
+
+def _pairs(facts: Mapping[str, Any] | None) -> str:
+    return ", ".join(f"{key} {value}" for key, value in (facts or {}).items())

@@ -1,0 +1,243 @@
+"""The sentences of a report claim what the statistics allow, and no more."""
+
+import math
+
+import pytest
+from helpers.arms import arm, comparison, results, run
+
+from mnist_exp.report import sentences
+from mnist_exp.report.results import Arm
+from mnist_exp.report.stats import Comparison
+
+
+def test_clear_difference_is_a_win() -> None:
+    assert sentences.comparison(arm("adam"), arm("sgd"), comparison()) == (
+        "`adam` beats `sgd` by 0.31 pp (0.22 to 0.40, p = 0.002, 5 seeds)."
+    )
+
+
+def test_unclear_difference_says_how_many_seeds_would_be_needed() -> None:
+    relu, gelu = arm("relu"), arm("gelu")
+    assert sentences.comparison(relu, gelu, comparison(0.0003, p=0.4)) == (
+        "`relu` and `gelu` can't be told apart with 5 seeds (0.03 pp, -0.06 to 0.12, p = 0.40): "
+        "about 14 seeds per arm would be needed to detect this difference."
+    )
+    assert sentences.comparison(relu, gelu, comparison(0, p=1, needed=None)).endswith("p = 1.00).")
+    assert "more than 1,000 seeds" in sentences.comparison(relu, gelu, comparison(0, p=1, needed=4321))
+
+
+def test_corrected_p_of_five_percent_is_no_win() -> None:
+    assert "beats" not in sentences.comparison(arm("a"), arm("b"), comparison(p=0.05))
+
+
+@pytest.mark.parametrize(
+    ("leader", "other", "n", "paired", "basis"),
+    [
+        (5, 5, 5, True, "5 seeds"),
+        (5, 3, 3, True, "3 shared seeds"),
+        (4, 2, 2, False, "4 and 2 seeds"),
+        (5, 5, 5, False, "5 seeds"),
+    ],
+)
+def test_comparison_says_what_it_rests_on(leader: int, other: int, n: int, paired: bool, basis: str) -> None:
+    test = comparison(n=n, paired=paired)
+    assert f", {basis})." in sentences.comparison(arm("a", n=leader), arm("b", n=other), test)
+
+
+def test_leader_that_loses_on_shared_seeds_does_not_win() -> None:
+    a, b, test = arm("a"), arm("b"), comparison(-0.002)
+    assert sentences.comparison(a, b, test) == "`a` is beaten by `b` by 0.20 pp on their shared seeds."
+    assert "is beaten by 1 on their shared seeds" in sentences.headline(results([a, b], [test]))
+    assert sentences.verdict(a, b, test) == "ahead, p = 0.002"
+
+
+def test_headline_counts_wins_and_names_what_is_unclear() -> None:
+    arms = [arm(name) for name in "abcdef"]
+
+    def headline(comparisons: list[Comparison]) -> str:
+        return sentences.headline(results(arms[: len(comparisons) + 1], comparisons))
+
+    assert headline([comparison(0.0003, p=0.4), *[comparison()] * 4]) == (
+        "`a` leads with 98.00 % on validation (95 % interval 97.90 to 98.10, 5 seeds). "
+        "It beats 4 of 5 others and can't be told apart from `b`."
+    )
+    assert headline([comparison()] * 5).endswith("It beats all 5 others.")
+    assert headline([comparison()]).endswith("It beats `b`.")
+    assert headline([comparison(p=0.4)] * 5).endswith("It can't be told apart from any of the 5 others.")
+    mixed = headline([comparison(), *[comparison(p=0.4)] * 3, comparison(p=math.nan)])
+    assert mixed.endswith("It beats 1 of 5 others, can't be told apart from 3 and allows no claim about 1.")
+
+
+def test_many_arms_are_counted_after_the_first_ten() -> None:
+    arms = [arm(chr(ord("a") + i)) for i in range(30)]
+    found = sentences.answer(results(arms, [comparison()] * 29))
+    assert len(found) == 1 + sentences.MAX_SENTENCES + 1
+    assert found[-1] == "Further down, it beats all 19 others."
+
+
+def test_single_arm_has_its_accuracy() -> None:
+    accuracy = "98.00 % on validation (95 % interval 97.90 to 98.10, 5 seeds)"
+    expected = f"`adam` reaches {accuracy}; there is no other arm to compare it with."
+    assert sentences.answer(results([arm("adam")])) == [expected]
+
+
+def test_one_seed_allows_no_claim() -> None:
+    accuracy = "98.00 % on validation (1 seed)"
+    images = "the 10,000 test images alone gives an accuracy of 98.00 % a standard deviation of 0.14 pp"
+    assert sentences.answer(results([arm("a", n=1), arm("b", n=1)], [comparison(p=math.nan)])) == [
+        f"`a` has the highest accuracy, {accuracy}, but the runs do not show whether it is better than the others.",
+        "Each arm has one seed, so the spread over seeds is unknown and no claim is made.",
+        f"The choice of {images}; seeds add to it.",
+        "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm.",
+    ]
+
+
+def test_some_arms_of_one_seed_are_counted() -> None:
+    arms = [arm("a"), arm("b", n=1), arm("c", n=1)]
+    found = sentences.answer(results(arms, [comparison(p=math.nan)] * 2))
+    assert "2 of 3 arms have one seed, so" in " ".join(found)
+    assert sentences.advice(results([arm("a", n=1)]))[0].startswith("There is one seed, so")
+
+
+def test_size_of_a_test_set_without_misses_is_unknown() -> None:
+    assert sentences.test_images([arm("a", misses=0)]) is None
+    assert not any("test images" in each for each in sentences.advice(results([arm("a", n=1, misses=0)])))
+    assert sentences.test_images([arm("a", misses=0), arm("b", misses=1)]) == 10_000
+
+
+def test_sweep_without_completed_runs_has_nothing_to_compare() -> None:
+    assert sentences.answer(results([])) == ["No run has completed, so there is nothing to compare."]
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0, "p < 0.001"), (0.0009, "p < 0.001"), (0.002, "p = 0.002"), (0.0496, "p = 0.050"), (0.4, "p = 0.40")],
+)
+def test_p_value_has_as_many_digits_as_matter(p: float, text: str) -> None:
+    assert sentences.p_value(p) == text
+
+
+def test_negative_zero_is_shown_as_zero() -> None:
+    assert sentences.points(-0.00001) == "0.00 pp"
+
+
+def test_two_seeds_far_apart_have_no_interval() -> None:
+    far = arm("a", n=2)
+    far = far._replace(val=far.val._replace(low=math.nan, high=math.nan))
+    assert sentences.interval(far.val) == "two seeds say almost nothing"
+    assert "% on validation (two seeds say almost nothing)" in sentences.headline(results([far]))
+
+
+# Settings without effect
+
+
+def test_two_arms_with_equal_results_are_named() -> None:
+    arms = [arm(value, same_as="x", choices={"model.max_norm": value}) for value in ("null", "1.5")]
+    found = results(arms, [comparison(0, p=math.nan)], swept=("model.max_norm",))
+    same = "the same results in every run: this setting has no effect here."
+    headline, sentence = sentences.answer(found)
+    assert headline.endswith(f"5 seeds). `max_norm=1.5` has {same}")
+    assert sentence == f"`max_norm=null` and `max_norm=1.5` have {same}"
+    assert sentences.verdicts(found) == ["the leader", "the same results"]
+
+
+def grid(*same_as: str) -> list[Arm]:
+    """Return four arms, of two optimizers by two values of max_norm, with equal results where `same_as` is equal."""
+    choices = [{"optimizer": name, "model.max_norm": value} for name in ("adam", "sgd") for value in ("null", "1.5")]
+    return [
+        arm(f"{i}", same_as=same, choices=chosen) for i, (same, chosen) in enumerate(zip(same_as, choices, strict=True))
+    ]
+
+
+def test_key_without_effect_is_named_if_every_pair_is_equal() -> None:
+    swept = ("optimizer", "model.max_norm")
+    tests = [comparison(0, p=math.nan), comparison(), comparison()]
+    found = results(grid("a", "a", "b", "b"), tests, swept)
+    assert sentences.advice(found) == [
+        "`model.max_norm` has no effect here: every value gives the same results in every run."
+    ]
+    assert sentences.headline(found).endswith(
+        "It beats 2 of 3 others and has the same results in every run as `adam max_norm=1.5`."
+    )
+    assert sentences.answer(found)[1] == (
+        "`adam max_norm=null` and `adam max_norm=1.5` have the same results in every run: "
+        "this setting has no effect here."
+    )
+    assert sentences.equal_arms(found) == []  # the sentence about the key covers them
+    assert sentences.advice(results(grid("a", "a", "b", "c"), tests, swept)) == []
+    failing = [
+        *grid("a", "a", "b", "b"),
+        arm("x", diverged=1, same_as="b", choices={"optimizer": "sgd", "model.max_norm": "9"}),
+    ]
+    assert sentences.advice(results(failing, tests, swept)) == []  # nobody knows what the failed runs would show
+
+
+def test_equal_arms_below_the_leader_are_named_once() -> None:
+    arms = grid("a", "b", "c", "c")
+    found = sentences.answer(results(arms, [comparison()] * 3, ("optimizer", "model.max_norm")))
+    same = "`sgd max_norm=null` and `sgd max_norm=1.5` have the same results in every run: this setting has no effect"
+    assert sum(same in sentence for sentence in found) == 1
+
+
+# Failed runs
+
+
+def test_arm_with_failed_runs_is_not_compared() -> None:
+    found = results([arm("rmsprop"), arm("sgd"), arm("adam", mean=0.99, n=3, diverged=2)], [comparison()])
+    assert sentences.headline(found).endswith(
+        "It beats `sgd`. Not compared, because runs failed: `adam` (3 of 5 seeds; 2 diverged)."
+    )
+    assert sentences.answer(found)[-1] == (
+        "Of the 5 runs of `adam`, 2 diverged; the 3 that completed (99.00 %) are not compared."
+    )
+    assert sentences.verdicts(found) == ["the leader", "behind, p = 0.002", "not compared"]
+    assert "has no rank" in sentences.ranking(found)
+    assert "has no rank" not in sentences.ranking(results([arm("sgd")]))
+
+
+def test_arm_of_which_no_run_completed_is_named() -> None:
+    found = results([arm("sgd"), arm("adam", n=0, diverged=3)])
+    assert "no other arm can be compared with it" in sentences.headline(found)
+    assert sentences.headline(found).endswith("Not compared, because runs failed: `adam` (0 of 3 seeds; 3 diverged).")
+    assert sentences.answer(found)[-1] == "Of the 3 runs of `adam`, 3 diverged, and none completed."
+    assert sentences.verdicts(found) == ["the leader", "failed"]
+
+
+def test_no_arm_leads_if_runs_of_every_arm_failed() -> None:
+    found = results([arm("adam", n=4, diverged=1), arm("sgd", n=4, diverged=1)])
+    assert sentences.headline(found).startswith(
+        "No arm leads, because runs of every arm failed. Runs failed: `adam` (4 of 5 seeds; 1 diverged)"
+    )
+    assert sentences.title(found) == "optimizer on MNIST"
+
+
+def test_failing_arms_are_counted_after_the_first_ones() -> None:
+    found = results([arm(f"arm{i}", n=0, diverged=1) for i in range(12)])
+    assert sentences.headline(found).endswith(
+        "`arm1` (0 of 1 seed; 1 diverged), `arm2` (0 of 1 seed; 1 diverged) and 9 more."
+    )
+    assert sentences.answer(found)[-1] == "Runs of 2 further arms failed."
+
+
+# The sweep
+
+
+def test_unfinished_sweep_says_how_to_resume() -> None:
+    runs = [run("a", seed, status) for seed, status in enumerate(["completed", "running", "pending", "interrupted"])]
+    found = results([])._replace(runs=runs)
+    assert sentences.progress(found.runs) == "1 of 4 completed, 1 running, 1 interrupted, 1 pending"
+    assert sentences.scope(found) == "1 arm, 4 seeds, 4 runs"
+    [note] = sentences.notes(found)
+    assert note.startswith("Not finished: 1 of 4 completed, 1 running, 1 interrupted, 1 pending.")
+    assert note.endswith(" -m resume=sweep`.")
+
+
+def test_resumed_sweep_and_allowed_changes_are_mentioned() -> None:
+    found = results([])._replace(sessions=[{}, {"allow_changed": True}], warnings=["other"])
+    assert sentences.notes(found) == ["Resumed: 2 commands worked on the sweep."]
+    allowed = "1 command was allowed to continue although code, packages or data had changed (allow_changed)"
+    assert sentences.warnings(found) == ["other", allowed]
+
+
+def test_text_in_backticks_stays_code_on_one_line() -> None:
+    assert sentences.in_backticks("a `b`\nc") == "`a 'b' c`"
