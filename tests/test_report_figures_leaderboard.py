@@ -45,9 +45,7 @@ def test_the_marks_are_means_runs_and_intervals(results: Results, figure: Figure
     tests = [x for x, _ in marks(axes, "test, mean")]
     assert tests == [100 * arm.test.mean for arm in results.arms]
     runs = [x for x, _ in marks(axes, "validation, single runs")]
-    assert runs == pytest.approx(
-        [100 * (run.summary["best_val_accuracy"] or 0) for a in results.arms for run in a.runs]
-    )
+    assert runs == pytest.approx([100 * run.val_accuracy for a in results.arms for run in a.runs])
     ends = [[[100 * arm.val.low, row], [100 * arm.val.high, row]] for row, arm in enumerate(results.arms)]
     assert np.array(intervals(axes)) == pytest.approx(np.array(ends))
     assert axes.yaxis_inverted()

@@ -29,7 +29,7 @@ def test_the_interval_of_one_arm_is_its_own(results: Results) -> None:
 def test_the_interval_of_several_arms_is_over_seeds(results: Results) -> None:
     first, second = results.arms
     pairs = zip(first.runs, second.runs, strict=True)
-    expected = stats.summary([fmean(measures.accuracy(run) / 100 for run in pair) for pair in pairs])
+    expected = stats.summary([fmean(run.val_accuracy for run in pair) for pair in pairs])
     assert measures.interval(results.arms) == pytest.approx((100 * expected.low, 100 * expected.high))
 
 

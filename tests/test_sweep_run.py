@@ -311,7 +311,10 @@ def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Ru
     ("words", "told"),
     [
         (["seed=range(0,0)"], "seed: has no values, so the sweep has no jobs"),
-        (["seed=range(0,200)", "epochs=range(1,101)"], "more than 10,000 jobs; hydra.sweeper.max_jobs=N allows that many"),
+        (
+            ["seed=range(0,200)", "epochs=range(1,101)"],
+            "more than 10,000 jobs; hydra.sweeper.max_jobs=N allows that many",
+        ),
         (["seed=range(0,1000000000)"], "more than 10,000 jobs"),
         (["optimizer.lr=interval(0,1)"], "takes a list of values"),
         (["resume=nowhere"], "resume=nowhere: no such folder"),

@@ -23,7 +23,10 @@ Run = Callable[..., Outcome]
         ("augmentation.rotaton.degrees=3", "did you mean augmentation.rotation? Choose from augmentation.rotation, "),
         ("hydra/launcher=fussed", "hydra/launcher=fussed: no such option, did you mean fused? Choose from basic, "),
         ("--multrun", "--multrun: no such flag, did you mean --multirun?"),
-        ("resume=José/x", "resume=José/x: can't be read; a value with such characters needs quotes: 'resume=\"José/x\"'"),
+        (
+            "resume=José/x",
+            "resume=José/x: can't be read; a value with such characters needs quotes: 'resume=\"José/x\"'",
+        ),
         ("model.hidden_layers=[8", "model.hidden_layers=[8: can't be read; a list is typed model.hidden_layers=[1,2]"),
         (
             "loss=\x1e<\n",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from mnist_exp import config
 from mnist_exp.report import stats
 from mnist_exp.store import metrics, run_folder
-from mnist_exp.store.ledger import Job, Ledger, keys_beside_identity
+from mnist_exp.store.ledger import Job, Ledger, Session, keys_beside_identity
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import DataFacts, Summary
 from mnist_exp.system.errors import ConfigError
@@ -108,7 +108,7 @@ class Results(NamedTuple):
     """The content of a report."""
 
     folders: tuple[Path, ...]
-    sessions: Sequence[Mapping[str, Any]]  # the commands that worked on the sweeps
+    sessions: list[Session]  # the commands that worked on the sweeps
     runs: list[RunResult]  # whatever their status, by folder and number
     swept: tuple[str, ...]  # the keys that vary between runs, without the seed
     arms: list[Arm]  # with a completed run: those without failed runs first, then by mean validation accuracy
@@ -139,7 +139,7 @@ def read(folders: Sequence[Path]) -> Results:
     Raises:
         ConfigError: A folder is not a sweep of this program, or its ledger is damaged.
     """
-    sessions: list[Mapping[str, Any]] = []
+    sessions: list[Session] = []
     runs: list[RunResult] = []
     for folder in folders:
         if not (folder / run_folder.LEDGER).is_file():

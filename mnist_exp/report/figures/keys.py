@@ -10,7 +10,7 @@ import numpy as np
 
 from mnist_exp.report.figures import measures
 from mnist_exp.report.figures.page import CROSS, count, fit
-from mnist_exp.report.results import Arm, Results, spell
+from mnist_exp.report.results import Arm, Results, format_value
 
 MAX_NAMES = 20  # values: a key of more names is left out; a key of more numbers has no heat map
 
@@ -50,7 +50,7 @@ def varying_keys(results: Results) -> tuple[list[Key], list[str]]:
     left_out: list[str] = []
     compared, failing = results.compared, results.failing
     for name in results.crossed if compared else ():
-        in_order = dict.fromkeys(spell(run.job.choices.get(name)) for run in results.runs)
+        in_order = dict.fromkeys(format_value(run.job.choices.get(name)) for run in results.runs)
         present = {arm.choices[name] for arm in (*compared, *failing)}
         values = [value for value in in_order if value in present]
         numbers = as_numbers(values)

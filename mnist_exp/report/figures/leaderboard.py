@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mnist_exp.figure_page import MARGIN, TEXT, WIDTH, text_width
-from mnist_exp.report.figures import axis, measures
+from mnist_exp.report.figures import axis
 from mnist_exp.report.figures.axis import Floats
 from mnist_exp.report.figures.page import (
     CROSS,
@@ -87,7 +87,7 @@ def _draw_marks(
 
 def _runs(arms: Sequence[Arm]) -> Floats:
     """The accuracy and the row of each run, for arms of several runs: (runs, 2)."""
-    pairs = [(measures.accuracy(run), row) for row, arm in enumerate(arms) if arm.val.n > 1 for run in arm.runs]
+    pairs = [(100 * run.val_accuracy, row) for row, arm in enumerate(arms) if arm.val.n > 1 for run in arm.runs]
     return np.array(pairs).reshape(-1, 2)
 
 
@@ -114,7 +114,7 @@ def _lines(arm: Arm, width: float) -> list[str]:
 
 
 def _seeds(arm: Arm) -> str:
-    return f" ({arm.seeds})" if len(arm.runs) < arm.asked else ""
+    return f" ({arm.seeds})" if len(arm.runs) < arm.planned else ""
 
 
 def _note(arms: Sequence[Arm], labels: Sequence[list[str]], intervals: Floats, low: float, high: float) -> list[str]:

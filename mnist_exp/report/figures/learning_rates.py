@@ -16,7 +16,7 @@ LEAST = 0.01  # % of misses: a logarithmic axis has no place for 0
 
 def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     """Draw the accuracy of each arm by learning rate, the best arms in colour; None without a search."""
-    found = lr_search.searches(results.trials) if results.trials else []
+    found = lr_search.searches(results.lr_search) if results.lr_search else []
     searches = sorted((search for search in found if search.best), key=lambda search: -search.reached)
     if not searches:
         return None

@@ -1,4 +1,4 @@
-"""What the figures show of runs and arms, accuracies in percent."""
+"""What the figures show of arms, accuracies in percent."""
 
 import math
 from collections.abc import Sequence
@@ -7,12 +7,7 @@ import numpy as np
 
 from mnist_exp.report import stats
 from mnist_exp.report.figures.axis import Floats
-from mnist_exp.report.results import Arm, Run
-
-
-def accuracy(run: Run) -> float:
-    """Return the validation accuracy of a completed run."""
-    return 100 * _fraction(run)
+from mnist_exp.report.results import Arm
 
 
 def mean(arms: Sequence[Arm]) -> float:
@@ -22,7 +17,7 @@ def mean(arms: Sequence[Arm]) -> float:
 
 def interval(arms: Sequence[Arm]) -> tuple[float, float] | None:
     """Return the 95 % interval over seeds of the arms' mean; None if they have different seeds, or too few."""
-    by_seed = [{run.job.seed: _fraction(run) for run in arm.runs} for arm in arms]
+    by_seed = [{run.job.seed: run.val_accuracy for run in arm.runs} for arm in arms]
     if not by_seed or len(by_seed[0]) < 2 or any(runs.keys() != by_seed[0].keys() for runs in by_seed):
         return None
     means = [math.fsum(runs[seed] for runs in by_seed) / len(by_seed) for seed in sorted(by_seed[0])]
@@ -46,9 +41,3 @@ def curve(arm: Arm, column: str, scale: float = 1) -> Floats:
     values = scale * np.array([[run[epoch] for epoch in epochs] for run in runs])
     values[~np.isfinite(values)] = np.nan
     return np.array([epochs, values.min(0), values.mean(0), values.max(0)])
-
-
-def _fraction(run: Run) -> float:
-    value = run.summary["best_val_accuracy"]
-    assert value is not None, "a completed run has an accuracy"
-    return float(value)
