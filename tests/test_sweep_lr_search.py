@@ -18,7 +18,9 @@ from helpers.sweeps import sweep
 
 from mnist_exp.report import figures
 from mnist_exp.store.ledger import Ledger
-from mnist_exp.sweep import plan, request
+from mnist_exp.sweep import request
+from mnist_exp.sweep.compose import NO_SEARCH, PlannedJob
+from mnist_exp.sweep.lr_search import rates
 from mnist_exp.system.errors import ConfigError
 
 Run = Callable[..., Outcome]
@@ -53,7 +55,7 @@ def best_rates(folder: str) -> dict[str, str]:
 @pytest.mark.parametrize(("limits", "count"), [([1e-4, 1e-2], 7), ([3e-3, 0.3], 2), ([1, 100], 1)])
 def test_rates_are_evenly_spaced_by_their_ratio(limits: list[float], count: int) -> None:
     expected = np.geomspace(*limits, count) if count > 1 else [10.0]
-    found = [float(word.removeprefix("optimizer.lr=")) for word in plan.rates(limits, count)]
+    found = [float(word.removeprefix("optimizer.lr=")) for word in rates(limits, count)]
     np.testing.assert_allclose(found, expected, rtol=5e-3)  # three digits
 
 
@@ -123,9 +125,9 @@ def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (["optimizer.lr=0.1"], "optimizer.lr=0.1: the trials choose it; leave it out, or say hydra.sweeper.trials=0"),
-        (["seed=6,7"], "seed=7: one of hydra.sweeper.trial_seeds, which choose and therefore can't judge"),
-        (["~optimizer.lr_range"], "optimizer.lr_range: optimizer=adam has none; trials need [low, high]"),
+        (["optimizer.lr=0.1"], "optimizer.lr=0.1: the search chooses this key; remove it, or set hydra.sweeper.trials=0"),
+        (["seed=6,7"], "seed=7: is also in hydra.sweeper.trial_seeds, which choose the rate and so can't judge it"),
+        (["~optimizer.lr_range"], "optimizer.lr_range: optimizer=adam has none; a learning-rate search needs [low, high]"),
         (["hydra.sweeper.trials=-1"], "hydra.sweeper.trials: must be 0 to 100"),
         (["hydra.sweeper.trials=1000000000"], "hydra.sweeper.trials: must be 0 to 100"),
         (["hydra.sweeper.trial_seeds=[]"], "trial_seeds one seed or more"),
@@ -183,6 +185,6 @@ def test_trials_that_were_resumed_by_themselves_still_know_what_comes_after(tmp_
     trials = sweep(tmp_path / "tuning", {"optimizer.lr": [0.1]}, [0])
     then = {"then": [["seed=0"], ["seed=1"]], "trials": [[1, [7]], [0, []]]}
     Ledger(trials).append(then, {"command": "python train.py -m resume=tuning"})
-    point = plan.Point(None, None, plan.NO_TRIALS, tmp_path)  # type: ignore[arg-type]
-    left = request._left(tmp_path, lambda overrides: point._replace(folder=Path(*overrides)), retry_failed=False)
-    assert [(it.folder.name, it.trials) for it in left] == [("seed=0", (1, (7,))), ("seed=1", (0, ()))]
+    planned = PlannedJob(None, None, NO_SEARCH, tmp_path)  # type: ignore[arg-type]
+    left = request._unfinished(tmp_path, lambda overrides: planned._replace(folder=Path(*overrides)), retry_failed=False)
+    assert [(each.folder.name, each.search) for each in left] == [("seed=0", (1, (7,))), ("seed=1", (0, ()))]

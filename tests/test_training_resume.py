@@ -136,7 +136,7 @@ def test_the_checkpoint_knows_how_many_epochs_there_are(run: Run, interrupted: P
     path.write_text(path.read_text().replace("epochs: 3", "epochs: 7"))
     outcome = run(f"resume={interrupted}")
     assert outcome.code == 0
-    assert "epochs=3, as the checkpoint says; config.yaml says 7" in outcome.out
+    assert "epochs=3 from the checkpoint is used; config.yaml has 7" in outcome.out
     assert learned(interrupted) == learned(Path("outputs/a/whole"))
     assert "epochs: 3" in path.read_text()
 
@@ -159,7 +159,7 @@ def test_a_run_that_failed_before_it_began_is_begun_anew_by_its_command(run: Run
     (folder,) = run(*TINY, "data.batch_size=0").folders
     outcome = run(f"resume={folder}")
     assert outcome.code == 1
-    assert "failed before it began: data.batch_size=0: must be 1 or more; type its command again, mended" in outcome.err
+    assert "failed before it started: data.batch_size=0: must be 1 or more; correct its command and type it again" in outcome.err
 
 
 def test_a_completed_run_whose_last_checkpoint_is_gone_may_go_back(run: Run) -> None:
@@ -170,7 +170,7 @@ def test_a_completed_run_whose_last_checkpoint_is_gone_may_go_back(run: Run) -> 
     assert run(f"resume={folder / 'checkpoints' / 'best.pt'}").code == 0
     assert learned(folder) == expected
     (folder / "metrics.csv").write_text("rubbish")
-    assert "completed, but altered since then, or gone: metrics.csv" in run(f"resume={folder}").err
+    assert "these files were altered or deleted since: metrics.csv" in run(f"resume={folder}").err
 
 
 def test_trained_longer_a_run_equals_one_that_was_as_long_from_the_start(run: Run) -> None:
@@ -213,7 +213,7 @@ def test_a_finished_run_says_so_and_does_nothing(run: Run) -> None:
         outcome = run(*words)
         assert (outcome.code, outcome.err) == (0, "")
         assert re.fullmatch(
-            r".*: completed, with \d\d\.\d\d% on the test set; epochs=N trains it longer\n", outcome.out
+            r".*: the run is completed, with \d\d\.\d\d% on the test set; epochs=N trains it longer\n", outcome.out
         )
     assert contents(folder) | {folder / "train.log": (folder / "train.log").read_bytes()} == before
 
@@ -231,12 +231,12 @@ def test_the_latest_run_is_the_one_at_work_last(run: Run, interrupted: Path) -> 
             ["optimizer=sgd"],
             "optimizer=sgd: a resumed run keeps its config and its folder; only epochs, patience, device",
         ),
-        (["optimizer.lr=0.1"], "optimizer.lr=0.1: a run goes on with its own choices"),
-        (["+optimizer.amsgrad=true"], "+optimizer.amsgrad=true: a run goes on with its own choices"),
-        (["~schedule"], "~schedule: a run goes on with its own choices"),
-        (["seed=1"], "seed=1: a run goes on with its own choices"),
+        (["optimizer.lr=0.1"], "optimizer.lr=0.1: a resumed run keeps its config and its folder"),
+        (["+optimizer.amsgrad=true"], "+optimizer.amsgrad=true: a resumed run keeps its config and its folder"),
+        (["~schedule"], "~schedule: a resumed run keeps its config and its folder"),
+        (["seed=1"], "seed=1: a resumed run keeps its config and its folder"),
         (["hydra.run.dir=elsewhere"], "hydra.run.dir=elsewhere: a resumed run keeps its config and its folder"),
-        (["epochs=1"], "epochs=1: the run has 2 behind it"),
+        (["epochs=1"], "epochs=1: the run has already trained 2"),
         (["epochs=0"], "epochs=0: must be 1 or more"),
         (["device=tpu"], "device=tpu: torch finds"),
     ],
@@ -256,7 +256,7 @@ def test_what_can_not_change_any_more_is_refused_by_name(
 def test_what_does_not_change_the_past_may_change_and_is_told(run: Run, interrupted: Path) -> None:
     outcome = run(f"resume={interrupted}", "threads=2", "plots=true", "data.root=elsewhere", "device=cpu")
     assert outcome.code == 0, outcome.err
-    assert "threads was 1 and is 2: from here on the same bits can't be promised" in outcome.out
+    assert "threads was 1 and is 2: from here on, equal bits are not guaranteed" in outcome.out
     assert summary(interrupted)["resumed"] == [{"after_epoch": 2, "changed": {"threads": [1, 2]}}]
     assert (interrupted / "plots" / "curves.png").exists()
 
@@ -265,7 +265,7 @@ def test_other_versions_are_told(run: Run, interrupted: Path, monkeypatch: pytes
     monkeypatch.setattr(provenance, "versions", lambda: {"torch": "9"})
     outcome = run(f"resume={interrupted}")
     assert outcome.code == 0
-    assert "'torch': '9'}: from here on the same bits can't be promised" in outcome.out
+    assert "'torch': '9'}: from here on, equal bits are not guaranteed" in outcome.out
 
 
 def test_other_data_are_refused(run: Run, interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +305,7 @@ def test_a_traceback_is_to_be_had_and_nothing_runs(tmp_path: Path) -> None:
 
 def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
     run_folder.claim(tmp_path / "it")
-    with pytest.raises(FileExistsError, match="holds a run already"):
+    with pytest.raises(FileExistsError, match="already holds a run"):
         run_folder.claim(tmp_path / "it")
 
 
@@ -316,11 +316,11 @@ def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
         ("", "resume=: no such file or folder"),
         ("/nowhere.pt", "resume=/nowhere.pt: no such file or folder"),
         ("latest", "resume=latest: no run under"),
-        (".", "resume=.: no run of this program, for it has no metrics.csv"),
-        ("sweep", "resume=sweep: a sweep; python train.py -m resume=sweep goes on with it"),
+        (".", "resume=.: this is no run of this program: it has no metrics.csv"),
+        ("sweep", "resume=sweep: this is a sweep; python train.py -m resume=sweep resumes it"),
         ("sweep/0", "a job of a sweep; python train.py -m resume="),
         ("foreign", "damaged, or not of this program: "),
-        ("begun", "resume=begun: the run was stopped before it began; delete the folder"),
+        ("begun", "resume=begun: the run was stopped before it started; delete the folder"),
     ],
 )
 def test_what_is_no_run_is_told_apart(asked: str, told: str, run: Run, tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_an_altered_config_is_refused(run: Run, interrupted: Path) -> None:
     path = interrupted / ".hydra" / "config.yaml"
     whole = path.read_text()
     for before, after, told in (
-        ("lr: 0.001", "lr: 0.003", "of a run with other choices: optimizer.lr was 0.001 and is 0.003"),
+        ("lr: 0.001", "lr: 0.003", "is of a run with another config: optimizer.lr was 0.001 and is 0.003"),
         ("seed: 0", "seed: [", "config.yaml: damaged, "),
         (
             "torch.optim.Adam",
@@ -397,7 +397,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
         (bytes(checkpoint.pack({"format": 1, "model": Evil()})), "holds more than numbers and text, so it is not read"),
         (bytes(checkpoint.pack({"format": 2})), "of another format; this version reads 1"),
         (bytes(checkpoint.pack({"format": 1})), "of another format; this version reads 1"),
-        (other.read_bytes(), "of a run with other choices: seed was 1 and is 0"),
+        (other.read_bytes(), "is of a run with another config: seed was 1 and is 0"),
         (os.urandom(5000), "no checkpoint of this program, or cut short"),
     ):
         last.write_bytes(content)
@@ -424,14 +424,14 @@ def test_a_damaged_best_checkpoint_is_told_before_it_is_needed(run: Run) -> None
     best.write_bytes(best.with_name("last.pt").read_bytes())
     assert "best.pt: not of epoch" in run("resume=outputs/a/it", "epochs=7").err
     best.write_bytes(b"")
-    assert "best.pt: no checkpoint of this program" in run("resume=outputs/a/it", "epochs=7").err
+    assert "best.pt: is no checkpoint of this program" in run("resume=outputs/a/it", "epochs=7").err
 
 
 def test_an_altered_summary_is_told_or_made_anew(run: Run) -> None:
     (folder,) = run(*SMALL).folders
     path = folder / "summary.json"
     path.write_text(path.read_text().replace('"test_errors": ', '"test_errors": 1'))
-    assert "summary.json is damaged: its checksum does not agree" in run(f"resume={folder}").err
+    assert "summary.json is damaged: its checksum does not match" in run(f"resume={folder}").err
     expected = learned(folder)[2:]
     path.unlink()
     assert run(f"resume={folder}").code == 0

@@ -124,7 +124,7 @@ def taken(rounds: int) -> Tally:
             ended = sorted(
                 (wait(pid, name=f"run-{each}") for each, pid in enumerate(pids)), key=lambda it: it.code or 0
             )
-            fine = ended[0].code == 0 and ended[1].is_told_in_one_line and "holds a run already" in ended[1].err
+            fine = ended[0].code == 0 and ended[1].is_told_in_one_line and "already holds a run" in ended[1].err
             tally.count(fine, learned(Path(where)) == expected, str(ended))
     return tally
 
