@@ -1,81 +1,55 @@
-"""Who may import whom: train.py calls the rooms, the rooms call their parts, and the parts know nobody."""
+"""Which part of the program may import which. The picture in CONTRIBUTING.md shows the same."""
 
 import ast
+import re
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-BASE = {"apart", "errors", "files", "spelling", "stops", "streams"}  # anybody's
-ARROWS = {
-    "apart": {"stops"},
-    "errors": {"spelling", "stops", "streams"},
-    "files": set(),
-    "spelling": set(),
-    "stops": set(),
-    "streams": set(),
-    "startup": {"stops"},
-    "config": BASE,
-    "command_line": BASE | {"config"},
-    "memory": BASE,
-    "record": BASE | {"loop"},
-    "resume": BASE | {"build", "checkpoint", "config", "pictures", "record"},
-    "pictures": {"build", "checkpoint", "loop", "plots", "record"},
-    "build": BASE | {"data.batches", "data.sources", "memory"},
-    "loop": {"data.batches"},
-    "alone": {"loop"},
-    "fused.stack": {"models"},
-    "fused.together": {"data.augment", "data.batches", "fused.recorded", "fused.stack", "loop", "losses"},
-    "fused.recorded": set(),
-    "fused.members": BASE | {"alone", "fused.memory", "fused.together", "loop", "record"},
-    "fused.plan": BASE | {"build", "config", "fused.memory", "record"},
-    "fused.memory": {"build", "memory"},
-    "fused.launch": {"fused.members", "fused.plan", "sweep.jobs"},
-    "checkpoint": BASE | {"data.batches"},
-    "plots": BASE | {"data.batches"},
-    "data.batches": {"data.augment"},
-    "data.augment": set(),
-    "data.sources": BASE,
+MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
+    "system": set(),
+    "figure_page": set(),
     "models": set(),
     "losses": set(),
     "schedules": set(),
-    "sweep.ledger": BASE | {"config", "record"},
-    "sweep.plan": BASE | {"command_line", "config", "record", "sweep.ledger"},
-    "sweep.request": BASE | {"command_line", "config", "record", "sweep.ledger", "sweep.plan"},
-    "sweep.jobs": BASE | {"build", "record", "sweep.ledger"},
-    "sweep.run": BASE
-    | {"build", "command_line", "record", "resume", "sweep.jobs", "sweep.ledger", "sweep.plan", "sweep.request"}
-    | {"fused.plan", "sweep.report", "sweep.results", "sweep.tuning", "sweep.workers"},
-    "sweep.stats": set(),
-    "sweep.workers": BASE,
-    "sweep.results": BASE | {"record", "sweep.ledger", "sweep.stats"},
-    "sweep.tuning": {"record", "sweep.results"},
-    "sweep.words": BASE | {"sweep.results", "sweep.stats", "sweep.tuning"},
-    "sweep.plots": {"sweep.results", "sweep.stats", "sweep.tuning"},
-    "sweep.report": BASE | {"startup", "sweep.plots", "sweep.results", "sweep.stats", "sweep.tuning", "sweep.words"},
+    "config": {"system"},
+    "command_line": {"config", "system"},
+    "data": {"system"},
+    "build": {"data", "system"},
+    "store": {"config", "system"},
+    "training": {"build", "config", "data", "figure_page", "store", "system"},
+    "fused": {"data", "losses", "models", "store", "system", "training"},
+    "report": {"config", "figure_page", "store", "system"},
+    "sweep": {"build", "command_line", "config", "fused", "report", "store", "system", "training"},
+    "cli": {"report", "system"},
+    "train.py": {"build", "command_line", "system", "training"},
+    "hydra_plugins": {"store", "sweep", "system"},
 }
-KNOW_CONFIGS = {"config", "build", "errors", "record", "resume", "sweep.plan", "sweep.jobs", "sweep.run"}  # Hydra's
-KNOW_CONFIGS |= {
-    "pictures",
-    "command_line",
-    "spelling",
-    "sweep.request",
-    "alone",
-    "fused.launch",
-    "fused.memory",
-    "fused.members",
-    "fused.plan",
-}
+KNOW_CONFIGS = {"config", "command_line", "build", "training", "sweep", "train.py", "hydra_plugins"}  # Hydra's
+KNOW_HYDRAS_ERRORS = {"system.errors", "system.quoting"}
+WITHOUT_TORCH = {"system", "figure_page", "config", "command_line", "store", "report", "cli", "hydra_plugins"}
 
 
 def modules() -> dict[str, Path]:
+    """Every Python file of the program, by its dotted name without `mnist_exp.`"""
     package = ROOT / "mnist_exp"
-    files = [path for path in package.rglob("*.py") if path.name != "__init__.py"]
-    return {".".join(path.relative_to(package).with_suffix("").parts): path for path in files}
+    files = {path.relative_to(package).with_suffix(""): path for path in package.rglob("*.py")}
+    named = {".".join(name.parts).removesuffix(".__init__"): path for name, path in files.items()}
+    plugins = {f"hydra_plugins.{path.stem}": path for path in (ROOT / "hydra_plugins").rglob("*.py")}
+    return named | plugins | {"train.py": ROOT / "train.py"}
+
+
+def part_of(module: str) -> str:
+    """The part of the program that a module belongs to."""
+    if module == "train.py":
+        return module
+    return "cli" if module == "__main__" else module.partition(".")[0]
 
 
 def imported(path: Path) -> set[str]:
-    """Dotted names of all that a file imports, anywhere in it."""
+    """Dotted names of everything that a file imports, anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -85,22 +59,62 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def test_every_room_is_on_the_plan() -> None:
-    assert modules().keys() == ARROWS.keys()
+def imported_modules(path: Path) -> set[str]:
+    """The modules of this program among them."""
+    found = set()
+    for name in imported(path):
+        own = name.removeprefix("mnist_exp.") if name.startswith("mnist_exp.") else name
+        known = [
+            module for module in modules() if f"{own}.".startswith(f"{module}.") and module not in ("__init__", "")
+        ]
+        if name.startswith(("mnist_exp.", "hydra_plugins.")) and known:
+            found.add(max(known, key=len))
+    return found
 
 
-@pytest.mark.parametrize("room", ARROWS)
-def test_a_room_imports_only_what_the_plan_allows(room: str) -> None:
-    ours = {name.removeprefix("mnist_exp.") for name in imported(modules()[room]) if name.startswith("mnist_exp.")}
-    rooms = {other for other in ARROWS for name in ours if name == other or name.startswith(f"{other}.")}
-    assert rooms <= ARROWS[room]
+def test_every_module_belongs_to_a_part() -> None:
+    assert {part_of(module) for module in modules()} - {"__init__"} == MAY_IMPORT.keys()
 
 
-@pytest.mark.parametrize("room", sorted(ARROWS.keys() - KNOW_CONFIGS))
-def test_parts_never_see_a_config(room: str) -> None:
-    assert not {name for name in imported(modules()[room]) if name.split(".")[0] in ("hydra", "omegaconf")}
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_module_imports_what_its_part_may(module: str) -> None:
+    part = part_of(module)
+    others = {part_of(other) for other in imported_modules(modules()[module])} - {part}
+    assert others <= MAY_IMPORT.get(part, set())
+
+
+def test_no_two_modules_import_each_other() -> None:
+    graph = {module: imported_modules(path) - {module} for module, path in modules().items()}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_the_other_parts_never_see_a_config(module: str) -> None:
+    if part_of(module) not in KNOW_CONFIGS and module not in KNOW_HYDRAS_ERRORS:
+        assert not {name for name in imported(modules()[module]) if name.split(".")[0] in ("hydra", "omegaconf")}
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_what_reads_needs_no_torch(module: str) -> None:
+    if part_of(module) in WITHOUT_TORCH:
+        assert "torch" not in {name.split(".")[0] for name in imported(modules()[module])}
 
 
 def test_only_build_instantiates() -> None:
-    instantiating = {room for room, path in modules().items() if "hydra.utils.instantiate" in imported(path)}
-    assert instantiating == {"build"}
+    assert {name for name, path in modules().items() if "hydra.utils.instantiate" in imported(path)} == {"build"}
+
+
+def test_contributing_shows_who_imports_whom() -> None:
+    picture = re.search(r"(?s)<!-- import map -->\n(.*?)<!-- import map -->", (ROOT / "CONTRIBUTING.md").read_text())
+    assert picture
+    assert picture[1] == import_map()
+
+
+def import_map() -> str:
+    """The picture: an arrow for each import, except those of `system`, which every part may use."""
+    arrows = [
+        f"    {part.removesuffix('.py')} --> {other}"
+        for part, others in MAY_IMPORT.items()
+        for other in sorted(others - {"system"})
+    ]
+    return "\n".join(["```mermaid", "flowchart TD", *arrows, "```", ""])

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -125,9 +125,9 @@ def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (["optimizer.lr=0.1"], "optimizer.lr=0.1: the search chooses this key; remove it, or set hydra.sweeper.trials=0"),
+        (["optimizer.lr=0.1"], "optimizer.lr=0.1: the search chooses this key; remove it, or set hydra.sweeper"),
         (["seed=6,7"], "seed=7: is also in hydra.sweeper.trial_seeds, which choose the rate and so can't judge it"),
-        (["~optimizer.lr_range"], "optimizer.lr_range: optimizer=adam has none; a learning-rate search needs [low, high]"),
+        (["~optimizer.lr_range"], "optimizer.lr_range: optimizer=adam has none; a learning-rate search needs"),
         (["hydra.sweeper.trials=-1"], "hydra.sweeper.trials: must be 0 to 100"),
         (["hydra.sweeper.trials=1000000000"], "hydra.sweeper.trials: must be 0 to 100"),
         (["hydra.sweeper.trial_seeds=[]"], "trial_seeds one seed or more"),
@@ -186,5 +186,9 @@ def test_trials_that_were_resumed_by_themselves_still_know_what_comes_after(tmp_
     then = {"then": [["seed=0"], ["seed=1"]], "trials": [[1, [7]], [0, []]]}
     Ledger(trials).append(then, {"command": "python train.py -m resume=tuning"})
     planned = PlannedJob(None, None, NO_SEARCH, tmp_path)  # type: ignore[arg-type]
-    left = request._unfinished(tmp_path, lambda overrides: planned._replace(folder=Path(*overrides)), retry_failed=False)
+
+    def plan(overrides: Sequence[str]) -> PlannedJob:
+        return planned._replace(folder=Path(*overrides))
+
+    left = request._unfinished(tmp_path, plan, retry_failed=False)
     assert [(each.folder.name, each.search) for each in left] == [("seed=0", (1, (7,))), ("seed=1", (0, ()))]

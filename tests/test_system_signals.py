@@ -75,7 +75,8 @@ def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
 def test_a_signal_where_nobody_reads_keeps_its_exit_code(number: int, opened: Callable[[], tuple[int, int]]) -> None:
     reader, writer = opened()
     os.close(reader)
-    code = f"import signal; from mnist_exp.system import errors\nwith errors.in_one_line(): signal.raise_signal({number:d})"
+    code = "import signal; from mnist_exp.system import errors\n"
+    code += f"with errors.in_one_line(): signal.raise_signal({number:d})"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with os.fdopen(writer, "wb") as nobody:
         ended = subprocess.run([sys.executable, "-c", code], env=environment, stdout=nobody, stderr=subprocess.PIPE)

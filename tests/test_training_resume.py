@@ -159,7 +159,7 @@ def test_a_run_that_failed_before_it_began_is_begun_anew_by_its_command(run: Run
     (folder,) = run(*TINY, "data.batch_size=0").folders
     outcome = run(f"resume={folder}")
     assert outcome.code == 1
-    assert "failed before it started: data.batch_size=0: must be 1 or more; correct its command and type it again" in outcome.err
+    assert "failed before it started: data.batch_size=0: must be 1 or more; correct its command" in outcome.err
 
 
 def test_a_completed_run_whose_last_checkpoint_is_gone_may_go_back(run: Run) -> None:
