@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sys
 import time
 from collections import Counter
@@ -203,7 +202,7 @@ def _begin(points: Sequence[plan.Point], folder: Path, options: Options, then: d
     session = {
         "program": PROGRAM,
         "ledger": VERSION,
-        "command": shlex.join(["python", sys.argv[0], *command_line.typed()]),
+        "command": quoting.command(*command_line.typed(), script=sys.argv[0]),
         "versions": provenance.versions(),
         "git": provenance.git(),
         "machine": provenance.machine(),

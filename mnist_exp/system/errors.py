@@ -12,10 +12,6 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
-
 from mnist_exp.system import quoting, signals, streams
 
 SIGPIPE = 141  # the exit code that a shell shows for it
@@ -31,14 +27,14 @@ class FusedGroupError(RuntimeError):
 
 
 # What a user can mend: their choices, their disk, a loss that ran away. Anything else is our fault: a traceback.
-MENDABLE = (ConfigError, OSError, MemoryError, FloatingPointError, HydraException, OmegaConfBaseException)
-COMPOSERS = ("hydra.", "omegaconf.")  # what these raise, of whatever type, comes from a command line or a config
+MENDABLE = (ConfigError, OSError, MemoryError, FloatingPointError)
+COMPOSERS = ("hydra.", "omegaconf.")  # what these define or raise comes from a command line or a config
 
 
 def is_mendable(error: BaseException) -> bool:
     """Whether one line is enough: a user's error, whose traceback nobody asked for."""
     error = _behind_logging(error)
-    mendable = isinstance(error, MENDABLE) or is_out_of_memory(error) or _raised_in(error).startswith(COMPOSERS)
+    mendable = isinstance(error, MENDABLE) or is_out_of_memory(error) or _is_of_composers(error)
     return mendable and not FULL
 
 
@@ -52,9 +48,12 @@ def _explain(error: BaseException) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError) and error.errno and not error.filename:
         return "the current folder has been deleted; change to one that is there"
+    from hydra.errors import MissingConfigException, OverrideParseException  # slow: commands without Hydra do without
+    from omegaconf.errors import OmegaConfBaseException, ValidationError
+
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        hint = "; pip install -e '.[parallel]' brings joblib" if option == "joblib" else ""
+        hint = "; pip install hydra-joblib-launcher brings joblib" if option == "joblib" else ""
         return f"{group}={option}: no such option, {offer(option, sorted(error.options))}{hint}"
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
@@ -151,6 +150,8 @@ class MissingKey(NamedTuple):
 
 def missing_key(error: BaseException | None) -> MissingKey | None:
     """The key that an error, or what led to it, is about; None where it is about something else."""
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
     while error:
         if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.parent_node is not None:
             return MissingKey(str(error.full_key), _other_keys(str(error.full_key), error.parent_node))
@@ -160,6 +161,8 @@ def missing_key(error: BaseException | None) -> MissingKey | None:
 
 def _other_keys(key: str, parent: Any) -> str:
     """The keys beside one that there is not, and the one of the whole config that may have been meant."""
+    from omegaconf import OmegaConf
+
     path = key.rpartition(".")[0]
     beside = [str(name) for name in parent if name not in ("_target_", "hydra")]
     root = OmegaConf.to_container(parent._get_root(), resolve=False)
@@ -195,3 +198,9 @@ def _raised_in(error: BaseException) -> str:
     """The module that raised the error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+
+
+def _is_of_composers(error: BaseException) -> bool:
+    """Return whether Hydra or OmegaConf defines the error's type, or raised it."""
+    modules = (_raised_in(error), *(kind.__module__ for kind in type(error).__mro__))
+    return any(module.startswith(COMPOSERS) for module in modules)
