@@ -1,6 +1,6 @@
 """The `mnist-exp` command: `python -m mnist_exp` does the same.
 
-A command is one function in COMMANDS, which takes the words after its name; the first line of its docstring is its help.
+A command is one function in COMMANDS. It takes the words after its name, and the first line of its docstring is its help.
 Nothing slow may be imported here: `mnist-exp --help` waits for it.
 """
 
@@ -27,11 +27,15 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are ConfigErrors."""
+    """An argument parser that raises errors, where argparse prints some and swallows others."""
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigError."""
         raise ConfigError(f"{message}; {self.prog} --help says more")
+
+    def print_help(self, _: object = None) -> None:
+        """Print the help. Raises OSError where it can't be written."""
+        print(self.format_help(), end="", flush=True)
 
 
 def main() -> None:
@@ -52,7 +56,7 @@ def run(name: str, words: Sequence[str]) -> None:
     if command in COMMANDS:
         COMMANDS[command](Parser(prog=f"{name} {command}", description=_summary(command)), arguments)
     elif command.startswith("-"):
-        _parser(name).parse_args(words or ["--help"])
+        _describe(name, command)
     else:
         raise ConfigError(f"{command}: no such command, {errors.offer(command, list(COMMANDS))}")
 
@@ -85,22 +89,24 @@ def report(parser: Parser, arguments: list[str]) -> None:
     print(write(options.folders, options.out))
 
 
-def _parser(name: str) -> Parser:
-    """Return the parser of what stands in the place of a command: --help and --version."""
-    from importlib.metadata import version
-
-    description = "Experiments in image classification at MNIST's scale: real data, honest splits, exact repeats."
+def _describe(name: str, flag: str) -> None:
+    """Do what a flag in the place of a command asks for: --help or --version."""
     parser = Parser(
         prog=name,
-        description=description,
+        description="Experiments in image classification at MNIST's scale: real data, honest splits, exact repeats.",
         epilog=EXAMPLES.format(name=name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"mnist_exp {version('mnist_exp')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in COMMANDS:
         commands.add_parser(command, help=_summary(command), add_help=False)
-    return parser
+    if parser.parse_args([flag]).version:
+        from importlib.metadata import version
+
+        print(f"mnist_exp {version('mnist_exp')}")
+    else:
+        parser.print_help()
 
 
 def _summary(command: str) -> str:

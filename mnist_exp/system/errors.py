@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -55,6 +55,8 @@ def _explain(error: BaseException) -> str:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         hint = "; pip install hydra-joblib-launcher brings joblib" if option == "joblib" else ""
         return f"{group}={option}: no such option, {offer(option, sorted(error.options))}{hint}"
+    if isinstance(error, MissingConfigException):
+        return str(error).partition("\n")[0]  # the search path follows; --info searchpath shows it
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
     if several := re.match(
@@ -98,9 +100,15 @@ def in_one_line() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises where it would print several lines
     try:
         with signals.raising():
-            yield
+            try:
+                yield
+            except SystemExit:  # after --help, say
+                streams.flush()
+                raise
             streams.flush()
     except (KeyboardInterrupt, Exception) as error:
+        with suppress(OSError):
+            streams.flush()  # or Python, at its end, would try once more to write what can't be written, and complain
         if signals.caused(error):
             streams.say("interrupted")
             sys.exit(signals.exit_code())
