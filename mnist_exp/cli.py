@@ -1,6 +1,6 @@
 """The `mnist-exp` command: `python -m mnist_exp` does the same.
 
-A command is one function in COMMANDS. It takes the words after its name, and the first line of its docstring is its help.
+A command is one function in COMMANDS. It takes the words after its name; the first line of its docstring is its help.
 Nothing slow may be imported here: `mnist-exp --help` waits for it.
 """
 

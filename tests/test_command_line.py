@@ -44,7 +44,7 @@ def test_info_has_an_optional_value(words: str, info: str) -> None:
 def test_an_unknown_flag() -> None:
     with pytest.raises(ConfigError, match=r"--multrun: no such flag, did you mean --multirun\?"):
         command_line.arrange(["seed=0,1", "--multrun"])
-    with pytest.raises(ConfigError, match="--xyz: no such flag, python train.py --hydra-help lists them"):
+    with pytest.raises(ConfigError, match=r"--xyz: no such flag, python train\.py --hydra-help lists them"):
         command_line.arrange(["--xyz"])
 
 
