@@ -1,9 +1,11 @@
 """The user's ./conf is searched first, by this program alone."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import TINY, Outcome
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 
 from hydra_plugins.mnist_exp.searchpath import UserConf
@@ -57,3 +59,12 @@ def test_the_folder_of_another_hydra_program_is_refused(folder: Path) -> None:
         searched(str(CONF))
     (folder / "config.yaml").write_text((CONF / "config.yaml").read_text())
     assert searched(str(CONF))[1] == f"file://{folder}"
+
+
+def test_an_option_of_the_same_name_replaces_the_programs_and_its_types(
+    folder: Path, run: Callable[..., Outcome]
+) -> None:
+    (folder / "optimizer").mkdir()
+    (folder / "optimizer/adam.yaml").write_text("_target_: torch.optim.Adam\nlr: high\n")
+    assert "  lr: high\n" in run(*TINY, "--cfg", "job").out
+    assert run(*TINY).err == "error: optimizer.lr=high: must be more than 0"  # for its own file, a text is as good

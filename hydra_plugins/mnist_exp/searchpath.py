@@ -1,4 +1,4 @@
-"""The user's folder ./conf. As sweeper.py, quick to import."""
+"""The user's folder ./conf. Like sweeper.py, quick to import."""
 
 from pathlib import Path
 
