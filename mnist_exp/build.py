@@ -21,11 +21,11 @@ from mnist_exp.data.batches import Split, SplitImages
 from mnist_exp.data.sources import Images
 from mnist_exp.system import errors, resources
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.program import ALLOW_MORE
 
 # The prefixes that a _target_ may have. Not all of torch: torch.hub.load and torch.load run code from elsewhere.
 # More prefixes come, comma-separated, from the environment alone, so that no config can allow itself anything.
 ALLOWED = ("torch.nn.", "torch.optim.", "mnist_exp.")
-ALLOW_MORE = "MNIST_EXP_ALLOW"
 
 
 def setup_torch(cfg: DictConfig) -> None:

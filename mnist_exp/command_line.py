@@ -1,4 +1,4 @@
-"""The command line, arranged for Hydra before it reads it.
+"""What train.py's command line says, arranged for Hydra.
 
 This module must stay quick to import: --help, --cfg and TAB completion wait for it.
 """
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from hydra.core.override_parser.types import ChoiceSweep, Override, ValueType
 
 from mnist_exp.config import GROUPS, Config
+from mnist_exp.system import quoting
 from mnist_exp.system.errors import ConfigError, did_you_mean
 
 MULTIRUN = ("-m", "--multirun")
@@ -21,17 +22,21 @@ FLAGS = (
     *MULTIRUN, *VALUE_FLAGS, *INFO_FLAGS, "--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r",
     "--shell-completion", "-sc",
 )  # fmt: skip
-_typed = list[str]()
+_typed: list[str] = []
 
 
 def typed() -> list[str]:
-    """The arguments of this command, as the user typed them."""
+    """Return the arguments of this command as the user typed them."""
     return _typed or sys.argv[1:]
 
 
 @contextmanager
 def arranged_for_hydra() -> Iterator[None]:
-    """Show Hydra the command's arguments in an order and a form that it can read. Raises ConfigError."""
+    """Put the arguments in `sys.argv` into an order and a form that Hydra can read, for the block.
+
+    Raises:
+        ConfigError: The command has an unknown flag.
+    """
     before = sys.argv
     _typed[:] = before[1:]
     sys.argv = [before[0], *arrange(_typed)]
@@ -43,19 +48,28 @@ def arranged_for_hydra() -> Iterator[None]:
 
 
 def arrange(arguments: Sequence[str]) -> list[str]:
-    """Put flags before overrides, for argparse stops at the first gap between these (Hydra 1.3, issue 3053).
+    """Return the arguments as Hydra reads them, flags first.
 
-    Raises ConfigError for a flag that there is not.
+    Hydra 1.3 rejects overrides that stand on both sides of a flag (its issue 3053).
+
+    Raises:
+        ConfigError: A flag is unknown.
     """
     flags, overrides = split(arguments)
     is_sweep = any(flag in MULTIRUN for flag in flags) or "hydra.mode=MULTIRUN" in overrides
     overrides = [without_plus(without_null(override)) for override in overrides]
-    return [*flags, *(map(left_to_the_jobs, overrides) if is_sweep else overrides)]
+    return [*flags, *(map(as_choice, overrides) if is_sweep else overrides)]
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The flags of a command, with their values, and its overrides. Raises ConfigError for a flag that there is not."""
-    flags, overrides, rest = list[str](), list[str](), list(arguments)
+    """Return the flags of a command with their values, and its overrides.
+
+    Raises:
+        ConfigError: A flag is unknown.
+    """
+    flags: list[str] = []
+    overrides: list[str] = []
+    rest = list(arguments)
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
@@ -63,8 +77,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         flag = word.partition("=")[0]
         if flag not in FLAGS:
-            meant = did_you_mean(flag, FLAGS)
-            raise ConfigError(f"{flag}: no such flag, {meant or 'python train.py --hydra-help lists them'}")
+            hint = did_you_mean(flag, FLAGS) or f"{quoting.command('--hydra-help')} lists them"
+            raise ConfigError(f"{flag}: no such flag, {hint}")
         flags.append(word)
         if flag in VALUE_FLAGS and "=" not in word and rest:
             flags.append(rest.pop(0))
@@ -74,23 +88,22 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def without_null(override: str) -> str:
-    """Spell `group=null` as Hydra does: ~group, no option of it."""
+    """Write `group=null` as Hydra does: `~group`."""
     group, _, value = override.partition("=")
     return f"~{group}" if value == "null" and group in (*GROUPS, "experiment") else override
 
 
 def without_plus(override: str) -> str:
-    """Spell +key=value as key=value where every config has the key: Hydra adds no key that is there."""
+    """Write `+key=value` as `key=value` where every config has the key: Hydra adds only new keys."""
     key = override.partition("=")[0]
     return override[1:] if key.startswith("+") and key[1:] in Config.__dataclass_fields__ else override
 
 
-def left_to_the_jobs(override: str) -> str:
-    """Spell a key of a group's option as a choice of one.
+def as_choice(override: str) -> str:
+    """Write an override of a key in a group as a choice of one value.
 
-    Hydra composes a sweep's config with the default options in the place of those that are swept, before any job. So it
-    would hold `optimizer=sgd,rmsprop optimizer.momentum=0.8` against the keys of the default optimizer. It leaves alone
-    what is swept.
+    Before any job, Hydra composes the config of a sweep with the default option of each swept group. It would reject
+    `optimizer=sgd,rmsprop optimizer.momentum=0.8`, because the default optimizer has no momentum. It skips swept keys.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -98,18 +111,22 @@ def left_to_the_jobs(override: str) -> str:
     key, _, value = override.partition("=")
     if key.lstrip("+").partition(".")[0] not in GROUPS or "." not in key or not value:
         return override
-    # A choice can't be of null alone.
+    # Hydra's grammar has no choice of null alone.
     parser, choice = OverridesParser.create(), f"{key}=null,null" if value == "null" else f"{key}=choice({value})"
     try:
         is_one_value = parser.parse_override(override).value_type == ValueType.ELEMENT
         parser.parse_override(choice)
-    except HydraException:  # Hydra meets the same, and it is told there
+    except HydraException:  # Hydra raises it again, where it becomes a message
         return override
     return choice if is_one_value else override
 
 
 def as_typed(overrides: Sequence[str]) -> list[str]:
-    """Take `left_to_the_jobs` back. Raises what Hydra raises for an override that it can't read."""
+    """Return the overrides as they were before `as_choice`.
+
+    Raises:
+        HydraException: Hydra can't read an override.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = zip(overrides, OverridesParser.create().parse_overrides(list(overrides)), strict=True)
@@ -127,9 +144,13 @@ def _without_choice(word: str) -> str:
 
 
 def config_flags(arguments: Sequence[str]) -> list[str]:
-    """Of a command's words, the flags without which another command would find other configs."""
+    """Return the flags that choose where configs are found; a related command needs the same ones.
+
+    Raises:
+        ConfigError: A flag is unknown.
+    """
     flags = split(arguments)[0]
-    chosen = list[str]()
+    chosen: list[str] = []
     for word, following in zip(flags, [*flags[1:], ""], strict=True):
         if word.partition("=")[0] in CONFIG_FLAGS:
             chosen += [word] if "=" in word else [word, following]

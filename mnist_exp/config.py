@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from mnist_exp.system import quoting
 from mnist_exp.system.errors import ConfigError, offer
 
 LR = "optimizer.lr"
@@ -152,8 +153,8 @@ def check(cfg: DictConfig, hydra: HydraConf) -> None:
         raise ConfigError(f"{', '.join(sorted(map(str, unknown)))}: no such key")
     for group in GROUPS if cfg.resume is None else ():  # a resumed run was checked against its options when it started
         if not isinstance(hydra.runtime.choices.get(group), str):
-            raise ConfigError(f"{group}: needs one option; python train.py --help lists them")
-        for file in _option_files(group, hydra.runtime):
+            raise ConfigError(f"{group}: needs one option; {quoting.command('--help')} lists them")
+        if file := _option_file(group, hydra.runtime):
             _require_types(group, cfg[group], OmegaConf.to_container(OmegaConf.load(file)), file, hydra.overrides.task)
     check_values(cfg)
     if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
@@ -244,11 +245,11 @@ def _same_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _option_files(group: str, runtime: RuntimeConf) -> list[Path]:
-    """Return the YAML files of the option that is chosen for a group."""
+def _option_file(group: str, runtime: RuntimeConf) -> Path | None:
+    """Return the YAML file of the option that is chosen for a group: as Hydra, the first on the search path."""
     folders = [Path(source.path) for source in runtime.config_sources if source.schema == "file"]
     files = [folder / group / f"{runtime.choices[group]}.yaml" for folder in folders]
-    return [file for file in files if file.is_file()]
+    return next((file for file in files if file.is_file()), None)
 
 
 def _require_types(key: str, value: Any, example: Any, file: Path, overrides: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is typed, as Hydra gets it."""
+"""The arguments of a command, as Hydra gets them."""
 
 import argparse
 import sys
@@ -36,17 +36,19 @@ def test_flags_may_stand_anywhere(order: list[list[str]]) -> None:
     ("words", "info"),
     [("epochs=1 --info defaults seed=1", "defaults"), ("--info epochs=1 seed=1", "all"), ("epochs=1 seed=1 -i", "all")],
 )
-def test_what_info_is_asked_for(words: str, info: str) -> None:
+def test_info_has_an_optional_value(words: str, info: str) -> None:
     args = get_args_parser().parse_args(command_line.arrange(words.split()))
     assert (args.info, args.overrides) == (info, ["epochs=1", "seed=1"])
 
 
-def test_a_flag_that_there_is_not() -> None:
+def test_an_unknown_flag() -> None:
     with pytest.raises(ConfigError, match=r"--multrun: no such flag, did you mean --multirun\?"):
         command_line.arrange(["seed=0,1", "--multrun"])
+    with pytest.raises(ConfigError, match=r"--xyz: no such flag, python train\.py --hydra-help lists them"):
+        command_line.arrange(["--xyz"])
 
 
-def test_null_is_no_option() -> None:
+def test_null_deletes_a_group() -> None:
     assert command_line.arrange(["experiment=null", "schedule=null", "model.max_norm=null", "resume=null"]) == [
         "~experiment", "~schedule", "model.max_norm=null", "resume=null",
     ]  # fmt: skip
@@ -69,7 +71,7 @@ OTHERS = [
 ]
 
 
-def test_keys_of_options_are_left_to_the_jobs_of_a_sweep() -> None:
+def test_keys_of_groups_become_choices_in_a_sweep() -> None:
     arranged = command_line.arrange(["-m", *KEYS, *SWEPT, *OTHERS])[1:]
     parser = OverridesParser.create()
     for typed, word in zip(KEYS, arranged, strict=False):
@@ -80,7 +82,7 @@ def test_keys_of_options_are_left_to_the_jobs_of_a_sweep() -> None:
     assert command_line.arrange([*KEYS, *SWEPT]) == [*KEYS, *SWEPT]
 
 
-def test_what_was_typed_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_typed_arguments_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", "seed=0,1", "-m", "--config-dir=mine"])
     with command_line.arranged_for_hydra():
         assert sys.argv == ["train.py", "-m", "--config-dir=mine", "seed=0,1"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.sweeps import KINDS, sweep
 
+from mnist_exp import cli
 from mnist_exp.report import figures, report
 from mnist_exp.system import errors
 
@@ -81,7 +82,7 @@ def test_sweep_named_twice_counts_once_and_a_pipe_gets_plain_whole_lines(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    report.main([str(folder), str(folder)])
+    report.write_and_print([folder, folder])
     assert capsys.readouterr().out == report.write([folder]) + "\n"
 
 
@@ -95,7 +96,7 @@ def test_terminal_gets_its_width_and_perhaps_colour(
     for name, setting in (("TERM", "xterm"), ("COLUMNS", "60"), (variable, value)):
         monkeypatch.setenv(name, setting)
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
-    report.main([str(folder)])
+    report.write_and_print([folder])
     text = terminal.getvalue()
     assert ("\x1b" in text) is ((variable, value) == ("TERM", "xterm"))
     lines = re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
@@ -105,7 +106,7 @@ def test_terminal_gets_its_width_and_perhaps_colour(
 
 def refused(*arguments: str) -> str:
     with pytest.raises(SystemExit) as stop, errors.in_one_line():
-        report.main(arguments)
+        cli.run("mnist-exp", ["report", *arguments])
     line = str(stop.value.code)
     assert line.startswith("error: ")
     assert "\n" not in line
@@ -129,7 +130,8 @@ def test_report_needs_nothing_that_runs_a_sweep(tmp_path: Path) -> None:
 import sys
 from mnist_exp.report import figures, report
 figures.draw = lambda *_: {{}}
-report.main(sys.argv[1:])
+from pathlib import Path
+report.write_and_print([Path(sys.argv[1])])
 ours = {{f"mnist_exp.{{room}}" for room in {FAR_FROM_READING}}}
 sys.exit(", ".join(ours.union({LIBRARIES}).intersection(sys.modules)) or 0)
 """

@@ -48,7 +48,7 @@ def test_the_digest_follows_the_code_that_counts(
         copy = tmp_path / path.relative_to(ROOT / "mnist_exp")
         copy.parent.mkdir(exist_ok=True, parents=True)
         copy.write_bytes(path.read_bytes())
-    monkeypatch.setattr(provenance, "CODE", tmp_path)
+    monkeypatch.setattr(provenance, "PACKAGE", tmp_path)
     before = provenance.versions.__wrapped__()
     assert before == provenance.versions()  # wherever the package lies
     (tmp_path / name).write_text("changed = True\n")

@@ -12,7 +12,7 @@ from conftest import ROOT
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 
-TRAIN, REPORT = [str(ROOT / "train.py")], ["-m", "mnist_exp.report.report"]
+TRAIN, REPORT = [str(ROOT / "train.py")], ["-m", "mnist_exp", "report"]
 QUICK = ["experiment=digits", "epochs=1", "plots=false", "model.hidden_layers=[8]"]
 
 
@@ -38,7 +38,7 @@ def test_a_sweep_goes_on_where_nobody_reads(tmp_path: Path, launcher: str) -> No
     assert (tmp_path / "s/report.md").exists()
     assert "test loss" in (tmp_path / "s/1/train.log").read_text()
     ended = to_nobody(*REPORT, "s", folder=tmp_path)
-    assert (ended.returncode, ended.stderr) == (141, b"")  # as a shell shows SIGPIPE
+    assert (ended.returncode in (0, 141), ended.stderr) == (True, b"")  # 141: as a shell shows SIGPIPE
 
 
 def test_a_run_goes_on_where_nobody_reads(tmp_path: Path) -> None:

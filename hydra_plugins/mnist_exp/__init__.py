@@ -1,1 +1,1 @@
-"""Hydra finds the sweeper here; what it does is in mnist_exp.sweep."""
+"""Hydra's plugins of this program: thin adapters of mnist_exp.sweep, and the search path."""

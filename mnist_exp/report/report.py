@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    import mnist_exp.system.startup  # noqa: F401  # before all else: from here on Ctrl-C ends the process with one line
-
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from mnist_exp.report import figures
 from mnist_exp.report.page import to_html
 from mnist_exp.report.results import Results, read
 from mnist_exp.report.text import to_csv, to_markdown, to_terminal
-from mnist_exp.system import errors, files
+from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
 
@@ -70,25 +65,3 @@ def _write_files(folders: Sequence[Path], out: Path | None) -> tuple[Results, Pa
     for path, text in texts.items():  # the name of a folder may not be valid text
         files.write(path, text.encode(errors="backslashreplace"))
     return results, page
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Raise ConfigError, which prints one line."""
-        raise ConfigError(f"{message}; mnist-exp report --help says more")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command `mnist-exp report`."""
-    parser = _Parser(prog="mnist-exp report", description="Report on one or more sweeps, finished or not.")
-    parser.add_argument(
-        "folders", metavar="FOLDER", nargs="+", type=Path, help="such as multirun/2026-11-23/10-00-00-000000"
-    )
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where the report goes; for one sweep its own folder")
-    options = parser.parse_args(arguments)
-    write_and_print(options.folders, options.out)
-
-
-if __name__ == "__main__":
-    with errors.in_one_line():
-        main()

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TypedDict
 
 from mnist_exp.store.run_folder import GitFacts
+from mnist_exp.system.program import IS_INSTALLED, PACKAGE, TRAIN
 from mnist_exp.system.resources import cores
 
 PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "scikit-learn")
-CODE = Path(__file__).parents[1]
-TRAIN = next(path for path in (CODE / "train.py", CODE.parent / "train.py") if path.exists())  # in a wheel, in a clone
 # No code under these paths changes what a run computes. Resuming compares the digest of all other code.
 WITHOUT_EFFECT_ON_RESULTS = (
     "report",
@@ -49,7 +48,7 @@ def versions() -> dict[str, str]:
 
 def code_of_results() -> dict[str, Path]:
     """Return the Python files that can change what a run computes, by their names within the package."""
-    files = {path.relative_to(CODE).as_posix(): path for path in CODE.rglob("*.py")} | {"train.py": TRAIN}
+    files = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")} | {"train.py": TRAIN}
     return {name: path for name, path in files.items() if not _is_under(name, WITHOUT_EFFECT_ON_RESULTS)}
 
 
@@ -70,11 +69,11 @@ def machine() -> Machine:
 @cache
 def git() -> GitFacts | None:
     """Return the commit of this code, and whether files differ from it; None outside a clone of its repository."""
-    if TRAIN.parent == CODE:  # an installed wheel, which may lie in somebody else's repository
+    if IS_INSTALLED:  # from a wheel, which may lie in somebody else's repository
         return None
     try:
         commit, status = (
-            subprocess.run(["git", "-C", CODE, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout.strip()
             for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.CalledProcessError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sys
 import time
 from collections import Counter
@@ -162,7 +161,7 @@ class Runner:
         session: Session = {
             "program": PROGRAM,
             "ledger": VERSION,
-            "command": shlex.join(["python", sys.argv[0], *command_line.typed()]),
+            "command": quoting.command(*command_line.typed(), script=sys.argv[0]),
             "versions": provenance.versions(),
             "git": provenance.git(),
             "machine": provenance.machine(),

@@ -8,13 +8,9 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from typing import Any, NamedTuple
-
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException, ValidationError
 
 from mnist_exp.system import quoting, signals, streams
 
@@ -31,14 +27,14 @@ class FusedGroupError(RuntimeError):
 
 
 # What a user can correct: the config, the disk, a loss that diverged. Anything else is a bug, and gets a traceback.
-MENDABLE = (ConfigError, OSError, MemoryError, FloatingPointError, HydraException, OmegaConfBaseException)
-COMPOSERS = ("hydra.", "omegaconf.")  # their errors, of any type, come from a command line or a config
+MENDABLE = (ConfigError, OSError, MemoryError, FloatingPointError)
+COMPOSERS = ("hydra.", "omegaconf.")  # the errors that these define or raise come from a command line or a config
 
 
 def is_mendable(error: BaseException) -> bool:
     """Return whether the user can correct the error, and did not ask for a traceback."""
     error = _behind_logging(error)
-    mendable = isinstance(error, MENDABLE) or is_out_of_memory(error) or _raised_in(error).startswith(COMPOSERS)
+    mendable = isinstance(error, MENDABLE) or is_out_of_memory(error) or _is_of_composers(error)
     return mendable and not FULL
 
 
@@ -52,10 +48,15 @@ def _explain(error: BaseException) -> str:
         return str(error)
     if isinstance(error, FileNotFoundError) and error.errno and not error.filename:
         return "the current folder has been deleted; change to one that is there"
+    from hydra.errors import MissingConfigException, OverrideParseException  # slow: commands without Hydra do without
+    from omegaconf.errors import OmegaConfBaseException, ValidationError
+
     if isinstance(error, MissingConfigException) and error.options:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        hint = "; pip install -e '.[parallel]' installs joblib" if option == "joblib" else ""
+        hint = "; pip install hydra-joblib-launcher installs joblib" if option == "joblib" else ""
         return f"{group}={option}: no such option, {offer(option, sorted(error.options))}{hint}"
+    if isinstance(error, MissingConfigException):
+        return str(error).partition("\n")[0]  # the search path follows; --info searchpath shows it
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
     if several := re.match(
@@ -99,9 +100,15 @@ def in_one_line() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises then, instead of printing several lines
     try:
         with signals.raising():
-            yield
+            try:
+                yield
+            except SystemExit:  # after --help, say
+                streams.flush()
+                raise
             streams.flush()
     except (KeyboardInterrupt, Exception) as error:
+        with suppress(OSError):
+            streams.flush()  # or Python, at its end, would try once more to write what can't be written, and complain
         if signals.caused(error):
             streams.say("interrupted")
             sys.exit(signals.exit_code())
@@ -151,6 +158,8 @@ class MissingKey(NamedTuple):
 
 def missing_key(error: BaseException | None) -> MissingKey | None:
     """Return the missing key that an error, or its cause, is about; None if it is about something else."""
+    from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+
     while error:
         if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.parent_node is not None:
             return MissingKey(str(error.full_key), _other_keys(str(error.full_key), error.parent_node))
@@ -160,6 +169,8 @@ def missing_key(error: BaseException | None) -> MissingKey | None:
 
 def _other_keys(key: str, parent: Any) -> str:
     """Return a sentence about the keys beside a missing one, and the key elsewhere in the config that may be meant."""
+    from omegaconf import OmegaConf
+
     path = key.rpartition(".")[0]
     beside = [str(name) for name in parent if name not in ("_target_", "hydra")]
     root = OmegaConf.to_container(parent._get_root(), resolve=False)
@@ -195,3 +206,9 @@ def _raised_in(error: BaseException) -> str:
     """Return the name of the module that raised the error."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return str(frames[-1].f_globals.get("__name__", "")) if frames else ""
+
+
+def _is_of_composers(error: BaseException) -> bool:
+    """Return whether Hydra or OmegaConf defines the error's type, or raised it."""
+    modules = (_raised_in(error), *(kind.__module__ for kind in type(error).__mro__))
+    return any(module.startswith(COMPOSERS) for module in modules)

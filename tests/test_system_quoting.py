@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from conftest import ROOT
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mnist_exp.system import quoting
+from mnist_exp.system import program, quoting
 
 HARD = [
     "plain", "a/b-c_d.e", "José", "with space", "k=v", "a,b", "[1]", "{a}", "$HOME", "${x}", "back\\slash", "end\\",
@@ -44,9 +45,17 @@ def test_a_terminal_that_shows_ascii_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert shown.stdout.decode() == 'resume="José\'s"'
 
 
+def test_a_command_begins_as_the_users_own_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert quoting.command("-m", "seed=0,1") == "python train.py -m seed=0,1"
+    assert quoting.command("seed=1", script="my clone/train.py") == "python 'my clone/train.py' seed=1"
+    monkeypatch.setenv(program.COMMAND, "as it was")  # undone after the test
+    program.starts_with("mnist-exp train")
+    assert quoting.command("-m", "seed=0,1", script="any.py") == "mnist-exp train -m seed=0,1"
+
+
 @pytest.mark.parametrize("name", ["José", "a b", "k=v,[x]", "it's", "caf\udce9"])
-def test_a_run_goes_on_by_the_command_that_it_prints(name: str, tmp_path: Path) -> None:
-    """Stopped by a signal before its first epoch ends, and resumed by what it says."""
+def test_a_run_is_resumed_by_the_command_that_it_prints(name: str, tmp_path: Path) -> None:
+    """A signal stops the run before its first epoch ends."""
     place = tmp_path / name
     place.mkdir()
     begin = [sys.executable, ROOT / "train.py", "experiment=digits", "epochs=1", "plots=false"]
@@ -62,8 +71,8 @@ def test_a_run_goes_on_by_the_command_that_it_prints(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["José, k=[v]", "caf\udce9"])
-def test_a_sweep_goes_on_by_the_commands_that_it_prints(name: str, tmp_path: Path) -> None:
-    """Stopped by a signal, and resumed by its last word; a failed job run again by its own; and by the report's."""
+def test_a_sweep_is_resumed_by_the_commands_that_it_prints(name: str, tmp_path: Path) -> None:
+    """A signal stops the sweep. Its last line resumes it, as the report's does; a failed job's line runs it alone."""
     place = tmp_path / name
     place.mkdir()
     python = shlex.join([sys.executable, str(ROOT / "train.py")])
@@ -78,7 +87,7 @@ def test_a_sweep_goes_on_by_the_commands_that_it_prints(name: str, tmp_path: Pat
     sweep.terminate()
     said += sweep.communicate()[0]
     assert sweep.returncode == 143, said
-    [go_on] = [line.partition("to resume: ")[2] for line in said.splitlines() if "to resume: " in line]
+    [go_on] = re.findall(r"to (?:go on|resume): (.*)", said)
     report = (place / "s/report.md").read_text()
     assert f"`{go_on}`" in report or "caf" in name
 

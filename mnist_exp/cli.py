@@ -1,0 +1,116 @@
+"""The `mnist-exp` command: `python -m mnist_exp` does the same.
+
+A command is one function in COMMANDS. It takes the words after its name; the first line of its docstring is its help.
+Nothing slow may be imported here: `mnist-exp --help` waits for it.
+"""
+
+import mnist_exp.system.startup  # noqa: F401  # first of all: Ctrl-C is one line from here on
+
+# isort: split
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mnist_exp.system import errors, program
+from mnist_exp.system.errors import ConfigError
+
+EXAMPLES = """\
+examples:
+  {name} train data=digits epochs=5
+  {name} train --help                                     all choices
+  {name} sweep optimizer=adam,sgd seed=0,1,2,3,4
+  {name} report multirun/2026-11-23/10-00-00-000000
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises errors, where argparse prints some and swallows others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ConfigError."""
+        raise ConfigError(f"{message}; {self.prog} --help says more")
+
+    def print_help(self, _: object = None) -> None:
+        """Print the help. Raises OSError where it can't be written."""
+        print(self.format_help(), end="", flush=True)
+
+
+def main() -> None:
+    """Run the command that `sys.argv` names, and turn the user's errors into one line."""
+    with errors.in_one_line():
+        name = "python -m mnist_exp" if Path(sys.argv[0]).name == "__main__.py" else "mnist-exp"
+        program.starts_with(f"{name} train")
+        run(name, sys.argv[1:])
+
+
+def run(name: str, words: Sequence[str]) -> None:
+    """Run the command that the words name; `name` is what the user typed before them.
+
+    Raises:
+        ConfigError: There is no such command, or it can't work as it is typed.
+    """
+    command, *arguments = words or ["--help"]
+    if command in COMMANDS:
+        COMMANDS[command](Parser(prog=f"{name} {command}", description=_summary(command)), arguments)
+    elif command.startswith("-"):
+        _describe(name, command)
+    else:
+        raise ConfigError(f"{command}: no such command, {errors.offer(command, list(COMMANDS))}")
+
+
+def train(_: Parser, arguments: list[str]) -> None:
+    """Train one model. Takes the overrides and flags of train.py."""
+    import runpy
+
+    if os.environ.get(program.ALLOW_MORE):  # the user lets configs name classes of their own, which lie in this folder
+        sys.path.insert(0, os.getcwd())
+    sys.argv = [str(program.TRAIN), *arguments]
+    runpy.run_path(str(program.TRAIN), run_name="__main__")
+
+
+def sweep(parser: Parser, arguments: list[str]) -> None:
+    """Train a grid of models and report on them: train -m."""
+    train(parser, ["-m", *arguments])
+
+
+def report(parser: Parser, arguments: list[str]) -> None:
+    """Report on one or more sweeps, finished or not."""
+    parser.add_argument(
+        "folders", metavar="FOLDER", nargs="+", type=Path, help="such as multirun/2026-11-23/10-00-00-000000"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where the report goes; for one sweep its own folder")
+    options = parser.parse_args(arguments)
+
+    from mnist_exp.report.report import write_and_print
+
+    write_and_print(options.folders, options.out)
+
+
+def _describe(name: str, flag: str) -> None:
+    """Do what a flag in the place of a command asks for: --help or --version."""
+    parser = Parser(
+        prog=name,
+        description="Experiments in image classification at MNIST's scale: real data, honest splits, exact repeats.",
+        epilog=EXAMPLES.format(name=name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in COMMANDS:
+        commands.add_parser(command, help=_summary(command), add_help=False)
+    if parser.parse_args([flag]).version:
+        from importlib.metadata import version
+
+        print(f"mnist_exp {version('mnist_exp')}")
+    else:
+        parser.print_help()
+
+
+def _summary(command: str) -> str:
+    return (COMMANDS[command].__doc__ or "").partition("\n")[0]
+
+
+COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {"train": train, "sweep": sweep, "report": report}
