@@ -75,7 +75,7 @@ def test_trials_choose_a_rate_for_each_arm_and_other_seeds_judge(run: Run, tmp_p
     assert asked("it") == [
         (f"optimizer={name}", f"seed={seed}", f"optimizer.lr={best[name]}") for name in rates for seed in (0, 1)
     ]
-    assert f"the trials chose lr={best['adam']} for adam, lr={best['sgd']} for sgd" in outcome.out
+    assert f"the learning-rate search chose lr={best['adam']} for adam, lr={best['sgd']} for sgd" in outcome.out
     assert {path.name for path in Path("it/tuning").iterdir()} >= {"0", "11", "ledger.jsonl", "report.html"}
     assert Path("it/plots/lr_search.png").read_bytes().startswith(b"\x89PNG")
     text = Path("it/report.md").read_text()
@@ -94,7 +94,7 @@ def test_a_dry_run_shows_both_stages(run: Run, tmp_path: Path) -> None:
         ["optimizer.lr=0.0001", "seed=7"],
         ["optimizer.lr=0.3", "seed=8"],
     ]
-    assert lines[13] == "and then, each with the optimizer.lr that does best in validation:"
+    assert lines[13] == "then, each with the optimizer.lr that has the best validation:"
     assert [line.split()[-2:] for line in lines[14:]] == [
         [f"optimizer={name}", f"seed={seed}"] for name in ("adam", "sgd") for seed in (0, 1)
     ]
@@ -156,7 +156,7 @@ def test_trials_that_were_stopped_go_on_and_then_the_sweep(run: Run, tmp_path: P
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, ""), err
-    assert "to go on: python train.py -m resume=it" in out
+    assert "to resume: python train.py -m resume=it" in out
     assert not (tmp_path / "it/ledger.jsonl").exists()
     outcome = run("-m", "resume=it")
     assert outcome.code == 0, outcome.err

@@ -138,7 +138,7 @@ def test_a_folder_has_one_owner(run: Run, tmp_path: Path) -> None:
         (["hydra.run.dir=many"], "many already holds a sweep: choose another hydra.run.dir"),
         (["hydra.run.dir=many/0"], "many/0 already holds a job of a sweep"),
         (["hydra.run.dir=many/7"], "many/7 already holds a job of a sweep"),
-        (["hydra.run.dir=one"], "one holds a run already"),
+        (["hydra.run.dir=one"], "one already holds a run"),
     ):
         outcome = run(*QUICK, *words)
         assert (outcome.code, outcome.err.count("\n")) == (1, 0), outcome.err

@@ -363,7 +363,7 @@ def test_resume_keeps_to_what_the_sweep_was_begun_with(run: Run, tmp_path: Path)
     path.write_text(altered(whole, other_torch, without=last_job))
     outcome = run("-m", *again)
     assert outcome.code == 1
-    assert "begun with other versions: torch was 1." in outcome.err
+    assert "started with other versions: torch was 1." in outcome.err
 
     ids = {job.config_id: job.config_id[::-1] for job in Ledger(path.parent).read()[1].values()}
     other_lr = [('"completed"', '"interrupted"'), ('"optimizer.lr": 0.001', '"optimizer.lr": 7.0'), *ids.items()]
