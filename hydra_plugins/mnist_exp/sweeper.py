@@ -1,7 +1,7 @@
-"""hydra/sweeper=resumable. Hydra imports this file when any of its programs starts: nothing slow may be imported here.
+"""hydra/sweeper=resumable. Every Hydra program imports this file when it starts, so it imports nothing slow.
 
-(No `from __future__ import annotations`: Hydra's scanner runs the file before it is in sys.modules, and a dataclass
-whose annotations are strings then fails.)
+It has no `from __future__ import annotations`: Hydra runs the file before it is in sys.modules, and dataclasses then
+can't resolve annotations that are strings.
 """
 
 from dataclasses import dataclass, field
@@ -15,34 +15,34 @@ from omegaconf import DictConfig
 
 @dataclass
 class ResumableConf:
-    """What `hydra.sweeper.` offers."""
+    """The keys under `hydra.sweeper`."""
 
     _target_: str = "hydra_plugins.mnist_exp.sweeper.ResumableSweeper"
-    params: dict[str, str] = field(default_factory=dict)  # a sweep kept in a file, key: values
-    trials: int = 0  # learning rates that each arm tries before, over optimizer.lr_range: validation chooses one
-    trial_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])  # of each; they do not judge
-    dry_run: bool = False  # print the jobs and run none
-    stop_on_failure: bool = False  # else the other jobs run on
-    retry_failed: bool = False  # on resume, run the failed jobs again
-    allow_changed: bool = False  # on resume, go on though configs, versions or data differ from before
-    max_jobs: int = 10_000  # more are taken for a mistake
+    params: dict[str, str] = field(default_factory=dict)  # the sweep of a config file, key: values
+    trials: int = 0  # learning rates that each arm tries first, within optimizer.lr_range; validation chooses one
+    trial_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])  # of each trial; not of the comparison
+    dry_run: bool = False  # list the jobs and run none
+    stop_on_failure: bool = False  # false: the other jobs still run
+    retry_failed: bool = False  # when a sweep resumes, run its failed jobs again
+    allow_changed: bool = False  # resume although configs, versions or data differ
+    max_jobs: int = 10_000  # more are taken for a typing mistake
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="resumable", node=ResumableConf, provider="mnist_exp")
 
 
 class ResumableSweeper(Sweeper):
-    """Runs a grid of jobs that survives crashes, and reports on it."""
+    """Runs a grid of jobs that can be resumed, and reports on it."""
 
     def __init__(self, params: dict[str, str], trials: int, trial_seeds: list[int], **options: Any) -> None:
         self.params, self.options = params, options
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take what Hydra has made ready; launcher and jobs come when the sweep begins."""
+        """Keep what Hydra passes. Launcher and jobs are made when the sweep starts."""
         self.context, self.task, self.master = hydra_context, task_function, config  # Sweeper.config may be None
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the sweep that the command line and `params` ask for."""
+        """Run the sweep that the command line and `params` describe."""
         from mnist_exp.sweep.run import Runner
 
         Runner(self.context, self.task, self.master, **self.options).run(self.params, arguments)
