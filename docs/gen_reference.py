@@ -3,7 +3,8 @@
 MkDocs runs this as a hook. `python docs/gen_reference.py` prints the page.
 """
 
-import re
+import ast
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +17,17 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mnist_exp.config import EXCLUDED_FROM_ID, GROUPS, LIMITS, Config, spell  # noqa: E402  # of this checkout
+from hydra_plugins.mnist_exp.launcher import FusedConf  # noqa: E402  # of this checkout
+from hydra_plugins.mnist_exp.sweeper import ResumableConf  # noqa: E402
+from mnist_exp.config import EXCLUDED_FROM_ID, GROUPS, LIMITS, Config, spell  # noqa: E402
 
 PAGE = "reference/config.md"
 HEADER = ("Key", "Type", "Allowed", "Default", "Meaning")
-TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", NoneType: "null"}
+TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", dict: "mapping", NoneType: "null"}
 ANY = "null, or a value"
-PLUGINS = {
-    "hydra.sweeper": ("sweeper.py", "What a sweep does. These keys work with `-m`."),
-    "hydra.launcher": ("launcher.py", "What `hydra/launcher=fused` offers."),
+PLUGINS: dict[str, tuple[type, str]] = {
+    "hydra.sweeper": (ResumableConf, "What a sweep does. These keys work with `-m`."),
+    "hydra.launcher": (FusedConf, "What `hydra/launcher=fused` offers."),
 }
 
 
@@ -48,8 +51,8 @@ def page() -> str:
         for file in sorted((ROOT / "conf" / group).glob("*.yaml")):
             parts += _option(group, file)
     parts += ["## experiment", "An experiment sets several keys at once. The default is none.", *_experiments()]
-    for section, (file, sentence) in PLUGINS.items():
-        parts += [f"## {section}", sentence, "\n".join(_table(_plugin_rows(section, file)))]
+    for section, (schema, sentence) in PLUGINS.items():
+        parts += [f"## {section}", sentence, "\n".join(_table(_plugin_rows(section, schema)))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -95,16 +98,14 @@ def _experiments() -> list[str]:
     return parts
 
 
-def _plugin_rows(section: str, file: str) -> Iterator[tuple[str, ...]]:
-    """The fields of a plugin's dataclass, with their comments, from its source."""
-    source = (ROOT / "hydra_plugins" / "mnist_exp" / file).read_text()
-    for name, kind, default, comment in re.findall(r"^    (\w+): (.+?) = (.+?)(?:  # (.*))?$", source, re.MULTILINE):
-        if name != "_target_":
-            shown = re.sub(r"^field\(default_factory=(?:lambda: )?(.*)\)$", r"\1", default).replace("dict", "{}")
-            value = {"True": "true", "False": "false", "None": "null"}.get(shown, shown.replace("_", ""))
-            names = {"dict[str, str]": "mapping", "list[int]": "list", "int | None": "whole number or null"}
-            type_name = names.get(kind) or TYPES[{"int": int, "bool": bool}[kind]]
-            yield f"`{section}.{name}`", type_name, "", f"`{value}`", comment
+def _plugin_rows(section: str, schema: type) -> Iterator[tuple[str, ...]]:
+    """The fields of a plugin's schema, with the comments in its source."""
+    source = inspect.getsource(schema)
+    lines, hints, values = source.splitlines(), get_type_hints(schema), OmegaConf.structured(schema)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id != "_target_":
+            name, comment = node.target.id, lines[(node.end_lineno or 0) - 1].partition("  # ")[2]
+            yield _row(f"{section}.{name}", _name(hints[name]), values[name], comment)
 
 
 def _row(key: str, kind: str, value: Any, comment: str) -> tuple[str, ...]:
