@@ -36,7 +36,7 @@ def script(text: str) -> list[str]:
             path = shlex.quote(block["title"])
             lines.append(f'mkdir -p "$(dirname {path})" && cat > {path} <<"END OF FILE"\n{body}END OF FILE')
         elif block["language"] == "console" and block["mark"] != "not run":
-            for command in re.findall(r"^\$ (.+)$", body, re.MULTILINE):
+            for command in re.findall(r"^\$ ((?:.*\\\n)*.*)$", body, re.MULTILINE):
                 fails = f"if {command}; then exit 99; fi"
                 lines += [f"echo {shlex.quote(f'$ {command}')}", fails if block["mark"] == "fails" else command]
     return lines
