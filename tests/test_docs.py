@@ -1,0 +1,87 @@
+"""The commands in the tutorial and the how-to guides, run page by page.
+
+In a page, a fenced block `console` holds commands, on lines that begin with `$ `; its other lines are output. A block with
+`title="PATH"` is a file that the page asks for. A comment on the line above a `console` block changes what is done with it:
+
+    <!-- not run: WHY -->   it needs a network, a GPU or much time
+    <!-- fails: WHY -->     each of its commands must exit with an error
+"""
+
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(page for folder in ("tutorial", "how-to") for page in (ROOT / "docs" / folder).glob("*.md"))
+BLOCK = re.compile(
+    r"^(?P<indent> *)(?:<!-- (?P<mark>not run|fails): [^\n]+ -->\n *)?"
+    r'```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^(?P=indent)```$',
+    re.MULTILINE | re.DOTALL,
+)
+SLOW = {"compare", "exercises", "first-run", "learning-rate", "sweeps"}  # of more than 20 seconds
+
+
+def script(text: str) -> list[str]:
+    """The lines of a shell script that does what a page's blocks ask for."""
+    lines = []
+    for block in BLOCK.finditer(text):
+        body = "".join(line[len(block["indent"]) :] or "\n" for line in block["text"].splitlines(keepends=True))
+        if block["title"]:
+            path = shlex.quote(block["title"])
+            lines.append(f'mkdir -p "$(dirname {path})" && cat > {path} <<"END OF FILE"\n{body}END OF FILE')
+        elif block["language"] == "console" and block["mark"] != "not run":
+            for command in re.findall(r"^\$ ((?:.*\\\n)*.*)$", body, re.MULTILINE):
+                fails = f"if {command}; then exit 99; fi"
+                lines += [f"echo {shlex.quote(f'$ {command}')}", fails if block["mark"] == "fails" else command]
+    return lines
+
+
+def shims(folder: Path) -> Path:
+    """A folder for PATH in which python, train.py's and mnist-exp's commands are this checkout's."""
+    python = shlex.quote(sys.executable)
+    train = shlex.quote(str(ROOT / "train.py"))
+    folder.mkdir()
+    for name, line in {
+        "python": f'if [ "$1" = train.py ]; then shift; exec {python} {train} "$@"; fi; exec {python} "$@"',
+        "mnist-exp": f'exec {python} -m mnist_exp "$@"',
+    }.items():
+        file = folder / name
+        file.write_text(f"#!/bin/bash\n{line}\n")
+        file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=f"{page.parent.name}/{page.stem}", marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in PAGES]
+)
+def test_commands(page: Path, tmp_path: Path) -> None:
+    lines = script(page.read_text(encoding="utf-8"))
+    if not lines:
+        pytest.skip("no commands")
+    path = f"{shims(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}"
+    (folder := tmp_path / "page").mkdir()
+    outcome = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+        cwd=folder,
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 0, outcome.stdout
+
+
+def test_every_block_is_read() -> None:
+    """A fence that the pattern misses would be a command that nobody runs."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        fences = re.findall(r"^ *```console", text, re.MULTILINE)
+        assert len([block for block in BLOCK.finditer(text) if block["language"] == "console"]) == len(fences), page
+    assert sum(len(script(page.read_text(encoding="utf-8"))) for page in PAGES) > 100
