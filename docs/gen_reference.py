@@ -1,6 +1,7 @@
-"""Write the page of config keys from what the program itself reads: conf/, the schema, and the limits of values.
+"""Writes the reference's generated pages: config keys, and one page of the Python API for each package.
 
-MkDocs runs this as a hook. `python docs/gen_reference.py` prints the page.
+The config keys come from what the program itself reads: conf/, the schema and the limits of values. MkDocs runs this as
+a hook. `python docs/gen_reference.py` prints the page of config keys.
 """
 
 import ast
@@ -22,6 +23,16 @@ from hydra_plugins.mnist_exp.sweeper import ResumableConf  # noqa: E402
 from mnist_exp.config import EXCLUDED_FROM_ID, GROUPS, LIMITS, Config, spell  # noqa: E402
 
 PAGE = "reference/config.md"
+API = {  # a page of the API: what it says first
+    "core": "From a config to the parts of a run.",
+    "data": "Data sets, batches and augmentation.",
+    "training": "One run: the loop, checkpoints, resume.",
+    "store": "The files of a run and of a sweep.",
+    "report": "Reads sweeps, and reports on them.",
+    "sweep": "Runs sweeps.",
+    "fused": "Trains many models as one.",
+    "system": "The operating system: signals, files, subprocesses, errors.",
+}
 HEADER = ("Key", "Type", "Allowed", "Default", "Meaning")
 TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", dict: "mapping", NoneType: "null"}
 ANY = "null, or a value"
@@ -56,11 +67,22 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def api_page(name: str) -> str:
+    """Return the page on one package, or on the modules outside all packages, with a section for each module."""
+    package = ROOT / "mnist_exp" / ("" if name == "core" else name)
+    files = sorted(package.glob("*.py") if name == "core" else package.rglob("*.py"))
+    modules = [file.relative_to(ROOT).with_suffix("") for file in files if not file.stem.startswith("__")]
+    title = "Config, build and parts" if name == "core" else f"mnist_exp.{name}"
+    return "\n\n".join([f"# {title}", API[name], *(f"::: {'.'.join(module.parts)}" for module in modules)]) + "\n"
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add the page to the site. MkDocs calls this."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, PAGE, content=page()))
+    for name in API:
+        files.append(File.generated(config, f"reference/api/{name}.md", content=api_page(name)))
     return files
 
 
