@@ -34,8 +34,21 @@ API = {  # a page of the API: what it says first
     "system": "The operating system: signals, files, subprocesses, errors.",
 }
 HEADER = ("Key", "Type", "Allowed", "Default", "Meaning")
-TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", dict: "mapping", NoneType: "null"}
+TYPES = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    list: "list",
+    dict: "mapping",
+    NoneType: "null",
+}
 ANY = "null, or a value"
+INTRODUCTION = (
+    "Every key can be set on the command line as `KEY=VALUE`. A group's option is chosen as `GROUP=OPTION`; its keys are "
+    "then set as `GROUP.KEY=VALUE`. This page is generated from `conf/`, the schema and the limits in "
+    "`mnist_exp/config.py`."
+)
 PLUGINS: dict[str, tuple[type, str]] = {
     "hydra.sweeper": (ResumableConf, "What a sweep does. These keys work with `-m`."),
     "hydra.launcher": (FusedConf, "What `hydra/launcher=fused` offers."),
@@ -47,9 +60,7 @@ def page() -> str:
     defaults = {group: option for entry in _load("config.yaml")["defaults"] for group, option in _pairs(entry)}
     parts = [
         "# Config keys",
-        "Every key can be set on the command line as `KEY=VALUE`. A group's option is chosen as `GROUP=OPTION`; its keys are "
-        "then set as `GROUP.KEY=VALUE`. This page is generated from `conf/`, the schema and the limits in "
-        "`mnist_exp/config.py`.",
+        INTRODUCTION,
         "A key or value that is not allowed is refused in one line before anything runs.",
         "## The run",
         "\n".join(_table(_rows_of_the_run())),
@@ -100,7 +111,9 @@ def _option(group: str, file: Path) -> list[str]:
     parts = [f"### {group}={file.stem}", *([" ".join(about)] if about else [])]
     if "defaults" in values:
         return [*parts, "Combines " + " and ".join(f"`{name}`" for name in values["defaults"]) + ", with their keys."]
-    keys = {key: value for key, value in _leaves(values) if not key.endswith("_target_") and not key.endswith("_partial_")}
+    keys = {
+        key: value for key, value in _leaves(values) if not key.endswith("_target_") and not key.endswith("_partial_")
+    }
     parts.append(f"Builds `{values['_target_']}`." + ("" if keys else " It has no keys."))
     rows = [
         _row(f"{group}.{key}", ANY if value is None else TYPES[type(value)], value, comments.get(key, ""))
@@ -187,7 +200,10 @@ def _comments(file: Path) -> dict[str, str]:
             if isinstance(value, yaml.MappingNode):
                 yield from visit(value, f"{prefix}{key.value}.")
             elif value.end_mark.line == key.start_mark.line:
-                yield f"{prefix}{key.value}", lines[value.end_mark.line][value.end_mark.column :].partition("#")[2].strip()
+                yield (
+                    f"{prefix}{key.value}",
+                    lines[value.end_mark.line][value.end_mark.column :].partition("#")[2].strip(),
+                )
 
     root = yaml.compose(text)
     return dict(visit(root, "")) if isinstance(root, yaml.MappingNode) else {}
