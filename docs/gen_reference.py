@@ -45,8 +45,8 @@ TYPES = {
 }
 ANY = "null, or a value"
 INTRODUCTION = (
-    "Every key can be set on the command line as `KEY=VALUE`. A group's option is chosen as `GROUP=OPTION`; its keys are "
-    "then set as `GROUP.KEY=VALUE`. This page is generated from `conf/`, the schema and the limits in "
+    "Every key can be set on the command line as `KEY=VALUE`. A group's option is chosen as `GROUP=OPTION`; its keys "
+    "are then set as `GROUP.KEY=VALUE`. This page is generated from `conf/`, the schema and the limits in "
     "`mnist_exp/config.py`."
 )
 PLUGINS: dict[str, tuple[type, str]] = {
@@ -145,7 +145,7 @@ def _plugin_rows(section: str, schema: type) -> Iterator[tuple[str, ...]]:
 
 def _row(key: str, kind: str, value: Any, comment: str) -> tuple[str, ...]:
     limit = LIMITS.get(key)
-    allowed = getattr(limit, "text", None) or getattr(limit, "words", "")
+    allowed: str = getattr(limit, "text", None) or getattr(limit, "words", "")
     return f"`{key}`", kind, allowed, f"`{spell(value)}`", comment
 
 
