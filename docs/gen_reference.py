@@ -1,6 +1,7 @@
-"""Write the page of config keys from what the program itself reads: conf/, the schema, and the limits of values.
+"""Writes the reference's generated pages: config keys, and one page of the Python API for each package.
 
-MkDocs runs this as a hook. `python docs/gen_reference.py` prints the page.
+The config keys come from what the program itself reads: conf/, the schema and the limits of values. MkDocs runs this as
+a hook. `python docs/gen_reference.py` prints the page of config keys.
 """
 
 import ast
@@ -22,9 +23,32 @@ from hydra_plugins.mnist_exp.sweeper import ResumableConf  # noqa: E402
 from mnist_exp.config import EXCLUDED_FROM_ID, GROUPS, LIMITS, Config, spell  # noqa: E402
 
 PAGE = "reference/config.md"
+API = {  # a page of the API: what it says first
+    "core": "From a config to the parts of a run.",
+    "data": "Data sets, batches and augmentation.",
+    "training": "One run: the loop, checkpoints, resume.",
+    "store": "The files of a run and of a sweep.",
+    "report": "Reads sweeps, and reports on them.",
+    "sweep": "Runs sweeps.",
+    "fused": "Trains many models as one.",
+    "system": "The operating system: signals, files, subprocesses, errors.",
+}
 HEADER = ("Key", "Type", "Allowed", "Default", "Meaning")
-TYPES = {bool: "true or false", int: "whole number", float: "number", str: "text", list: "list", dict: "mapping", NoneType: "null"}
+TYPES = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    list: "list",
+    dict: "mapping",
+    NoneType: "null",
+}
 ANY = "null, or a value"
+INTRODUCTION = (
+    "Every key can be set on the command line as `KEY=VALUE`. A group's option is chosen as `GROUP=OPTION`; its keys "
+    "are then set as `GROUP.KEY=VALUE`. This page is generated from `conf/`, the schema and the limits in "
+    "`mnist_exp/config.py`."
+)
 PLUGINS: dict[str, tuple[type, str]] = {
     "hydra.sweeper": (ResumableConf, "What a sweep does. These keys work with `-m`."),
     "hydra.launcher": (FusedConf, "What `hydra/launcher=fused` offers."),
@@ -36,9 +60,7 @@ def page() -> str:
     defaults = {group: option for entry in _load("config.yaml")["defaults"] for group, option in _pairs(entry)}
     parts = [
         "# Config keys",
-        "Every key can be set on the command line as `KEY=VALUE`. A group's option is chosen as `GROUP=OPTION`; its keys are "
-        "then set as `GROUP.KEY=VALUE`. This page is generated from `conf/`, the schema and the limits in "
-        "`mnist_exp/config.py`.",
+        INTRODUCTION,
         "A key or value that is not allowed is refused in one line before anything runs.",
         "## The run",
         "\n".join(_table(_rows_of_the_run())),
@@ -56,11 +78,22 @@ def page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def api_page(name: str) -> str:
+    """Return the page on one package, or on the modules outside all packages, with a section for each module."""
+    package = ROOT / "mnist_exp" / ("" if name == "core" else name)
+    files = sorted(package.glob("*.py") if name == "core" else package.rglob("*.py"))
+    modules = [file.relative_to(ROOT).with_suffix("") for file in files if not file.stem.startswith("__")]
+    title = "Config, build and parts" if name == "core" else f"mnist_exp.{name}"
+    return "\n\n".join([f"# {title}", API[name], *(f"::: {'.'.join(module.parts)}" for module in modules)]) + "\n"
+
+
 def on_files(files: Any, config: Any) -> Any:
     """Add the page to the site. MkDocs calls this."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, PAGE, content=page()))
+    for name in API:
+        files.append(File.generated(config, f"reference/api/{name}.md", content=api_page(name)))
     return files
 
 
@@ -78,7 +111,9 @@ def _option(group: str, file: Path) -> list[str]:
     parts = [f"### {group}={file.stem}", *([" ".join(about)] if about else [])]
     if "defaults" in values:
         return [*parts, "Combines " + " and ".join(f"`{name}`" for name in values["defaults"]) + ", with their keys."]
-    keys = {key: value for key, value in _leaves(values) if not key.endswith("_target_") and not key.endswith("_partial_")}
+    keys = {
+        key: value for key, value in _leaves(values) if not key.endswith("_target_") and not key.endswith("_partial_")
+    }
     parts.append(f"Builds `{values['_target_']}`." + ("" if keys else " It has no keys."))
     rows = [
         _row(f"{group}.{key}", ANY if value is None else TYPES[type(value)], value, comments.get(key, ""))
@@ -110,7 +145,7 @@ def _plugin_rows(section: str, schema: type) -> Iterator[tuple[str, ...]]:
 
 def _row(key: str, kind: str, value: Any, comment: str) -> tuple[str, ...]:
     limit = LIMITS.get(key)
-    allowed = getattr(limit, "text", None) or getattr(limit, "words", "")
+    allowed: str = getattr(limit, "text", None) or getattr(limit, "words", "")
     return f"`{key}`", kind, allowed, f"`{spell(value)}`", comment
 
 
@@ -165,7 +200,10 @@ def _comments(file: Path) -> dict[str, str]:
             if isinstance(value, yaml.MappingNode):
                 yield from visit(value, f"{prefix}{key.value}.")
             elif value.end_mark.line == key.start_mark.line:
-                yield f"{prefix}{key.value}", lines[value.end_mark.line][value.end_mark.column :].partition("#")[2].strip()
+                yield (
+                    f"{prefix}{key.value}",
+                    lines[value.end_mark.line][value.end_mark.column :].partition("#")[2].strip(),
+                )
 
     root = yaml.compose(text)
     return dict(visit(root, "")) if isinstance(root, yaml.MappingNode) else {}

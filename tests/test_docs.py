@@ -1,7 +1,8 @@
 """The commands in the tutorial and the how-to guides, run page by page.
 
-In a page, a fenced block `console` holds commands, on lines that begin with `$ `; its other lines are output. A block with
-`title="PATH"` is a file that the page asks for. A comment on the line above a `console` block changes what is done with it:
+In a page, a fenced block `console` holds commands, on lines that begin with `$ `; a backslash continues one. The other
+lines are output. A block with `title="PATH"` is a file that the page asks for. A comment on the line above a `console`
+block changes what is done with it:
 
     <!-- not run: WHY -->   it needs a network, a GPU or much time
     <!-- fails: WHY -->     each of its commands must exit with an error
@@ -24,7 +25,6 @@ BLOCK = re.compile(
     r'```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^(?P=indent)```$',
     re.MULTILINE | re.DOTALL,
 )
-SLOW = {"compare", "exercises", "first-run", "learning-rate", "sweeps"}  # of more than 20 seconds
 
 
 def script(text: str) -> list[str]:
@@ -57,9 +57,8 @@ def shims(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, id=f"{page.parent.name}/{page.stem}", marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in PAGES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=[f"{page.parent.name}/{page.stem}" for page in PAGES])
 def test_commands(page: Path, tmp_path: Path) -> None:
     lines = script(page.read_text(encoding="utf-8"))
     if not lines:
