@@ -27,8 +27,7 @@ from mnist_exp import command_line, config
 from mnist_exp.store import provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Ledger, keys_beside_identity
 from mnist_exp.sweep import jobs, plan, request
-from mnist_exp.sweep.launchers import grouping as fused
-from mnist_exp.sweep.launchers import joblib_workers
+from mnist_exp.sweep.launchers import grouping, joblib_workers
 from mnist_exp.system import errors, files, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.fork import run_in_subprocess
@@ -64,7 +63,7 @@ def sweep(
         context.config_loader, master, params, arguments, options.max_jobs, options.retry_failed
     )
     trials = plan.trials(points, compose)
-    is_fused = fused.is_for(_launcher(master))
+    is_fused = grouping.is_fused(_launcher(master))
     if options.dry_run:
         _list(points, trials, is_fused)
         return
@@ -86,7 +85,7 @@ def _list(points: Sequence[plan.Point], trials: Sequence[plan.Trial], is_fused: 
     for group in groups:
         log.info("\n".join(" ".join(point.job.overrides) for point in group))
         if is_fused:
-            log.info(fused.describe(fused.groups(point.word.config() for point in group)))
+            log.info(grouping.describe(grouping.group_jobs(point.word.config() for point in group)))
         if group is not points:
             log.info(f"and then, each with the {config.LR} that does best in validation:")
 
@@ -109,7 +108,7 @@ def _run(
     """Run what is left of these jobs, and report. For trials, `then` is what the ledger keeps of what comes after."""
     todo = _todo(points, folder, options)
     at_a_time = min(_workers(master), max(1, len(todo)))
-    with joblib_workers.begun(_launcher(master), _workers(master) if todo else 1):
+    with joblib_workers.started(_launcher(master), _workers(master) if todo else 1):
         _check(todo, folder, options, at_a_time)
     if not Ledger(folder).path.exists():  # a sweep that goes on has its folder
         run_folder.create(folder, "hydra.sweep.dir")
