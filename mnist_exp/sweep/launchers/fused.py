@@ -1,7 +1,8 @@
 """hydra/launcher=fused: run the jobs of a sweep in groups, each trained as one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -42,37 +43,41 @@ def launch(
     for jobs, _ in groups:
         if len(jobs) == 1:
             [index] = jobs
-            returns[index] = _run_job(context, task, config(index))
-            configure_log(master.hydra.hydra_logging, master.hydra.verbose)  # the job has configured its own
+            with _logging_restored(master):
+                returns[index] = _run_job(context, task, config(index))
             continue
         rounds = grouping.rounds(config(jobs[0]), jobs, max_models)
         if len(rounds) > 1:
             most = len(rounds[0][-1])
             log.info(f"  {len(jobs)} models train in {len(rounds)} rounds, up to {most} in a fused group")
         for fused_groups in rounds:
-            returns |= _run_round(context, task, [{index: config(index) for index in group} for group in fused_groups])
+            returns |= _run_round(
+                context, task, master, [{index: config(index) for index in group} for group in fused_groups]
+            )
     return [returns[index] for index in range(len(overrides))]
 
 
 def _run_round(
-    context: HydraContext, task: Task, fused_groups: Sequence[dict[int, DictConfig]]
+    context: HydraContext, task: Task, master: DictConfig, fused_groups: Sequence[dict[int, DictConfig]]
 ) -> dict[int, JobReturn]:
     """Run fused groups at the same time, each in a process of its own.
 
     Args:
         context: Hydra's config loader and callbacks.
         task: Runs the fused groups.
+        master: The config of the sweep.
         fused_groups: The configs of the jobs of each group, by index.
     """
     returns: dict[int, JobReturn] = {}
     works: list[Work] = []
-    for group in fused_groups:
-        runs: list[RunConfig] = []
-        for index, cfg in group.items():
-            returns[index] = _run_job(context, _run_config, cfg, configure_logging=False)
-            runs.append(returns[index].return_value)
-            returns[index].return_value = None
-        works.append(Work([run.hydra for run in runs], partial(fused_group.train, task.main, runs)))
+    with _logging_restored(master):
+        for group in fused_groups:
+            runs: list[RunConfig] = []
+            for index, cfg in group.items():
+                returns[index] = _run_job(context, _run_config, cfg)
+                runs.append(returns[index].return_value)
+                returns[index].return_value = None
+            works.append(Work([run.hydra for run in runs], partial(fused_group.train, task.main, runs)))
     task.run(runs[0].cfg, *works)
     return returns
 
@@ -82,8 +87,21 @@ def _run_config(cfg: DictConfig) -> RunConfig:
     return RunConfig(cfg, HydraConfig.get())
 
 
-def _run_job(context: HydraContext, task: Any, config: DictConfig, configure_logging: bool = True) -> JobReturn:
-    """Make Hydra create the folder of a job, and call `task` with its config."""
+@contextmanager
+def _logging_restored(master: DictConfig) -> Iterator[None]:
+    """Restore the logging of the sweep after the block, in which Hydra configures the logging of jobs."""
+    try:
+        yield
+    finally:
+        configure_log(master.hydra.hydra_logging, master.hydra.verbose)
+
+
+def _run_job(context: HydraContext, task: Any, config: DictConfig) -> JobReturn:
+    """Make Hydra create the folder of a job and open its log, and call `task` with its config.
+
+    Raises:
+        OSError: The folder or the log can't be written.
+    """
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = int(config.hydra.sweep.subdir)
     return run_job(
@@ -92,5 +110,4 @@ def _run_job(context: HydraContext, task: Any, config: DictConfig, configure_log
         config=config,
         job_dir_key="hydra.sweep.dir",
         job_subdir_key="hydra.sweep.subdir",
-        configure_logging=configure_logging,
     )
