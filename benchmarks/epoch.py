@@ -1,16 +1,16 @@
-"""One training epoch with validation: ours, the usual way and the bare floor, in turn, in one run on the CPU.
+"""The time of one training epoch with validation on the CPU: ours, the usual way, and the bare minimum.
 
-    python benchmarks/epoch.py [--rounds 5] [overrides of the run, as for train.py ...]
+    python -m benchmarks.epoch [--rounds 5] [overrides of the run, as for train.py ...]
 
 ours      what train.py does in an epoch
-usual     torchvision's per-sample transforms in a DataLoader, with 0 and with 2 workers, the better counts; torch as it
-          is installed: its own number of threads, Adam without fused=True, subnormal numbers kept
-tuned     the same with our threads, optimizer and subnormals flushed: what the loader alone costs
-floor     forward, backward and step on batches that lie ready in memory, as often: no data, no validation
-batches   our batches without the steps: what they would cost if no second core made them in the meantime
-saved     last.pt and best.pt written and synced, as after an epoch that is the best so far
+usual     torchvision's per-sample transforms in a DataLoader, with 0 and with 2 workers, of which the faster counts;
+          torch as it is installed: its own number of threads, Adam without fused=True, subnormal numbers kept
+tuned     the same with our threads, our optimizer, and subnormal numbers flushed: what the loader alone costs
+floor     forward, backward and step on batches in memory, as often: no data pipeline, no validation
+batches   our batches without the steps: what they cost if no second core prepares them meanwhile
+saved     writing and syncing last.pt and best.pt, as after an epoch that is the best so far
 
-Prints each one's median and range over the rounds, and ratios, which are taken round by round.
+Prints the median and the range over the rounds, and ratios, which are taken round by round.
 """
 
 import argparse
@@ -43,18 +43,17 @@ Epoch = Callable[[], None]
 
 
 class Learner:
-    """A fresh model with all that trains it."""
+    """A new model, and the parts that train it."""
 
     def __init__(self, cfg: DictConfig, data: Split) -> None:
-        self.model = build.model(
-            cfg,
-            data,
-        )
+        """Build the parts."""
+        self.model = build.model(cfg, data)
         self.loss = build.loss(cfg)
         self.optimizer = build.optimizer(cfg, self.model)
         self.schedule = build.schedule(cfg, self.optimizer, len(data.train))
 
     def step(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Take one optimizer step, and return the loss and the logits (N, classes) before it."""
         logits = self.model(images)
         loss: Tensor = self.loss(logits, labels)
         self.optimizer.zero_grad()
@@ -63,7 +62,7 @@ class Learner:
         return loss, logits
 
     def epoch(self, train: Loader, val: Loader) -> tuple[float, ...]:
-        """As tutorials write it: loss and accuracy on training and validation data."""
+        """Train and validate as tutorials do, and sum up losses and hits on training and validation data."""
         sums = [0.0] * 4
         self.model.train()
         for images, labels in train:
@@ -80,11 +79,11 @@ class Learner:
 
 
 def loaders(cfg: DictConfig, data: Split, workers: int) -> tuple[Loader, Loader]:
-    """Training and validation images of MNIST, as many as ours, each turned, cut out and normalised by itself."""
+    """Return loaders of the same number of images, each of which is augmented and normalized by itself."""
     normalize = transforms.Normalize(data.train.normalize.mean / 255, data.train.normalize.std / 255)
-    turn = transforms.RandomRotation(cfg.augmentation.rotation.degrees)
-    cut = transforms.RandomCrop(28, padding=cfg.augmentation.crop.padding)
-    augment = transforms.Compose([turn, cut, transforms.ToTensor(), normalize])
+    rotation = transforms.RandomRotation(cfg.augmentation.rotation.degrees)
+    crop = transforms.RandomCrop(28, padding=cfg.augmentation.crop.padding)
+    augment = transforms.Compose([rotation, crop, transforms.ToTensor(), normalize])
     plain = transforms.Compose([transforms.ToTensor(), normalize])
     train = Subset(datasets.MNIST(cfg.data.root, transform=augment), range(len(data.train.images)))
     val = Subset(datasets.MNIST(cfg.data.root, transform=plain), range(len(data.train.images), 60_000))
@@ -94,7 +93,7 @@ def loaders(cfg: DictConfig, data: Split, workers: int) -> tuple[Loader, Loader]
 
 @contextmanager
 def as_installed() -> Iterator[None]:
-    """Torch without our settings."""
+    """Use torch without our settings in the block."""
     ours = torch.get_num_threads()
     torch.set_num_threads(DEFAULT_THREADS)
     torch.set_flush_denormal(False)
@@ -103,19 +102,19 @@ def as_installed() -> Iterator[None]:
     torch.set_flush_denormal(True)
 
 
-def contestants(cfg: DictConfig, data: Split, folder: Path) -> dict[str, Epoch]:
-    """What is timed, by name; checkpoints go into `folder`."""
-    us, floor = Learner(cfg, data), Learner(cfg, data)
-    training = loop.Training(us.model, us.loss, us.optimizer, us.schedule, data.train, data.val)
+def ways(cfg: DictConfig, data: Split, folder: Path) -> dict[str, Epoch]:
+    """Return the functions that are timed, by name. Checkpoints go into `folder`."""
+    learner, floor = Learner(cfg, data), Learner(cfg, data)
+    training = loop.Training(learner.model, learner.loss, learner.optimizer, learner.schedule, data.train, data.val)
     checkpoints = checkpoint.Checkpoints(folder, training)
-    ready = list(data.train[: 100 * cfg.data.batch_size])
+    in_memory = list(data.train[: 100 * cfg.data.batch_size])
 
     def ours() -> None:
         loop.train_and_validate(training, epoch=1)
 
     def bare() -> None:
         for number in range(len(data.train)):
-            floor.step(*ready[number % len(ready)])
+            floor.step(*in_memory[number % len(in_memory)])
 
     def batches() -> None:
         for _ in data.train.chunks():
@@ -155,7 +154,7 @@ def contestants(cfg: DictConfig, data: Split, folder: Path) -> dict[str, Epoch]:
 
 
 def main() -> None:
-    """Time the contestants in turn and print what came out."""
+    """Time all ways in turn, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("overrides", nargs="*")
@@ -165,7 +164,7 @@ def main() -> None:
     print(f"config {config.config_id(cfg)}")
     data = build.split(cfg, build.source(cfg), build.device(cfg))
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:  # not under /tmp, which may be memory
-        epochs = contestants(cfg, data, Path(folder))
+        epochs = ways(cfg, data, Path(folder))
         seconds: dict[str, list[float]] = {name: [] for name in epochs}
         for number in range(options.rounds + 1):
             for name, epoch in epochs.items():
@@ -179,15 +178,15 @@ def main() -> None:
     for name, values in seconds.items():
         print(f"{name:18}{median[name]:7.3f} s  ({min(values):.3f} to {max(values):.3f}, n={len(values)})")
     usual, tuned = (min((n for n in median if n.startswith(way)), key=median.__getitem__) for way in ("usual", "tuned"))
-    for words, top, bottom in (
+    for label, top, bottom in (
         (f"times as fast as the usual way ({usual})", usual, "ours"),
         (f"times as fast as the usual loader ({tuned})", tuned, "ours"),
         ("times the floor", "ours", "floor"),
-        ("of an epoch: batches, if nothing hid them", "batches", "ours"),
+        ("of an epoch: batches, if no core prepared them meanwhile", "batches", "ours"),
         ("of an epoch: checkpoints", "saved", "ours"),
     ):
         ratios = [one / other for one, other in zip(seconds[top], seconds[bottom], strict=True)]
-        print(f"{statistics.median(ratios):7.3f} {words}  ({min(ratios):.3f} to {max(ratios):.3f})")
+        print(f"{statistics.median(ratios):7.3f} {label}  ({min(ratios):.3f} to {max(ratios):.3f})")
 
 
 if __name__ == "__main__":

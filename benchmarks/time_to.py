@@ -1,15 +1,15 @@
-"""Seconds to 98 % and to 99 % on MNIST's test set: recipes that reach it in the mean, timed over many seeds.
+"""Seconds to 98 % and 99 % test accuracy on MNIST: recipes that reach it on average, timed over many seeds.
 
-    python benchmarks/time_to.py [RECIPE ...] [--seeds 20] [overrides of the run, key=value, as for train.py ...]
+    python -m benchmarks.time_to [RECIPE ...] [--seeds 20] [overrides of the run, key=value, as for train.py ...]
 
-A recipe is an experiment of conf/ whose settings, epochs included, validation has chosen beforehand, with other seeds.
-Each seed is a process of its own, one after the other: python train.py experiment=RECIPE seed=N plots=false. The test
-set is read once a run, at its end. A recipe counts where its mean over the seeds reaches the mark.
+A recipe is an experiment of conf/. Its settings, epochs included, were chosen by validation, with other seeds. Each
+seed is one command, one after the other: python train.py experiment=RECIPE seed=N plots=false. The test set is
+evaluated once per run, at its end. A recipe counts if its mean over the seeds reaches the mark.
 
-training   the epochs' seconds in metrics.csv, added up: all that is done to train and to validate
-command    the whole of it, from Python's start to its end: imports, data (which is on the disk), checkpoints, test
+training   the sum of the epochs' seconds in metrics.csv: training and validation
+command    the whole command: Python's start and end, imports, data (from the disk), checkpoints, test
 
-Prints both as median and range over the seeds, and every seed's test accuracy.
+Prints the median and the range of both over the seeds, and the test accuracy of every seed.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ MARKS = {"mlp_98": 0.98, "mlp_99": 0.99, "lenet_98": 0.98, "lenet_99": 0.99}
 
 
 class Timed(NamedTuple):
-    """One run; times in seconds."""
+    """The result of one run; times in seconds."""
 
     accuracy: float  # of the test set
     training: float
@@ -41,11 +42,15 @@ class Timed(NamedTuple):
 
 
 def timed(recipe: str, seed: int, overrides: list[str]) -> Timed:
-    """Train a recipe once. Raises CalledProcessError when the run fails."""
+    """Train a recipe once.
+
+    Raises:
+        CalledProcessError: The run fails.
+    """
     with tempfile.TemporaryDirectory(dir=ROOT) as parent:  # not under /tmp, which may be memory
         folder = Path(parent) / "run"
-        words = [f"experiment={recipe}", f"seed={seed}", "plots=false", f"data.root={ROOT / 'data'}", *overrides]
-        command = [sys.executable, str(ROOT / "train.py"), *words, f"hydra.run.dir={folder}"]
+        arguments = [f"experiment={recipe}", f"seed={seed}", "plots=false", f"data.root={ROOT / 'data'}", *overrides]
+        command = [sys.executable, str(ROOT / "train.py"), *arguments, f"hydra.run.dir={folder}"]
         start = time.perf_counter()
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         whole = time.perf_counter() - start
@@ -55,31 +60,33 @@ def timed(recipe: str, seed: int, overrides: list[str]) -> Timed:
     return Timed(summary["test_accuracy"], training, whole)
 
 
-def spread(seconds: list[float]) -> str:
-    """Median and range."""
+def spread(seconds: Sequence[float]) -> str:
+    """Return the median and the range as text."""
     return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
 
 
 def main() -> None:
-    """Time the recipes, seed by seed in turn, and print what came out."""
+    """Time the recipes in turn, seed by seed, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("words", nargs="*")
-    options = parser.parse_args()
-    overrides = [word for word in options.words if "=" in word]
-    recipes = [word for word in options.words if "=" not in word] or list(MARKS)
-    runs = dict[str, list[Timed]]()
+    parser.add_argument("arguments", nargs="*", metavar="RECIPE | key=value")
+    options = parser.parse_intermixed_args()
+    overrides = [argument for argument in options.arguments if "=" in argument]
+    recipes = [argument for argument in options.arguments if "=" not in argument] or list(MARKS)
+    runs: dict[str, list[Timed]] = {}
     for seed in tqdm(range(options.seeds), unit="seed", disable=None):
         for recipe in recipes:
             runs.setdefault(recipe, []).append(timed(recipe, seed, overrides))
 
     print(f"{date.today()}, {os.cpu_count()} cores, torch {torch.__version__}, {options.seeds} seeds each")
-    for recipe, done in runs.items():
-        found, mark = [run.accuracy for run in done], MARKS[recipe]
+    for recipe, timed_runs in runs.items():
+        found, mark = [run.accuracy for run in timed_runs], MARKS[recipe]
         mean, reached = statistics.fmean(found), sum(accuracy >= mark for accuracy in found)
-        print(f"\n{recipe}: {mean:.2%} in the mean, {'which reaches' if mean >= mark else 'SHORT OF'} {mark:.0%}")
+        print(f"\n{recipe}: {mean:.2%} on average, {'which reaches' if mean >= mark else 'BELOW'} {mark:.0%}")
         print(f"  {reached} of {len(found)} seeds reach it; standard deviation {100 * statistics.stdev(found):.2f} pp")
-        print(f"  training {spread([run.training for run in done])}, command {spread([run.command for run in done])}")
+        seconds = [(run.training, run.command) for run in timed_runs]
+        training, command = map(spread, zip(*seconds, strict=True))
+        print(f"  training {training}, command {command}")
         print(f"  {' '.join(f'{100 * accuracy:.2f}' for accuracy in sorted(found))}")
 
 

@@ -26,8 +26,7 @@ from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.sweep import compose, jobs
 from mnist_exp.sweep import run as sweep_run
-from mnist_exp.sweep.launchers import joblib_workers
-from mnist_exp.system import errors, files, signals
+from mnist_exp.system import errors, files
 from mnist_exp.training.run import TrainingRun
 
 Run = Callable[..., Outcome]
@@ -536,37 +535,6 @@ def test_a_signal_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, 
     for job, status in found.items():
         if status == "interrupted":
             assert summary(folder / str(job))["status"] == "interrupted"
-
-
-@needs_joblib
-def test_joblib_takes_over_the_workers_that_were_begun() -> None:
-    from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
-    from joblib import Parallel, delayed
-
-    settings = vars(JobLibLauncherConf(n_jobs=2, backend="loky"))
-    with joblib_workers.begun(settings, 2):
-        pass
-    del settings["_target_"]
-    assert Parallel(**settings)([delayed(eval)("'torch' in __import__('sys').modules")] * 2) == [True, True]
-
-
-@needs_joblib
-def test_workers_are_born_with_signals_held_back(tmp_path: Path) -> None:
-    """Until they know what to do; in a process of its own, for the first workers differ from later ones."""
-    script = """
-import functools, os
-from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
-from mnist_exp.sweep.launchers import joblib_workers
-joblib_workers._get_ready = functools.partial(os.system, "grep SigBlk /proc/$PPID/status >> held")
-with joblib_workers.begun(vars(JobLibLauncherConf(n_jobs=2)), 2):
-    pass
-"""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
-    held = [int(line.split()[1], base=16) for line in (tmp_path / "held").read_text().splitlines()]
-    assert len(held) == 2
-    for number in signals.STOP_SIGNALS:
-        assert all(mask >> (number - 1) & 1 for mask in held), signal.Signals(number).name
 
 
 @pytest.mark.parametrize("launcher", ["basic", "fused"])

@@ -1,4 +1,4 @@
-"""How many models there is memory for, and how to hold on to it."""
+"""How many models fit into memory, and how a process keeps the memory that it needs again."""
 
 import ctypes
 import sys
@@ -6,25 +6,26 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
-from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.optim import Optimizer
 
-from mnist_exp import build
+from mnist_exp.data.batches import TrainingBatches
 from mnist_exp.system import resources
+from mnist_exp.training.loop import Loss
 
-SHARE = 0.5  # of the memory that is free: with the holes in malloc's heap, crews took up to 1.2 times the estimate
-OBJECTS = 200_000  # bytes of a run's config, modules, generators and tables
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+SHARE = 0.5  # of the free memory: with a fragmented heap, fused groups took up to 1.2 times the estimate
+OBJECTS = 200_000  # bytes per run for its config, modules, generators and tables
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 
-def hold() -> None:
-    """Have this process keep the memory that it frees, for its next step, and not give it back to the system.
+def keep_freed_memory() -> None:
+    """Keep freed memory in this process instead of returning it to the system, if the C library is glibc.
 
-    The gradients of a large crew are tens of megabytes; having them anew from the system, page by page, took more time
-    than computing them. (glibc's malloc; others are left as they are.)
+    The gradients of a large group take tens of megabytes in each step. Getting them from the system page by page took
+    longer than computing them.
     """
-    with suppress(AttributeError):  # another libc
+    with suppress(AttributeError):  # another C library
         if sys.platform == "linux":
             libc = ctypes.CDLL(None)
             libc.mallopt(M_MMAP_MAX, 0)
@@ -32,45 +33,49 @@ def hold() -> None:
 
 
 def trim() -> None:
-    """Give the system back what lies free between other things, as the weights do that were joined to others'."""
+    """Return to the system what is free now: stacking the weights leaves holes where each model's weights were."""
     with suppress(AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
 
 
-def most_models(cfg: DictConfig, device: torch.device, at_once: int) -> int:
-    """How many models like that of `cfg` a crew can have, where so many crews run at once: 1 or more."""
-    return max(1, int(SHARE * resources.free_memory(device.type)) // (at_once * of_a_model(cfg)))
+def max_models(bytes_per_model: int, device: torch.device, num_groups: int) -> int:
+    """Return how many models each of `num_groups` fused groups can have if all train at once: 1 or more."""
+    return max(1, int(SHARE * resources.free_memory(device.type)) // (num_groups * bytes_per_model))
 
 
-def of_a_model(cfg: DictConfig) -> int:
-    """Bytes that a crew takes more with one more model: its weights and gradients, what its optimizer remembers and
-    what a backward pass needs of a batch, and its own stream of images.
+def bytes_per_model(model: nn.Module, loss: Loss, optimizer: Optimizer, train: TrainingBatches) -> int:
+    """Return the bytes that one more model adds to a fused group.
 
-    Found with a step of one model on the CPU.
+    These are its weights and gradients, the optimizer's state, what a backward pass keeps of a batch, and a stream of
+    images of its own. They are measured in a training step, which changes the weights.
+
+    Args:
+        model: The model, on the CPU.
+        loss: Its loss.
+        optimizer: Its optimizer, before the first step.
+        train: The training images.
     """
-    data = build.split(cfg, build.cached_source(cfg), torch.device("cpu"))
-    model, loss = build.model(cfg, data), build.loss(cfg)
-    optimizer = build.optimizer(cfg, model)
-    weights, batch = list(model.parameters()), data.train[: cfg.data.batch_size]
+    weights, batch = list(model.parameters()), train[: train.batch_size]
     images, labels = batch.prepare(batch.shuffled(), batch.random_numbers(len(batch.labels)))
-    kept = list[Tensor]()
+    saved: list[Tensor] = []
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept.append(tensor.detach())
-        return kept[-1]
+    def save(tensor: Tensor) -> Tensor:
+        saved.append(tensor.detach())
+        return saved[-1]
 
-    with saved_tensors_hooks(keep, lambda tensor: tensor):
+    with saved_tensors_hooks(save, lambda tensor: tensor):
         loss(model(images), labels)
     for tensor in weights:
         tensor.grad = torch.zeros_like(tensor)
     optimizer.step()
-    state = [value for own in optimizer.state.values() for value in own.values() if isinstance(value, Tensor)]
-    # Gradients of what was kept take as much again.
-    stream = images.nbytes + 4 * len(data.train.labels)
-    return OBJECTS + 2 * _bytes(weights) + _bytes(state) + 2 * _bytes(kept, but=weights) + stream
+    state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
+    activations = _num_bytes(saved, without=weights)  # their gradients take as much again
+    stream = images.nbytes + 4 * len(train.labels)
+    return OBJECTS + 2 * _num_bytes(weights) + _num_bytes(state) + 2 * activations + stream
 
 
-def _bytes(tensors: Sequence[Tensor], but: Sequence[Tensor] = ()) -> int:
-    """Of the memory that lies under the tensors, each part of it once."""
+def _num_bytes(tensors: Sequence[Tensor], without: Sequence[Tensor] = ()) -> int:
+    """Return the size of the storages of the tensors; a storage that several tensors share counts once."""
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
-    return sum(storages.values()) - sum(storages.get(tensor.untyped_storage().data_ptr(), 0) for tensor in but)
+    return sum(storages.values()) - sum(storages.get(tensor.untyped_storage().data_ptr(), 0) for tensor in without)

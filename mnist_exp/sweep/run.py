@@ -77,7 +77,7 @@ class Runner:
             self.context.config_loader, self.master, params, arguments, self.max_jobs, self.retry_failed
         )
         trials = lr_search.trials(planned, plan_job)
-        is_fused = grouping.is_for(self.launcher_config)
+        is_fused = grouping.is_fused(self.launcher_config)
         if self.dry_run:
             _list(planned, trials, is_fused)
             return
@@ -108,7 +108,7 @@ class Runner:
     def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, after: Session | None = None) -> None:
         """Run what is left of the jobs, and report. `after` describes the jobs that follow a learning-rate search."""
         left = self._left(planned, sweep)
-        with joblib_workers.begun(self.launcher_config, self.workers if left else 1):
+        with joblib_workers.started(self.launcher_config, self.workers if left else 1):
             self._check(left, sweep)
         if not sweep.exists:
             run_folder.create(sweep.folder, "hydra.sweep.dir")
@@ -219,7 +219,7 @@ def _list(planned: Sequence[PlannedJob], trials: Sequence[Trial], is_fused: bool
 def _list_jobs(planned: Sequence[PlannedJob], is_fused: bool) -> None:
     log.info("\n".join(" ".join(each.job.overrides) for each in planned))
     if is_fused:
-        log.info(grouping.describe(grouping.groups(each.config.config() for each in planned)))
+        log.info(grouping.describe(grouping.group_jobs(each.config.config() for each in planned)))
 
 
 def _chosen_rates(trials: Sequence[Trial], folder: Path) -> dict[str, str]:

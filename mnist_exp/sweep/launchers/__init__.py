@@ -1,1 +1,1 @@
-"""Ways to run the jobs of a sweep."""
+"""Launchers: the ways to run the jobs of a sweep."""

@@ -1,7 +1,8 @@
-"""hydra/launcher=fused: the jobs of a sweep in groups, each trained as one."""
+"""hydra/launcher=fused: run the jobs of a sweep in groups, each trained as one."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -10,8 +11,9 @@ from hydra.core.utils import JobReturn, configure_log, run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
-from mnist_exp.sweep import jobs
+from mnist_exp.sweep.jobs import Task, Work
 from mnist_exp.sweep.launchers import fused_group, grouping
+from mnist_exp.sweep.launchers.fused_group import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -19,61 +21,87 @@ log = logging.getLogger(__name__)
 def launch(
     context: HydraContext, task: Any, master: DictConfig, overrides: Sequence[Sequence[str]], max_models: int | None
 ) -> list[JobReturn]:
-    """Run the jobs by `task` (sweep.jobs.Task), a group at a time; what became of them, in their order."""
+    """Run the jobs, one group after the other.
 
-    def config(place: int) -> DictConfig:
-        return context.config_loader.load_sweep_config(master, list(overrides[place]))
+    Args:
+        context: Hydra's config loader and callbacks.
+        task: The sweep's task (sweep.jobs.Task), which Hydra knows as a function of a config.
+        master: The config of the sweep.
+        overrides: The overrides of each job.
+        max_models: The most models in a fused group; None for as many as fit into memory.
 
-    found = grouping.groups(config(place) for place in range(len(overrides)))
-    log.info(grouping.describe(found))
-    returns = dict[int, JobReturn]()
-    for places, _ in found:
-        if len(places) == 1:
-            returns[places[0]] = _prepare(context, task, config(places[0]))
-            configure_log(master.hydra.hydra_logging, master.hydra.verbose)
+    Returns:
+        What Hydra returns about each job, in the order of the overrides.
+    """
+
+    def config(index: int) -> DictConfig:
+        return context.config_loader.load_sweep_config(master, list(overrides[index]))
+
+    groups = grouping.group_jobs(map(config, range(len(overrides))))
+    log.info(grouping.describe(groups))
+    returns: dict[int, JobReturn] = {}
+    for jobs, _ in groups:
+        if len(jobs) == 1:
+            [index] = jobs
+            with _logging_restored(master):
+                returns[index] = _run_job(context, task, config(index))
             continue
-        rounds = grouping.crews(config(places[0]), places, max_models)
+        rounds = grouping.rounds(config(jobs[0]), jobs, max_models)
         if len(rounds) > 1:
-            log.info(f"  {len(places)} models in {len(rounds)} rounds, of crews of up to {len(rounds[0][-1])}")
-        for crews in rounds:
-            returns |= _run_side_by_side(
-                context, task, master, [{place: config(place) for place in crew} for crew in crews]
+            most = len(rounds[0][-1])
+            log.info(f"  {len(jobs)} models train in {len(rounds)} rounds, up to {most} in a fused group")
+        for fused_groups in rounds:
+            returns |= _run_round(
+                context, task, master, [{index: config(index) for index in group} for group in fused_groups]
             )
-    return [returns[place] for place in range(len(overrides))]
+    return [returns[index] for index in range(len(overrides))]
 
 
-def _run_side_by_side(
-    context: HydraContext, task: Any, master: DictConfig, crews: Sequence[dict[int, DictConfig]]
+def _run_round(
+    context: HydraContext, task: Task, master: DictConfig, fused_groups: Sequence[dict[int, DictConfig]]
 ) -> dict[int, JobReturn]:
-    """Run crews of jobs side by side, the jobs of each as one."""
-    returns, ready = dict[int, JobReturn](), list[list[fused_group.JobConfig]]()
-    try:
-        for crew in crews:
-            told, begun = _begin(context, crew)
-            returns |= told
-            ready += [begun] if begun else []
-    finally:  # or the last job's log had what is told of all
-        configure_log(master.hydra.hydra_logging, master.hydra.verbose)
-    if ready:
-        works = (jobs.Work([job.hydra for job in crew], partial(fused_group.train, task.main, crew)) for crew in ready)
-        task.run(ready[0][0].cfg, *works)
+    """Run fused groups at the same time, each in a process of its own.
+
+    Args:
+        context: Hydra's config loader and callbacks.
+        task: Runs the fused groups.
+        master: The config of the sweep.
+        fused_groups: The configs of the jobs of each group, by index.
+    """
+    returns: dict[int, JobReturn] = {}
+    works: list[Work] = []
+    with _logging_restored(master):
+        for group in fused_groups:
+            runs: list[RunConfig] = []
+            for index, cfg in group.items():
+                returns[index] = _run_job(context, _run_config, cfg)
+                runs.append(returns[index].return_value)
+                returns[index].return_value = None
+            works.append(Work([run.hydra for run in runs], partial(fused_group.train, task.main, runs)))
+    task.run(runs[0].cfg, *works)
     return returns
 
 
-def _begin(
-    context: HydraContext, crew: dict[int, DictConfig]
-) -> tuple[dict[int, JobReturn], list[fused_group.JobConfig]]:
-    """Have Hydra make the folders of a crew's jobs; what it says of each, and the configs of those that can run."""
-    begun = list[fused_group.JobConfig]()
-
-    def begin(cfg: DictConfig) -> None:
-        begun.append(fused_group.JobConfig(cfg, HydraConfig.get()))
-
-    return {place: _prepare(context, begin, config) for place, config in crew.items()}, begun
+def _run_config(cfg: DictConfig) -> RunConfig:
+    """Return the config of the job that Hydra has prepared."""
+    return RunConfig(cfg, HydraConfig.get())
 
 
-def _prepare(context: HydraContext, task: Any, config: DictConfig) -> JobReturn:
-    """Have Hydra make the job's folder, and call `task`."""
+@contextmanager
+def _logging_restored(master: DictConfig) -> Iterator[None]:
+    """Restore the logging of the sweep after the block, in which Hydra configures the logging of jobs."""
+    try:
+        yield
+    finally:
+        configure_log(master.hydra.hydra_logging, master.hydra.verbose)
+
+
+def _run_job(context: HydraContext, task: Any, config: DictConfig) -> JobReturn:
+    """Make Hydra create the folder of a job and open its log, and call `task` with its config.
+
+    Raises:
+        OSError: The folder or the log can't be written.
+    """
     with open_dict(config):
         config.hydra.job.id = config.hydra.job.num = int(config.hydra.sweep.subdir)
     return run_job(

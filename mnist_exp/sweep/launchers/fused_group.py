@@ -1,11 +1,11 @@
-"""Runs that are trained as one fused group: each has its own folder and log, and they share the work of an epoch."""
+"""Train several runs as one fused group. Each run has its own folder and log; they share the work of an epoch."""
 
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 from hydra.conf import HydraConf
 from hydra.core.utils import configure_log
@@ -19,41 +19,45 @@ from mnist_exp.system import errors, signals
 from mnist_exp.training.loop import Training, train_and_validate
 from mnist_exp.training.run import TrainingRun
 
+TrainEpoch = Callable[[int], Sequence[Row | Exception]]  # trains the epoch of a number; one result per training
 
-class JobConfig(NamedTuple):
-    """The config of a job, and Hydra's section of it."""
+
+class RunConfig(NamedTuple):
+    """The config of a run, and Hydra's section of it."""
 
     cfg: DictConfig
     hydra: HydraConf
 
 
-def train(main: Callable[[DictConfig], float], jobs: Sequence[JobConfig]) -> None:
-    """Do all the runs, as `main` does one.
+def train(main: Callable[[DictConfig], float], configs: Sequence[RunConfig]) -> None:
+    """Do several runs, each as `main` does one, but train their epochs together.
+
+    A run that fails records its error in its folder, and the others continue.
 
     Args:
-        main: The function that does one run. Its module, train.py, has `prepare` and `finish` beside it.
-        jobs: One config per run.
+        main: Does one run. Its module, train.py, has the functions `prepare` and `finish` too.
+        configs: One config per run.
 
     Raises:
-        KeyboardInterrupt: A signal asked the process to stop; every run is recorded as interrupted.
+        KeyboardInterrupt: A signal asked the process to stop. All unfinished runs are recorded as interrupted.
     """
     steps = sys.modules[main.__module__]
-    memory.hold()
-    formatter = _log_formatter(jobs[0].hydra)
-    runs = [TrainingRun(cfg, hydra, _run_log(hydra, formatter)) for cfg, hydra in jobs]
-
-    def finish_if_over(run: TrainingRun) -> None:
-        if run.is_over:
-            steps.finish(run)
-            run.close()
-
+    memory.keep_freed_memory()
+    runs = [TrainingRun(*config, log) for config, log in zip(configs, _run_logs(configs), strict=True)]
+    trainer = _EpochTrainer()
     try:
         for run in runs:
             with _failure_recorded(run):
                 run.check()
                 steps.prepare(run)
-                finish_if_over(run)
-        _train_epochs(runs, finish_if_over)
+        while runs := [run for run in runs if run.is_open]:
+            if not any(run.is_over for run in runs):
+                trainer.train_epoch(runs)
+            for run in runs:
+                if run.is_open and run.is_over:
+                    with _failure_recorded(run):
+                        steps.finish(run)
+                        run.close()
     except KeyboardInterrupt as error:
         for run in runs:
             if run.is_open:
@@ -61,32 +65,45 @@ def train(main: Callable[[DictConfig], float], jobs: Sequence[JobConfig]) -> Non
         raise
 
 
-def _train_epochs(runs: Sequence[TrainingRun], finish_if_over: Callable[[TrainingRun], None]) -> None:
-    """Train the open runs epoch by epoch. Runs that were interrupted earlier than others catch up first."""
-    group: list[TrainingRun] = []
-    train_epoch: Callable[[int], Sequence[Row | Exception]] = lambda epoch: []  # noqa: E731
-    while open_runs := [run for run in runs if run.is_open]:
-        epoch = min(run.next_epoch for run in open_runs)
-        behind = [run for run in open_runs if run.next_epoch == epoch]
+class _EpochTrainer:
+    """Trains epochs of runs. The models stay stacked while the runs are the same."""
+
+    def __init__(self) -> None:
+        self._runs: list[TrainingRun] = []
+        self._train_epoch: TrainEpoch | None = None
+
+    def train_epoch(self, runs: Sequence[TrainingRun]) -> None:
+        """Train and record the next epoch. Runs that were interrupted earlier than others catch up first."""
+        epoch = min(run.next_epoch for run in runs)
+        runs = [run for run in runs if run.next_epoch == epoch]
+        results = self._results(runs, epoch)
+        with signals.deferred():  # all runs record the epoch, or none
+            for run, result in zip(runs, results, strict=True):
+                with _failure_recorded(run):
+                    if isinstance(result, Exception):
+                        run.fail(result)
+                    else:
+                        run.record(result)
+
+    def _results(self, runs: list[TrainingRun], epoch: int) -> Sequence[Row | Exception]:
+        """Return the result of each run: its row, or its error. An error of the group is an error of each run."""
         try:
-            if behind != group:
-                group, train_epoch = behind, _trainer([run.training for run in behind])
-            results = train_epoch(epoch)
+            if runs != self._runs or self._train_epoch is None:
+                self._train_epoch = None  # frees the weights of the previous stack
+                self._runs, self._train_epoch = runs, _stack([run.training for run in runs])
+            return self._train_epoch(epoch)
         except Exception as error:  # too little memory, for example
             if signals.caused(error):
                 raise signals.Stopped from error
-            results = [error if len(behind) == 1 else _shared_error(error)] * len(behind)
-        with signals.deferred():  # all runs keep their epoch, or none
-            for run, result in zip(behind, results, strict=True):
-                with _failure_recorded(run):
-                    if isinstance(result, Exception):
-                        raise result
-                    run.record(result)
-                    finish_if_over(run)
+            if len(runs) == 1:
+                return [error]
+            shared = errors.FusedGroupError(errors.explain(error) or type(error).__name__)
+            shared.__cause__ = error
+            return [shared] * len(runs)
 
 
-def _trainer(trainings: Sequence[Training]) -> Callable[[int], Sequence[Row | Exception]]:
-    """Return the function that trains an epoch of all of them."""
+def _stack(trainings: Sequence[Training]) -> TrainEpoch:
+    """Stack the models of the trainings, and return the function that trains them."""
     if len(trainings) == 1:
         return lambda epoch: [train_and_validate(trainings[0], epoch)]
     trainer = FusedTrainer(trainings)
@@ -94,16 +111,9 @@ def _trainer(trainings: Sequence[Training]) -> Callable[[int], Sequence[Row | Ex
     return trainer.train_epoch
 
 
-def _shared_error(error: Exception) -> Exception:
-    """Return the error that each run of a group records if it is unknown which of them caused it."""
-    shared = errors.FusedGroupError(errors.explain(error) or type(error).__name__)
-    shared.__cause__ = error
-    return shared
-
-
 @contextmanager
 def _failure_recorded(run: TrainingRun) -> Iterator[None]:
-    """Record an error as the run's failure, so that the other runs of the group continue."""
+    """Record an error in the block as the failure of the run."""
     try:
         yield
     except Exception as error:
@@ -112,30 +122,35 @@ def _failure_recorded(run: TrainingRun) -> Iterator[None]:
         run.fail(error)
 
 
-class _RunLog(logging.FileHandler):
-    """Closes the file after each record: a group may have more runs than a process can have open files."""
+class _RunLogHandler(logging.FileHandler):
+    """Closes the file after each record: a large group would have too many open files."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Append a record to the file."""
         super().emit(record)
         self.close()
 
 
-def _run_log(hydra: HydraConf, formatter: logging.Formatter | None) -> logging.Logger:
-    """Return a logger that writes to the run's train.log alone."""
-    path = Path(hydra.runtime.output_dir) / run_folder.LOG
-    handler = _RunLog(path, "a", "utf-8", delay=True, errors="backslashreplace")
-    handler.setFormatter(formatter)
-    log = logging.Logger("mnist_exp.run", logging.INFO)
-    log.addHandler(handler)
-    return log
+def _run_logs(configs: Sequence[RunConfig]) -> list[logging.Logger]:
+    """Return a logger per run that writes to the run's train.log, in the format of Hydra's job logging.
 
-
-def _log_formatter(hydra: Any) -> logging.Formatter | None:
-    """Return the format of a job's train.log, and remove the root logger's handlers: each run has its own log."""
-    configure_log(hydra.job_logging, hydra.verbose)
-    logger, formatter = logging.getLogger(), None
-    for handler in list(logger.handlers):
-        formatter = handler.formatter if isinstance(handler, logging.FileHandler) else formatter
-        logger.removeHandler(handler)
+    Messages of other loggers go to the log of the first run; nothing goes to the console.
+    """
+    root, hydra = logging.getLogger(), configs[0].hydra
+    configure_log(cast(DictConfig, hydra.job_logging), hydra.verbose)
+    formatter: logging.Formatter | None = None
+    for handler in list(root.handlers):
+        if isinstance(handler, logging.FileHandler):
+            formatter = handler.formatter
+        root.removeHandler(handler)
         handler.close()
-    return formatter
+    logs: list[logging.Logger] = []
+    for config in configs:
+        path = Path(config.hydra.runtime.output_dir) / run_folder.LOG
+        handler = _RunLogHandler(path, "a", "utf-8", delay=True, errors="backslashreplace")
+        handler.setFormatter(formatter)
+        log = logging.Logger("mnist_exp.run", root.level)
+        log.addHandler(handler)
+        logs.append(log)
+    root.addHandler(logs[0].handlers[0])
+    return logs

@@ -1,4 +1,4 @@
-"""Which jobs of a sweep can be trained as one."""
+"""Which jobs of a sweep can be trained as one, and how many of them at a time."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,17 +13,33 @@ from mnist_exp.system import resources
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.fork import run_in_subprocess
 
-# Optimizers of torch.optim whose step on a weight depends on that weight alone: they may take many models' for one.
+# Optimizers of torch.optim that update each weight by its own gradient alone: one of them can step for many models.
 ELEMENTWISE = {"SGD", "Adadelta", "Adagrad", "Adam", "Adamax", "AdamW", "NAdam", "RAdam", "RMSprop"}
-# What jobs of a group may differ in...
-WHOLLY_FREE = ("init.", "schedule.")
-FREE = ("seed", "patience", "model.dropout", "model.input_dropout", "optimizer.", "loss.", "augmentation.")
-NOT_FREE = ("_target_", ".size", ".points")  # ...but not in these of the latter: other code, other shapes
-EQUAL = ("device", "threads", "deterministic", "data.root")  # beside what makes a run what it is
+# The keys in which jobs of a group may differ...
+FREE_GROUPS = ("init.", "schedule.")
+FREE_KEYS = ("seed", "patience", "model.dropout", "model.input_dropout", "optimizer.", "loss.", "augmentation.")
+FIXED_SUFFIXES = ("_target_", ".size", ".points")  # ...except these of FREE_KEYS: they mean other code or other shapes
+EQUAL_KEYS = ("device", "threads", "deterministic", "data.root")  # must be equal, although config_id ignores them
 
 
-def is_for(launcher: Mapping[str, Any]) -> bool:
-    """Whether a launcher, by its config, is the fused one. Raises ConfigError when it can't be so."""
+class Group(NamedTuple):
+    """Jobs that can be trained as one.
+
+    Attributes:
+        jobs: The indices of the jobs in the sweep, sorted by seed.
+        overrides: The overrides that all jobs of the group have in common, and the jobs of the sweep do not.
+    """
+
+    jobs: list[int]
+    overrides: str
+
+
+def is_fused(launcher: Mapping[str, Any]) -> bool:
+    """Return whether a launcher's config is that of hydra/launcher=fused.
+
+    Raises:
+        ConfigError: Its `max_models` is less than 1.
+    """
     fused = bool(launcher["_target_"].endswith(".FusedLauncher"))
     if fused and launcher["max_models"] is not None and launcher["max_models"] < 1:
         raise ConfigError(
@@ -32,69 +48,85 @@ def is_for(launcher: Mapping[str, Any]) -> bool:
     return fused
 
 
-class Group(NamedTuple):
-    """Jobs that can be trained as one: their places among all, by seed, and the overrides that only they have all."""
+def group_jobs(configs: Iterable[DictConfig]) -> list[Group]:
+    """Sort the jobs of a sweep into groups, in the order of their first jobs.
 
-    places: list[int]
-    words: str
+    Args:
+        configs: One config per job, with Hydra's section.
+    """
+    members: dict[str, list[tuple[int, int]]] = {}
+    overrides: list[set[str]] = []
+    for index, cfg in enumerate(configs):
+        members.setdefault(group_key(cfg) or f"job {index}", []).append((cfg.seed, index))
+        overrides.append(set(cfg.hydra.overrides.task))
+    common = set.intersection(*overrides)
+    groups: list[Group] = []
+    for seeds_and_jobs in members.values():
+        jobs = [index for _, index in sorted(seeds_and_jobs)]
+        own = set.intersection(*(overrides[index] for index in jobs)) - common
+        groups.append(Group(jobs, " ".join(sorted(own))))
+    return groups
 
 
-def groups(configs: Iterable[DictConfig]) -> list[Group]:
-    """Sort jobs into groups, in the order in which these first come."""
-    found, words = dict[str, list[tuple[int, int]]](), list[set[str]]()
-    for place, cfg in enumerate(configs):
-        found.setdefault(kind(cfg) or f"alone {place}", []).append((cfg.seed, place))
-        words.append(set(cfg.hydra.overrides.task))
-    sorted_places = [[place for _, place in sorted(group)] for group in found.values()]
-    common = set.intersection(*words)
-    return [
-        Group(places, " ".join(sorted(set.intersection(*(words[place] for place in places)) - common)))
-        for places in sorted_places
-    ]
+def group_key(cfg: DictConfig) -> str | None:
+    """Return a text that is equal for jobs that can be trained as one; None for a job that must be trained alone.
 
-
-def kind(cfg: DictConfig) -> str | None:
-    """Equal for jobs that can be trained as one: None for a job that can't be with any."""
+    Args:
+        cfg: The config of the job, with Hydra's section.
+    """
     module, _, optimizer = cfg.optimizer._target_.rpartition(".")
     if module != "torch.optim" or optimizer not in ELEMENTWISE or cfg.hydra.job.chdir:
         return None
     fixed = {key: value for key, value in config.identity(config.without_hydra(cfg)).items() if not _is_free(key)}
-    return json.dumps([fixed, [str(OmegaConf.select(cfg, key)) for key in EQUAL]], sort_keys=True)
+    return json.dumps([fixed, [str(OmegaConf.select(cfg, key)) for key in EQUAL_KEYS]], sort_keys=True)
 
 
 def _is_free(key: str) -> bool:
-    return key.startswith(WHOLLY_FREE) or (key.startswith(FREE) and not key.endswith(NOT_FREE))
+    """Return whether the jobs of a group may differ in a key."""
+    return key.startswith(FREE_GROUPS) or (key.startswith(FREE_KEYS) and not key.endswith(FIXED_SUFFIXES))
 
 
-def crews(cfg: DictConfig, places: Sequence[int], most: int | None) -> list[list[Sequence[int]]]:
-    """Divide a group, of which `cfg` is one, into crews that are trained as one, side by side: rounds of these.
+def rounds(cfg: DictConfig, jobs: Sequence[int], max_models: int | None) -> list[list[Sequence[int]]]:
+    """Divide a group into rounds of fused groups; the fused groups of a round train at the same time.
 
-    On a CPU there is a crew for each core, which gets more out of it than all cores on one crew. A crew has `most`
-    models; None: as many as there is memory for.
+    On a CPU, each core trains one fused group, which is faster than all cores on one.
+
+    Args:
+        cfg: The config of one of the jobs.
+        jobs: The indices of the jobs.
+        max_models: The most models in a fused group; None for as many as fit into memory.
     """
-    at_once, most = run_in_subprocess(partial(_room, cfg, most))
-    count = max(min(at_once, len(places)), -(-len(places) // most))
+    at_once, most = run_in_subprocess(partial(_capacity, cfg, max_models))
+    count = max(min(at_once, len(jobs)), -(-len(jobs) // most))
     count += -count % at_once  # whole rounds
-    ends = [number * len(places) // count for number in range(count + 1)]
-    found = [places[start:end] for start, end in pairwise(ends) if start < end]
-    return [found[first : first + at_once] for first in range(0, len(found), at_once)]
+    ends = [number * len(jobs) // count for number in range(count + 1)]
+    fused_groups = [jobs[start:end] for start, end in pairwise(ends) if start < end]
+    return [fused_groups[first : first + at_once] for first in range(0, len(fused_groups), at_once)]
 
 
-def _room(cfg: DictConfig, most: int | None) -> tuple[int, int]:
-    """How many crews work at once, and how many models each can have."""
+def _capacity(cfg: DictConfig, max_models: int | None) -> tuple[int, int]:
+    """Return how many fused groups train at the same time, and how many models each can have."""
+    import torch
+
     from mnist_exp import build
     from mnist_exp.fused import memory
 
     device = build.device(cfg)
     at_once = resources.cores() if device.type == "cpu" else 1
-    return at_once, most or memory.most_models(cfg, device, at_once)
+    if max_models:
+        return at_once, max_models
+    data = build.split(cfg, build.cached_source(cfg), torch.device("cpu"))
+    model = build.model(cfg, data)
+    size = memory.bytes_per_model(model, build.loss(cfg), build.optimizer(cfg, model), data.train)
+    return at_once, memory.max_models(size, device, at_once)
 
 
-def describe(found: Sequence[Group]) -> str:
-    """The groups in words, a line each."""
-    return "\n".join(
-        f"  {len(group.places)} as one" * (len(group.places) > 1)
-        + "  1 alone, for no other has the like model, optimizer, data..." * (len(group.places) == 1)
-        + f": {group.words}" * bool(group.words)
-        for group in found
-    )
+def describe(groups: Sequence[Group]) -> str:
+    """Return a line per group for the console."""
+    lines: list[str] = []
+    for group in groups:
+        line = f"  {len(group.jobs)} jobs are trained as one"
+        if len(group.jobs) == 1:
+            line = "  1 job runs on its own: no other shares its model, optimizer and data"
+        lines.append(f"{line} ({group.overrides})" if group.overrides else line)
+    return "\n".join(lines)

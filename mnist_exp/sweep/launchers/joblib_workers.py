@@ -1,4 +1,4 @@
-"""joblib's worker processes, begun while a sweep is still being checked: each takes 3 seconds, most of it for torch."""
+"""Starts joblib's worker processes while a sweep is being checked. Each needs 3 seconds, most of them for torch."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ from mnist_exp.system import signals
 
 
 @contextmanager
-def begun(launcher: dict[str, Any], count: int) -> Iterator[None]:
-    """Have the workers of hydra/launcher=joblib start beside the block, where there is one and it has several.
+def started(launcher: dict[str, Any], count: int) -> Iterator[None]:
+    """Start the workers of hydra/launcher=joblib in parallel with the block. Other launchers have no workers.
 
-    `launcher` is its config: joblib takes workers over only where all settings are equal.
+    Args:
+        launcher: The launcher's config. joblib reuses workers only if all settings are equal.
+        count: The number of workers; one worker is not worth the start.
     """
     if "joblib" not in launcher["_target_"] or count == 1:
         yield
         return
     settings = {key: value for key, value in launcher.items() if key != "_target_"} | {"backend": "loky"}
-    start = Thread(target=_start, args=(settings, count))
-    start.start()
+    thread = Thread(target=_start, args=(settings, count))
+    thread.start()
     try:
         yield
     finally:
-        start.join()
+        thread.join()
 
 
 def _start(settings: dict[str, Any], count: int) -> None:
+    """Start the workers. Errors are ignored, because the launch meets and reports the same ones."""
     from joblib import Parallel, delayed
 
-    resource_tracker.ensure_running()  # Python 3.11 unblocks the signals when it starts it
-    # Workers that can't be, or were killed: the launch meets the same, and tells it.
+    resource_tracker.ensure_running()  # Python 3.11 unblocks the signals when it starts the tracker
     with suppress(Exception), signals.blocked():
-        Parallel(**settings)([delayed(_get_ready)()] * count)
+        Parallel(**settings)([delayed(_prepare_worker)()] * count)
 
 
-def _get_ready() -> None:
-    """What a worker does before its first job."""
+def _prepare_worker() -> None:
+    """Do what a worker does before its first job."""
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends one that has no job, without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a job, without a traceback
     signals.unblock()
-    import torch._dynamo  # noqa: F401  # an optimizer's first step would import it
+    import torch._dynamo  # noqa: F401  # the first step of an optimizer would import it
