@@ -36,7 +36,7 @@ def in_parts(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0
     whole = images, labels
     return split_batches(
         split_images(whole, whole, validation, generator(seed), torch.device("cpu")),
-        batch_size, Compose(), order=generator(1), chance=generator(2),
+        batch_size, Compose(), order_rng=generator(1), augment_rng=generator(2),
     )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_images_do_not_depend_on_how_many_are_made_chunk_size(
     chunk: int, images: Tensor, labels: Tensor, monkeypatch
 ) -> None:
     plain = whole(training(images, labels))
-    monkeypatch.setattr("mnist_exp.data.batches.CHUNK", chunk)
+    monkeypatch.setattr("mnist_exp.data.batches.CPU_CHUNK", chunk)
     batches = training(images, labels)
     assert [len(batch) for _, batch in batches[:]] == [10] * 10 + [3]
     assert all(torch.equal(one, other) for one, other in zip(plain, whole(batches), strict=True))
