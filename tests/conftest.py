@@ -20,6 +20,8 @@ from mnist_exp.data.batches import Normalize
 from mnist_exp.data.sources import Images
 from mnist_exp.system import signals
 
+pytest_plugins = ["helpers.data_files"]
+
 ROOT = Path(__file__).parents[1]
 TINY = [
     "data=digits",

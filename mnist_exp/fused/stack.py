@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from mnist_exp.models import MaxNormLinear, shorten
+from mnist_exp.models import MaxNormLinear, limit_norms
 
 ACTIVATIONS = (
     nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus,
@@ -52,7 +52,7 @@ class Stack:
             kind, own = type(layers[0]), [next(weights) for _ in layers[0].parameters()]
             if kind is MaxNormLinear:
                 kind = nn.Linear
-                shorten(own[0], layers[0].max_norm)
+                limit_norms(own[0], layers[0].max_norm)
             if kind is nn.Flatten:
                 x = x.flatten(2)
             elif kind is nn.Dropout and not (self.training and any(layer.p for layer in layers)):

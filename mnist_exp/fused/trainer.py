@@ -17,7 +17,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, SequentialLR
 from tqdm import tqdm
 
-from mnist_exp.data.augment import send
+from mnist_exp.data.augment import to_device
 from mnist_exp.data.batches import Batches, TrainingBatches, chunk_size
 from mnist_exp.fused.cuda_graph import Recorded, side_by_side
 from mnist_exp.fused.stack import Stack, structure
@@ -124,7 +124,7 @@ class Trainer:
         """Put the learning rates where the recorded step finds them."""
         rates = [arm.group["lr"] for arm in self.arms]
         if rates != self.rates:
-            self.lrs.copy_(send(torch.tensor(rates), self.lrs.device))
+            self.lrs.copy_(to_device(torch.tensor(rates), self.lrs.device))
             self.rates = rates
 
     def _learn(self, images: Tensor, labels: Tensor) -> Tensor:
