@@ -1,4 +1,8 @@
-"""The models: images (N, C, H, W) to logits (N, classes). Sizes come from the data, activations from a factory."""
+"""The models: images (N, C, H, W) to logits (N, classes).
+
+The data decides on the input shape and the number of classes. `activation` is a factory that is called once per layer,
+because layers would otherwise share the weights of an activation such as PReLU.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -6,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-Activation = Callable[[], nn.Module]  # called once a layer, or PReLU's slope would be shared
+Activation = Callable[[], nn.Module]
 
 
 def mlp(
@@ -18,10 +22,16 @@ def mlp(
     input_dropout: float = 0.0,
     max_norm: float | None = None,
 ) -> nn.Sequential:
-    """A multilayer perceptron: a linear layer, the activation and dropout for each hidden size, and a linear layer.
+    """Return a multilayer perceptron (MLP).
 
-    With `input_dropout`, pixels are dropped too; with `max_norm`, the weights that come into a hidden unit keep within
-    that norm.
+    Args:
+        in_shape: Channels, height and width of the images.
+        num_classes: The number of logits.
+        activation: Builds the activation of a hidden layer.
+        hidden_layers: The number of units in each hidden layer.
+        dropout: The probability of dropping a hidden unit.
+        input_dropout: The probability of dropping a pixel.
+        max_norm: The largest norm of a hidden unit's incoming weights; None for no limit.
     """
     channels, height, width = in_shape
     sizes = [channels * height * width, *hidden_layers]
@@ -33,32 +43,40 @@ def mlp(
 
 
 class MaxNormLinear(nn.Linear):
-    """A linear layer whose units' incoming weights are shortened to `max_norm` where they are longer, before each use.
+    """A linear layer that limits the norm of each unit's incoming weights.
 
-    Srivastava et al. 2014, JMLR 15, section 5.1 (and, for when it is done, torch.nn.Embedding).
+    Weights are scaled down before each use, as in torch.nn.Embedding. Srivastava et al. 2014, JMLR 15, section 5.1.
     """
 
     def __init__(self, fan_in: int, fan_out: int, max_norm: float) -> None:
+        """Build the layer, with the weights of torch.nn.Linear."""
         super().__init__(fan_in, fan_out)
         self.max_norm = max_norm
 
     def forward(self, x: Tensor) -> Tensor:
-        shorten(self.weight, self.max_norm)
+        """Limit the norms of the weights in place, and apply the layer to x (N, fan_in)."""
+        limit_norms(self.weight, self.max_norm)
         return super().forward(x)
 
     def extra_repr(self) -> str:
+        """Return the arguments, for printing."""
         return f"{super().extra_repr()}, max_norm={self.max_norm:g}"
 
 
 @torch.no_grad()
-def shorten(weights: Tensor, max_norm: float) -> None:
-    """Scale down, in place, the rows (..., units, inputs) that are longer than `max_norm`."""
+def limit_norms(weights: Tensor, max_norm: float) -> None:
+    """Scale down, in place, each row of weights (..., units, inputs) whose norm exceeds `max_norm`."""
     norms = torch.linalg.vector_norm(weights, dim=-1, keepdim=True)
     weights.mul_((max_norm / norms).clamp_(max=1))
 
 
 def initialize(model: nn.Module, weights: Callable[[Tensor], object]) -> None:
-    """Fill the weights of linear and convolutional layers by `weights`, of torch.nn.init, and biases with zeros."""
+    """Initialize the linear and convolutional layers of a model: weights by a function, biases with zeros.
+
+    Args:
+        model: The model, changed in place.
+        weights: Fills a tensor in place, as the functions of torch.nn.init do.
+    """
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d):
             weights(layer.weight)
@@ -67,31 +85,45 @@ def initialize(model: nn.Module, weights: Callable[[Tensor], object]) -> None:
 
 
 def leave_as_built(model: nn.Module) -> None:
-    """Keep the weights that torch.nn gives its layers: uniform within 1 / sqrt(inputs), biases too."""
+    """Keep torch.nn's own initialization: weights and biases uniform within 1 / sqrt(inputs)."""
 
 
 def linear(in_shape: tuple[int, int, int], num_classes: int, activation: Activation) -> nn.Sequential:
-    """Multinomial logistic regression: one linear layer, which has no use for the activation."""
+    """Return multinomial logistic regression: one linear layer, without an activation.
+
+    Args:
+        in_shape: Channels, height and width of the images.
+        num_classes: The number of logits.
+        activation: Ignored.
+    """
     return mlp(in_shape, num_classes, activation, hidden_layers=[])
 
 
 def lenet(
     in_shape: tuple[int, int, int], num_classes: int, activation: Activation, dropout: float = 0.0
 ) -> nn.Sequential:
-    """LeNet-5 with the chosen activation, max pooling and a full second convolution: 61,706 parameters on MNIST.
+    """Return LeNet-5 with max pooling and a full second convolution: 61,706 parameters on MNIST.
 
-    LeCun et al. 1998, Gradient-based learning applied to document recognition, section II.B. Dropout is before the last
-    two linear layers. Raises ValueError for images smaller than 12 x 12.
+    LeCun et al. 1998, Gradient-based learning applied to document recognition, section II.B.
+
+    Args:
+        in_shape: Channels, height and width of the images.
+        num_classes: The number of logits.
+        activation: Builds the activation of a layer.
+        dropout: The probability of dropping an input of the last two linear layers.
+
+    Raises:
+        ValueError: Images are smaller than 12 x 12 pixels.
     """
     channels, height, width = in_shape
     if min(height, width) < 12:
         raise ValueError(f"lenet needs images of 12 x 12 pixels or more, these are {height} x {width}")
-    tall, wide = ((side // 2 - 4) // 2 for side in (height, width))
+    pooled_height, pooled_width = ((side // 2 - 4) // 2 for side in (height, width))
     return nn.Sequential(
         nn.Conv2d(channels, 6, kernel_size=5, padding=2), activation(), nn.MaxPool2d(2),  # -> (N, 6, H/2, W/2)
         nn.Conv2d(6, 16, kernel_size=5), activation(), nn.MaxPool2d(2),  # -> (N, 16, 5, 5) for 28 x 28
         nn.Flatten(),
-        nn.Linear(16 * tall * wide, 120), activation(), nn.Dropout(dropout),
+        nn.Linear(16 * pooled_height * pooled_width, 120), activation(), nn.Dropout(dropout),
         nn.Linear(120, 84), activation(), nn.Dropout(dropout),
         nn.Linear(84, num_classes),
     )  # fmt: skip

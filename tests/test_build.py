@@ -23,7 +23,7 @@ FOREIGN = [
     "mnist_exp_evil.run",
     "torch.nnn.Evil",
     "mnist_exp.build.os.system",  # begins with our name and leads elsewhere
-    "mnist_exp.data.sources.subprocess.run",
+    "mnist_exp.data.wheel.subprocess.run",
     "torch.nn.modules.module.torch.load",
     "torch.optim.optimizer.functools.partial",
     5,

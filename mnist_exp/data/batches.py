@@ -1,4 +1,4 @@
-"""The split data set on the device; iterating yields batches of (images, labels)."""
+"""The data set, split into training, validation and test images, in batches on the device."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,54 +7,73 @@ from typing import NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor
 
-from mnist_exp.data.augment import Transform, send
+from mnist_exp.data.augment import Transform, to_device
 
 T = TypeVar("T")
 
-# Images made ready in one go. On a CPU 64 take twice as long, for the calls; from 1,024 they leave the cache. A GPU has
-# calls to save, and memory.
+# Images that are augmented at once. On a CPU, 64 take twice as long per image, because of the calls, and 1,024 exceed
+# the cache. A GPU gains from fewer calls, and has the memory.
 CPU_CHUNK, GPU_CHUNK = 512, 16_384
-EVALUATION_BATCH = 1000  # images; without training, memory is the only limit
+EVALUATION_BATCH = 1000  # images; without gradients, memory alone limits it
 
 
 class Normalize:
-    """uint8 images (N, 1, H, W) as floats of mean 0 and standard deviation 1 over the images it was fitted to."""
+    """Scales images to mean 0 and standard deviation 1 over the images that it was fitted to.
+
+    Attributes:
+        mean: The mean of all pixels, in 0..255.
+        std: Their standard deviation.
+    """
 
     def __init__(self, images: Tensor) -> None:
+        """Fit to uint8 images of any shape."""
         counts = torch.bincount(images.flatten(), minlength=256).cpu()  # exact, and without a float copy
         levels, share = torch.arange(256), counts.double() / counts.sum()
         self.mean = float((levels * share).sum())
         self.std = float(((levels - self.mean) ** 2 * share).sum().sqrt())
 
     def __call__(self, images: Tensor) -> Tensor:
+        """Return uint8 images as float32 of the same shape."""
         return images.float().sub_(self.mean).div_(self.std)
 
 
 class Batches:
-    """Images (N, 1, H, W) uint8 and labels (N,) int64 in their order, each once, `batch_size` at a time.
+    """Batches of images and labels in their order, each once; the last batch may be smaller.
 
-    The images of a batch are normalised floats. A slice is the same for a part of the images.
+    An iteration yields normalized images, float32 (n, 1, H, W), and labels, int64 (n,). A slice has the batches of a
+    part of the images.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, batch_size: int, normalize: Normalize) -> None:
+        """Store the images.
+
+        Args:
+            images: uint8 (N, 1, H, W).
+            labels: int64 (N,), on the same device.
+            batch_size: Images per batch.
+            normalize: Applied to each batch.
+        """
         self.images, self.labels, self.batch_size, self.normalize = images, labels, batch_size, normalize
 
     def __len__(self) -> int:
+        """Return the number of batches."""
         return -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches."""
         for images, labels in zip(self.images.split(self.batch_size), self.labels.split(self.batch_size), strict=True):
             yield self.normalize(images), labels
 
     def __getitem__(self, part: slice) -> Self:
+        """Return the batches of a part of the images."""
         return type(self)(self.images[part], self.labels[part], self.batch_size, self.normalize)
 
 
 class TrainingBatches(Batches):
-    """The images in a new order at each iteration, augmented, then normalised; the last batch may be smaller.
+    """Batches in a new order at each iteration, augmented and normalized.
 
-    `order` (of the images) and `chance` (of the augmentation) are CPU generators and the whole state: the same states
-    give the same bits. A slice starts with copies of them.
+    The states of the two random generators are the whole state: equal states give equal bits. A slice has copies of the
+    generators.
     """
 
     def __init__(
@@ -67,52 +86,76 @@ class TrainingBatches(Batches):
         order_rng: torch.Generator,
         augment_rng: torch.Generator,
     ) -> None:
+        """Store the images, as `Batches` does, and the sources of randomness.
+
+        Args:
+            images: uint8 (N, 1, H, W).
+            labels: int64 (N,), on the same device.
+            batch_size: Images per batch.
+            normalize: Applied after the augmentation.
+            augment: The augmentation.
+            order_rng: The CPU generator of the images' order.
+            augment_rng: The CPU generator of the augmentation's random numbers.
+        """
         super().__init__(images, labels, batch_size, normalize)
         self.augment, self.order_rng, self.augment_rng = augment, order_rng, augment_rng
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches, which a second thread prepares in advance if a core is spare."""
         chunks = self.chunks()
-        # Beside two threads of a step, a third one that makes batches would keep both waiting: README, Speed.
-        # Threads "between operations" are as many as cores, until a job that shares the machine says otherwise.
+        # A training step with two threads or more would wait for the thread that prepares batches. torch's inter-op
+        # threads are as many as the cores, unless a job that shares the machine has set them to 1.
         spare_core = self.images.device.type == "cpu" and torch.get_num_threads() == 1 < torch.get_num_interop_threads()
-        for images, labels in one_ahead(chunks) if spare_core else chunks:
+        for images, labels in prefetch(chunks) if spare_core else chunks:
             yield from zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
     def __getitem__(self, part: slice) -> Self:
+        """Return the batches of a part of the images, with copies of the generators."""
         generators = self.order_rng.clone_state(), self.augment_rng.clone_state()
         return type(self)(
             self.images[part], self.labels[part], self.batch_size, self.normalize, self.augment, *generators
         )
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same, several whole batches at a time."""
+        """Yield the same images and labels, several whole batches at a time."""
         size = max(1, chunk_size(self.images.device) // self.batch_size) * self.batch_size
         for rows in self.shuffled().split(size):
             yield self.prepare(rows, self.random_numbers(len(rows)))
 
     def shuffled(self) -> Tensor:
-        """A new order of the images (N,), on the device."""
-        return send(torch.randperm(len(self.images), generator=self.order_rng), self.images.device)
+        """Return a new random order of the images, row numbers int64 (N,) on the device."""
+        return to_device(torch.randperm(len(self.images), generator=self.order_rng), self.images.device)
 
     def random_numbers(self, count: int) -> Tensor:
-        """Random numbers (count, draws) for the augmentation of the next images."""
+        """Return random numbers for the next images, in [0, 1), float32 (count, augment.num_random) on the CPU."""
         return torch.rand(count, self.augment.num_random, generator=self.augment_rng)
 
     def prepare(self, rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """The images of these rows (n,), augmented by these numbers (n, draws) and normalised, and their labels."""
-        # A GPU computes the angles' sines sooner than a CPU; only not Apple's, which has no float64.
-        numbers = send(numbers, self.images.device) if self.images.is_cuda else numbers
+        """Return augmented and normalized images, and their labels.
+
+        Args:
+            rows: The rows of the images, int64 (n,) on the device.
+            numbers: The random numbers of each image, (n, augment.num_random).
+
+        Returns:
+            Images, float32 (n, 1, H', W') of the augmentation's size, and labels, int64 (n,).
+        """
+        # CUDA computes the angles' sines faster than the CPU. Apple's GPU has no float64, which they take.
+        numbers = to_device(numbers, self.images.device) if self.images.is_cuda else numbers
         images = self.augment(self.images.index_select(0, rows), numbers)
         return self.normalize(images), self.labels.index_select(0, rows)
 
 
 def chunk_size(device: torch.device) -> int:
-    """How many images are made ready in one go."""
+    """Return the number of images that are augmented at once on a device."""
     return CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
 
 
 class SplitImages(NamedTuple):
-    """A data set in three parts, on the device: images (N, C, H, W) uint8 and labels (N,) of each."""
+    """A data set in three parts on the device, each with images, uint8 (N, 1, H, W), and labels, int64 (N,).
+
+    `normalize` is fitted to the training images.
+    """
 
     train: tuple[Tensor, Tensor]
     val: tuple[Tensor, Tensor]
@@ -121,14 +164,23 @@ class SplitImages(NamedTuple):
 
 
 class Split(NamedTuple):
-    """What a run learns from, chooses by, and is judged on."""
+    """The batches of a run, and what they are of.
+
+    Attributes:
+        train: Training batches.
+        val: Validation batches, by which the best epoch is chosen.
+        test: Test batches.
+        name: The name of the data set.
+        classes: The names of its classes.
+        sha256: The checksum of the data set as published.
+    """
 
     train: TrainingBatches
     val: Batches
     test: Batches
-    name: str = ""  # of the data set
+    name: str = ""
     classes: tuple[str, ...] = ()
-    sha256: str = ""  # of the data set as published
+    sha256: str = ""
 
 
 def split_images(
@@ -138,16 +190,27 @@ def split_images(
     generator: torch.Generator,
     device: torch.device,
 ) -> SplitImages:
-    """Cut `validation` images from the training set, by class.
+    """Move some training images into a validation part, in which each class has the same share.
 
-    Raises ValueError when the training set is too small for that.
+    Args:
+        train: Images, uint8 (N, 1, H, W), and labels, int64 (N,), on the CPU.
+        test: Test images and labels.
+        validation: The number of validation images.
+        generator: The CPU generator that draws them.
+        device: Where the parts go.
+
+    Returns:
+        The three parts on the device.
+
+    Raises:
+        ValueError: There are too few training images.
     """
     images, labels = train
     if not 0 < validation < len(images):
         raise ValueError(
             f"validation={validation}: must be 1 to {len(images) - 1:,}, of {len(images):,} training images"
         )
-    rest, chosen = stratified(labels, validation, generator)
+    rest, chosen = stratified_split(labels, validation, generator)
     train_part = images[rest].to(device), labels[rest].to(device)
     val_part = images[chosen].to(device), labels[chosen].to(device)
     return SplitImages(train_part, val_part, (test[0].to(device), test[1].to(device)), Normalize(train_part[0]))
@@ -156,7 +219,11 @@ def split_images(
 def split_batches(
     parts: SplitImages, batch_size: int, augment: Transform, order_rng: torch.Generator, augment_rng: torch.Generator
 ) -> Split:
-    """The parts in batches. Raises ValueError when there are too few training images for one."""
+    """Return the parts in batches. The training batches are augmented; the others are of the same size.
+
+    Raises:
+        ValueError: There are too few training images for a batch.
+    """
     images, labels = parts.train
     if not 0 < batch_size <= len(images):
         raise ValueError(f"batch_size={batch_size}: must be 1 to {len(images):,}, the training images")
@@ -169,23 +236,29 @@ def split_batches(
     )
 
 
-def stratified(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Row numbers of all but `count` labels and of `count` labels, both ascending, each class by its share.
+def stratified_split(labels: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw some rows at random, from each class by its share.
 
-    A class of n among N labels gets count * n / N of them, rounded up or down, drawn at random.
+    Args:
+        labels: int64 (N,).
+        count: The number of rows to draw. A class with n labels gets count * n / N, rounded up or down.
+        generator: A CPU generator.
+
+    Returns:
+        The other rows and the drawn rows, both ascending, int64 (N - count,) and (count,).
     """
     shuffled = torch.randperm(len(labels), generator=generator)
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
-    chosen = by_class[(2 * torch.arange(count) + 1) * len(labels) // (2 * count)]  # evenly spaced through the classes
+    chosen = by_class[(2 * torch.arange(count) + 1) * len(labels) // (2 * count)]  # evenly spaced over the classes
     is_chosen = torch.zeros(len(labels), dtype=torch.bool)
     is_chosen[chosen] = True
     return (~is_chosen).nonzero().flatten(), is_chosen.nonzero().flatten()
 
 
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items in the same order, the next one made in a second thread while this one is used."""
+def prefetch(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items, while a second thread computes the next one."""
     with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
+        upcoming = thread.submit(next, items, None)
+        while (item := upcoming.result()) is not None:
+            upcoming = thread.submit(next, items, None)
             yield item

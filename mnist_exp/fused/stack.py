@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from mnist_exp.models import MaxNormLinear, shorten
+from mnist_exp.models import MaxNormLinear, limit_norms
 
 ACTIVATIONS = (
     nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus,
@@ -76,7 +76,7 @@ class Stack:
             layer_type, layer_weights = type(layers[0]), [next(weights) for _ in layers[0].parameters()]
             if layer_type is MaxNormLinear:
                 layer_type = nn.Linear
-                shorten(layer_weights[0], layers[0].max_norm)
+                limit_norms(layer_weights[0], layers[0].max_norm)
             if layer_type is nn.Flatten:
                 x = x.flatten(2)
             elif layer_type is nn.Dropout and not (self.training and any(layer.p for layer in layers)):

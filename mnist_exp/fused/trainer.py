@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import vmap
 from tqdm import tqdm
 
-from mnist_exp.data.augment import send
+from mnist_exp.data.augment import to_device
 from mnist_exp.data.batches import Batches, TrainingBatches, chunk_size
 from mnist_exp.fused.cuda_graph import CapturedStep, on_parallel_streams
 from mnist_exp.fused.optimizer_group import OptimizerGroup, loss_key, settings_key
@@ -163,7 +163,7 @@ class StackTrainer:
         """Copy the learning rates to the device, if they have changed."""
         lrs = [group.param_group["lr"] for group in self.groups]
         if lrs != self._lrs:
-            self._device_lrs.copy_(send(torch.tensor(lrs), self._device_lrs.device))
+            self._device_lrs.copy_(to_device(torch.tensor(lrs), self._device_lrs.device))
             self._lrs = lrs
 
     def _compute_step(self, images: Tensor, labels: Tensor) -> Tensor:

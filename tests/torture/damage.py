@@ -161,7 +161,7 @@ TARGETS = [
     "os.system", "posix.system", "subprocess.call", "builtins.eval", "builtins.exec", "pickle.loads", "shutil.rmtree",
     "torch.load", "torch.hub.load", "torch.utils.cpp_extension.load", "hydra.utils.call", "importlib.import_module",
     "torch.nn.modules.module.os.system", "torch.nn.Module.__init__.__globals__", "torch.nn.init.warnings.sys.exit",
-    "mnist_exp.build.os.system", "mnist_exp.build.instantiate", "mnist_exp.data.sources.subprocess.run",
+    "mnist_exp.build.os.system", "mnist_exp.build.instantiate", "mnist_exp.data.wheel.subprocess.run",
 ]  # fmt: skip
 
 

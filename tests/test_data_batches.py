@@ -11,10 +11,10 @@ from mnist_exp.data.batches import (
     Normalize,
     Split,
     TrainingBatches,
-    one_ahead,
+    prefetch,
     split_batches,
     split_images,
-    stratified,
+    stratified_split,
 )
 
 
@@ -36,7 +36,7 @@ def in_parts(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0
     whole = images, labels
     return split_batches(
         split_images(whole, whole, validation, generator(seed), torch.device("cpu")),
-        batch_size, Compose(), order=generator(1), chance=generator(2),
+        batch_size, Compose(), order_rng=generator(1), augment_rng=generator(2),
     )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_images_do_not_depend_on_how_many_are_made_chunk_size(
     chunk: int, images: Tensor, labels: Tensor, monkeypatch
 ) -> None:
     plain = whole(training(images, labels))
-    monkeypatch.setattr("mnist_exp.data.batches.CHUNK", chunk)
+    monkeypatch.setattr("mnist_exp.data.batches.CPU_CHUNK", chunk)
     batches = training(images, labels)
     assert [len(batch) for _, batch in batches[:]] == [10] * 10 + [3]
     assert all(torch.equal(one, other) for one, other in zip(plain, whole(batches), strict=True))
@@ -114,7 +114,7 @@ def test_augmentation_does_not_reshuffle_the_images(images: Tensor) -> None:
 def test_stratified_is_a_partition_with_each_class_by_its_share() -> None:
     labels = torch.repeat_interleave(torch.arange(4), torch.tensor([1000, 333, 90, 7]))
     for count in (1, 10, 143, 1429):
-        rest, chosen = stratified(labels, count, generator(0))
+        rest, chosen = stratified_split(labels, count, generator(0))
         assert sorted([*rest.tolist(), *chosen.tolist()]) == list(range(1430))
         assert len(chosen) == count
         shares = labels.bincount() * count / 1430
@@ -123,10 +123,12 @@ def test_stratified_is_a_partition_with_each_class_by_its_share() -> None:
 
 def test_stratified_is_random_within_a_class_and_stable() -> None:
     labels = torch.arange(1000) % 10
-    first, again, other = (stratified(labels, 100, generator(seed))[1] for seed in (0, 0, 1))
+    first, again, other = (stratified_split(labels, 100, generator(seed))[1] for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert 0 < len(set(first.tolist()) & set(other.tolist())) < 30  # 10 expected by chance
-    times = torch.stack([torch.bincount(stratified(labels, 100, generator(s))[1], minlength=1000) for s in range(400)])
+    times = torch.stack(
+        [torch.bincount(stratified_split(labels, 100, generator(s))[1], minlength=1000) for s in range(400)]
+    )
     assert times.sum(dim=0).double().var().item() == pytest.approx(
         400 * 0.1 * 0.9, rel=0.2
     )  # each image equally likely
@@ -160,7 +162,7 @@ def test_an_impossible_batch_size_is_refused(images: Tensor, labels: Tensor, bat
         in_parts(images, labels, batch_size=batch_size)
 
 
-def test_one_ahead_keeps_the_order_and_works_in_another_thread() -> None:
+def test_prefetch_keeps_the_order_and_works_in_another_thread() -> None:
     threads = set[int]()
 
     def count():
@@ -168,21 +170,21 @@ def test_one_ahead_keeps_the_order_and_works_in_another_thread() -> None:
             threads.add(threading.get_ident())
             yield number
 
-    assert list(one_ahead(count())) == [0, 1, 2, 3, 4]
+    assert list(prefetch(count())) == [0, 1, 2, 3, 4]
     assert threads
     assert threading.get_ident() not in threads
 
 
-def test_one_ahead_raises_what_the_thread_raised_and_leaves_no_thread() -> None:
+def test_prefetch_raises_what_the_thread_raised_and_leaves_no_thread() -> None:
     def break_down():
         yield 1
         raise RuntimeError("in the thread")
 
     before = threading.active_count()
-    items = one_ahead(break_down())
+    items = prefetch(break_down())
     with pytest.raises(RuntimeError, match="in the thread"):
         list(items)
-    stopped_early = one_ahead(iter(range(100)))
+    stopped_early = prefetch(iter(range(100)))
     next(stopped_early)
     stopped_early.close()
     assert threading.active_count() == before
