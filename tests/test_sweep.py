@@ -26,7 +26,7 @@ from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.sweep import jobs, plan
 from mnist_exp.sweep import sweep as sweep_run
-from mnist_exp.system import errors, files, signals
+from mnist_exp.system import errors, files
 from mnist_exp.training.run import TrainingRun
 
 Run = Callable[..., Outcome]
