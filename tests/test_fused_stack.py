@@ -1,6 +1,7 @@
 """Stacked models compute what each of them computes alone."""
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from mnist_exp.fused.stack import ACTIVATIONS, Stack, is_layered, stack_key
 from mnist_exp.models import MaxNormLinear
 
 
-def outputs_alone(models: list[nn.Module], images: Tensor, streams: list[int]) -> Tensor:
+def outputs_alone(models: Sequence[nn.Module], images: Tensor, streams: Sequence[int]) -> Tensor:
     """The logits of each model on its stream, or on the one stream of all."""
     x = images.expand(max(streams) + 1, *images.shape[1:])
     return torch.stack([model(x[stream]) for model, stream in zip(models, streams, strict=True)])
@@ -35,7 +36,7 @@ def test_convolutional_models(streams: list[int], images: Tensor) -> None:
         for _ in streams
     ]  # fmt: skip
     for model in models:
-        nn.init.uniform_(model[1].weight)
+        nn.init.uniform_(next(model[1].parameters()))
     floats = images[:100].float().view(2, 50, 1, 28, 28)[: max(streams) + 1] / 255
     assert is_layered(models[0])
     torch.testing.assert_close(Stack(models, streams)(floats), outputs_alone(models, floats, streams))
@@ -51,7 +52,7 @@ def test_activations(activation: type[nn.Module], images: Tensor) -> None:
 def test_any_other_model_is_computed_by_vmap(images: Tensor) -> None:
     models = [nn.Sequential(nn.Flatten(), nn.LayerNorm(784), nn.Linear(784, 10)) for _ in range(3)]
     for model in models:
-        nn.init.normal_(model[1].weight)
+        nn.init.normal_(next(model[1].parameters()))
     assert not is_layered(models[0])
     assert stack_key(models[0]) == stack_key(models[1])
     floats = images[:99].float().view(3, 33, 1, 28, 28) / 255
@@ -78,20 +79,21 @@ def test_max_norm_shortens_the_weights_of_each_model(images: Tensor) -> None:
     models = [nn.Sequential(nn.Flatten(), MaxNormLinear(784, 10, 0.1)) for _ in range(2)]
     alone, floats = copy.deepcopy(models), images[None].float() / 255
     torch.testing.assert_close(Stack(models, [0, 0])(floats), outputs_alone(alone, floats, [0, 0]))
-    torch.testing.assert_close(models[1][1].weight, alone[1][1].weight)
-    assert models[1][1].weight.norm(dim=1).max() < 0.1001
+    weights, expected = (next(each[1].parameters()) for each in (models, alone))
+    torch.testing.assert_close(weights, expected)
+    assert weights.norm(dim=1).max().item() < 0.1001
 
 
 def test_the_weights_of_each_model_are_views_of_the_stack() -> None:
     models = [nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)) for _ in range(2)]
     for model in models:
-        model[0].bias.requires_grad_(False)
+        model.get_parameter("0.bias").requires_grad_(False)
     stack = Stack(models, [0, 0])
     with torch.no_grad():
         stack.weights[0][1] += 1
         stack.buffers[0][0] += 2
-    assert torch.equal(models[1][0].weight, stack.weights[0][1])
-    assert torch.equal(models[0][1].running_mean, torch.full((2,), 2.0))
+    assert torch.equal(models[1].get_parameter("0.weight"), stack.weights[0][1])
+    assert torch.equal(models[0].get_buffer("1.running_mean"), torch.full((2,), 2.0))
     assert [tensor.requires_grad for tensor in stack.weights] == [True, False, True, True]
 
 

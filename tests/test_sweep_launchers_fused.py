@@ -44,7 +44,9 @@ def test_every_job_keeps_a_folder_as_if_it_were_alone(run: Run) -> None:
     assert "3 jobs are trained as one (activation=relu)" in outcome.out
     for number in (0, 5):
         fused, alone = Path("sweep", str(number)), Path("alone", str(number))
-        overrides = [word for word in OmegaConf.load(fused / ".hydra" / "overrides.yaml") if "hydra" not in word]
+        overrides = [
+            str(word) for word in OmegaConf.load(fused / ".hydra" / "overrides.yaml") if "hydra" not in str(word)
+        ]
         assert run(*overrides, "plots=false", f"hydra.run.dir={alone}").code == 0
         files = [{str(path.relative_to(folder)) for path in folder.rglob("*")} for folder in (fused, alone)]
         assert files[0] == files[1]
@@ -124,13 +126,18 @@ def test_an_error_of_the_group_is_no_failure_of_a_single_run(run: Run, monkeypat
 def test_a_group_that_does_not_fit_into_memory_trains_in_rounds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "bytes_per_model", lambda *_: 1_000_000)
     monkeypatch.setattr(resources, "free_memory", lambda _: 9_000_000)  # two in each of two groups, in half of it
-    groups: list[Sequence[object]] = []
+    found: list[list[Sequence[int]]] = []
     rounds = grouping.rounds
-    monkeypatch.setattr(grouping, "rounds", lambda *args: groups.extend(found := rounds(*args)) or found)
+
+    def noted(*arguments: Any) -> list[list[Sequence[int]]]:
+        found.extend(rounds(*arguments))
+        return found
+
+    monkeypatch.setattr(grouping, "rounds", noted)
     outcome = run(*SWEEP, "seed=range(0,7)", "epochs=1")
     assert outcome.code == 0, outcome.err
     assert "7 models train in 2 rounds, up to 2 in a fused group" in outcome.out
-    assert [[len(group) for group in each] for each in groups] == [[1, 2], [2, 2]]  # type: ignore[arg-type, attr-defined]
+    assert [[len(group) for group in groups] for groups in found] == [[1, 2], [2, 2]]
     assert set(statuses().values()) == {"completed"}
 
 

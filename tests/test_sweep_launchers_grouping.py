@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
@@ -115,7 +116,7 @@ def test_the_capacity_follows_the_memory_and_the_cores(
     cfg = job("device=cpu", "data.validation=23", "data.batch_size=30")
     assert grouping._capacity(cfg, None) == (3, 10)  # a third of half of it
     assert grouping._capacity(cfg, 4) == (3, 4)
-    monkeypatch.setattr(build, "device", lambda cfg: memory.torch.device("cuda:0"))
+    monkeypatch.setattr(build, "device", lambda cfg: torch.device("cuda:0"))
     assert grouping._capacity(cfg, None) == (1, 30)
 
 

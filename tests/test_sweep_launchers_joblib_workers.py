@@ -17,7 +17,8 @@ from mnist_exp.system import signals
 def launcher(**settings: Any) -> dict[str, Any]:
     """The config of hydra/launcher=joblib."""
     plugin = pytest.importorskip("hydra_plugins.hydra_joblib_launcher.config", reason="the extra `parallel`")
-    return vars(plugin.JobLibLauncherConf(**settings))
+    config: dict[str, Any] = vars(plugin.JobLibLauncherConf(**settings))
+    return config
 
 
 def test_joblib_reuses_the_workers() -> None:
