@@ -24,13 +24,8 @@ from omegaconf import OmegaConf
 from mnist_exp.report import figures, report
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
-<<<<<<< HEAD:tests/test_sweep_run.py
 from mnist_exp.sweep import compose, jobs
 from mnist_exp.sweep import run as sweep_run
-=======
-from mnist_exp.sweep import jobs, plan
-from mnist_exp.sweep import sweep as sweep_run
->>>>>>> fused:tests/test_sweep.py
 from mnist_exp.system import errors, files
 from mnist_exp.training.run import TrainingRun
 
