@@ -264,6 +264,27 @@ def test_a_signal_leaves_completed_runs_completed(
     assert all(facts["test_errors"] is not None for facts in summaries(group))
 
 
+@pytest.mark.parametrize("where", ["prepare", "train_epoch"])
+def test_a_signal_that_other_code_turns_into_an_error_is_still_a_signal(
+    where: str, train_py: ModuleType, configs: MakeConfigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def swallow(*arguments: Any) -> None:
+        calls.append(arguments)
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("in the middle of something") from error
+
+    monkeypatch.setattr(train_py if where == "prepare" else FusedTrainer, where, swallow)
+    group = configs()
+    with pytest.raises(KeyboardInterrupt):
+        fused_group.train(train_py.main, group)
+    assert len(calls) == 1
+    assert statuses(group[:1] if where == "prepare" else group) == ["interrupted"] * (1 if where == "prepare" else 3)
+
+
 @pytest.mark.usefixtures("in_double")
 def test_runs_that_are_behind_catch_up(
     train_py: ModuleType, configs: MakeConfigs, monkeypatch: pytest.MonkeyPatch
