@@ -16,7 +16,7 @@ RATES = [0.001, 0.01, 0.1]
 def searched(folder: Path, rates: list[float] = RATES, spoiled: dict[int, str] | None = None) -> Results:
     """Read a sweep of two arms, whose rates a search of two seeds has chosen."""
     sweep(folder, {"optimizer": ["adam", "sgd"]}, range(5))
-    sweep(folder / "tuning", {"optimizer": ["adam", "sgd"], "optimizer.lr": rates}, [7, 8], spoiled=spoiled)
+    sweep(folder / "lr_search", {"optimizer": ["adam", "sgd"], "optimizer.lr": rates}, [7, 8], spoiled=spoiled)
     return read([folder])
 
 
@@ -76,7 +76,7 @@ def test_arm_without_a_usable_rate_has_no_best_one(tmp_path: Path) -> None:
 def test_killed_trial_leaves_its_rate_to_the_others(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", {"model.max_norm": [1.5]}, range(2))
     grid = {"model.max_norm": [1.5], "optimizer.lr": RATES}
-    sweep(folder / "tuning", grid, [7, 8], spoiled={2: "killed", 4: "killed", 5: "killed"})
+    sweep(folder / "lr_search", grid, [7, 8], spoiled={2: "killed", 4: "killed", 5: "killed"})
     found = read([folder])
     [search] = searches(found)
     assert sentences.learning_rates(found)[1] == "3 trials did not finish; the others judge the rates."

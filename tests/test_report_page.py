@@ -127,7 +127,7 @@ def test_warnings_and_tags_are_shown(failed: Results, folder: Path, tmp_path: Pa
 
 def test_learning_rates_are_shown(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", {"optimizer": ["adam"]}, [0])
-    sweep(folder / "tuning", {"optimizer": ["adam"], "optimizer.lr": [0.01, 0.1]}, [7])
+    sweep(folder / "lr_search", {"optimizer": ["adam"], "optimizer.lr": [0.01, 0.1]}, [7])
     text = to_html(read([folder]), folder, {}, {})
     assert Page(text).having("section", id="learning-rates")
     assert '<td class="left">default</td><td>0.01 to 0.1</td>' in text

@@ -69,7 +69,7 @@ def test_arms_are_ranked_by_mean_validation_accuracy(small: Path) -> None:
 def test_rate_that_a_search_chose_is_not_crossed(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.1, 0.2]}, [0])
     assert read([folder]).crossed == ("optimizer", "optimizer.lr")
-    sweep(folder / "tuning", {"optimizer.lr": [0.1, 0.2]}, [7])
+    sweep(folder / "lr_search", {"optimizer.lr": [0.1, 0.2]}, [7])
     assert read([folder]).crossed == ("optimizer",)
 
 

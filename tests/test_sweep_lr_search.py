@@ -65,18 +65,18 @@ def test_trials_choose_a_rate_for_each_arm_and_other_seeds_judge(run: Run, tmp_p
     assert outcome.code == 0, outcome.err
     assert "4 jobs, after 12 trials of optimizer.lr: optimizer (2) x seed (2)" in outcome.out
     rates = {"adam": ("0.0001", "0.001", "0.01"), "sgd": ("0.003", "0.03", "0.3")}
-    assert asked("it/tuning") == [
+    assert asked("it/lr_search") == [
         (f"optimizer={name}", f"optimizer.lr={rate}", f"seed={seed}")
         for name, tried in rates.items()
         for rate in tried
         for seed in (7, 8)
     ]
-    best = best_rates("it/tuning")
+    best = best_rates("it/lr_search")
     assert asked("it") == [
         (f"optimizer={name}", f"seed={seed}", f"optimizer.lr={best[name]}") for name in rates for seed in (0, 1)
     ]
     assert f"the learning-rate search chose lr={best['adam']} for adam, lr={best['sgd']} for sgd" in outcome.out
-    assert {path.name for path in Path("it/tuning").iterdir()} >= {"0", "11", "ledger.jsonl", "report.html"}
+    assert {path.name for path in Path("it/lr_search").iterdir()} >= {"0", "11", "ledger.jsonl", "report.html"}
     assert Path("it/plots/lr_search.png").read_bytes().startswith(b"\x89PNG")
     text = Path("it/report.md").read_text()
     assert "3 rates with 2 seeds each, compared by validation accuracy" in text
@@ -105,7 +105,7 @@ def test_a_rate_at_which_a_trial_fails_is_not_chosen(run: Run) -> None:
     words = [*QUICK, "optimizer=sgd", "optimizer.lr_range=[0.01,1e15]", "seed=0", *TRIALS, "hydra.sweep.dir=it"]
     outcome = run("-m", *words)
     assert outcome.code == 0, outcome.err
-    assert "trials failed: it/tuning/report.md" in outcome.out + outcome.err
+    assert "trials failed: it/lr_search/report.md" in outcome.out + outcome.err
     assert asked("it") == [("optimizer=sgd", "optimizer.lr_range=[0.01,1e15]", "seed=0", "optimizer.lr=0.01")]
     text = Path("it/report.md").read_text()
     assert "`default` did best at the lowest rate, 0.01: a better one may lie outside" in text
@@ -118,7 +118,7 @@ def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
     words = [*QUICK, "optimizer=sgd", "optimizer.lr_range=[1e14,1e15]", "seed=0", *TRIALS, "hydra.sweep.dir=it"]
     outcome = run("-m", *words)
     assert outcome.code == 1
-    assert "no rate of this arm has completed all its trials; it/tuning/report.md says why" in outcome.err
+    assert "no rate of this arm has completed all its trials; it/lr_search/report.md says why" in outcome.err
     assert not Path("it/ledger.jsonl").exists()
 
 
@@ -150,7 +150,7 @@ def test_trials_that_were_stopped_go_on_and_then_the_sweep(run: Run, tmp_path: P
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
-    while not (tmp_path / "it/tuning/2/metrics.csv").exists():
+    while not (tmp_path / "it/lr_search/2/metrics.csv").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
@@ -161,7 +161,7 @@ def test_trials_that_were_stopped_go_on_and_then_the_sweep(run: Run, tmp_path: P
     outcome = run("-m", "resume=it")
     assert outcome.code == 0, outcome.err
     run("-m", *words, "hydra.sweep.dir=whole")
-    for folder in ("tuning/2", "tuning/11", "0", "3"):
+    for folder in ("lr_search/2", "lr_search/11", "0", "3"):
         assert learned(Path("it", folder)) == learned(Path("whole", folder))
     assert run("-m", "resume=it").code == 0
 
@@ -170,7 +170,7 @@ def test_latest_is_the_sweep_and_not_its_trials(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     sweep(Path("multirun/a/b"), {"optimizer.lr": [0.1]}, [0])
     os.utime("multirun/a/b/ledger.jsonl", (0, 0))
-    trials = sweep(Path("multirun/a/c/tuning"), {"optimizer.lr": [0.1]}, [0])
+    trials = sweep(Path("multirun/a/c/lr_search"), {"optimizer.lr": [0.1]}, [0])
     assert request.find("latest") == trials  # of a sweep that somebody has called so
     with pytest.raises(ConfigError, match="no sweep of this program"):
         request.find("multirun/a/c")
@@ -182,9 +182,9 @@ def test_latest_is_the_sweep_and_not_its_trials(tmp_path: Path, monkeypatch: pyt
 
 
 def test_trials_that_were_resumed_by_themselves_still_know_what_comes_after(tmp_path: Path) -> None:
-    trials = sweep(tmp_path / "tuning", {"optimizer.lr": [0.1]}, [0])
+    trials = sweep(tmp_path / "lr_search", {"optimizer.lr": [0.1]}, [0])
     then = {"then": [["seed=0"], ["seed=1"]], "trials": [[1, [7]], [0, []]]}
-    Ledger(trials).append(then, {"command": "python train.py -m resume=tuning"})
+    Ledger(trials).append(then, {"command": "python train.py -m resume=lr_search"})
     planned = PlannedJob(None, None, NO_SEARCH, tmp_path)  # type: ignore[arg-type]
 
     def plan(overrides: Sequence[str]) -> PlannedJob:

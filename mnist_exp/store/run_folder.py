@@ -18,7 +18,7 @@ OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config
 LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")  # in plots/
 SWEEP = "a sweep"  # an owner of a folder
-LR_SEARCH = "tuning"  # the folder of the learning-rate search, within that of its sweep
+LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 WRITTEN = (  # everything that a run writes into its folder, except its log
     *(".hydra/*.yaml", METRICS, SUMMARY, str(LAST), str(BEST)),
     *(f"plots/{name}.png" for name in FIGURES),
