@@ -70,7 +70,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
                 signal.signal(number, handler)
         out, err = capsys.readouterr()
         if isinstance(code, str):  # Python prints a message given to sys.exit, and exits with 1
-            code, err = 1, err + code
+            code, err = 1, err + str(code)
         folders = sorted(path.parent for path in tmp_path.glob("*/*/**/metrics.csv"))
         return Outcome(int(str(code or 0)), out, err, folders)
 

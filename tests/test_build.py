@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import Outcome
 from helpers.run_folders import state
+from helpers.trainings import Composed
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import build
@@ -40,7 +41,7 @@ FOREIGN = [
         lambda evil: {"_target_": "torch.nn.ReLU", "deep": [{"deeper": [evil]}]},
     ],
 )
-def test_a_config_runs_no_strangers_code(target: object, wrap, tmp_path: Path) -> None:
+def test_a_config_runs_no_strangers_code(target: object, wrap: Callable[[object], object], tmp_path: Path) -> None:
     evil = {"_target_": target, "_args_": [f"touch {tmp_path / 'ran'}"]}
     cfg = OmegaConf.create({"loss": wrap(evil)})
     with pytest.raises(ConfigError, match="not run; a config may name torch"):
@@ -49,7 +50,7 @@ def test_a_config_runs_no_strangers_code(target: object, wrap, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("depth", [lambda evil: evil, lambda evil: [{"deep": [evil]}]])
-def test_an_escaped_interpolation_builds_nothing(depth, tmp_path: Path) -> None:
+def test_an_escaped_interpolation_builds_nothing(depth: Callable[[str], object], tmp_path: Path) -> None:
     """instantiate resolves what it is given once more: it would make a _target_ that nobody has seen."""
     evil = "\\${oc.create:{_target_:pathlib.Path.touch,_args_:[" + str(tmp_path / "ran") + "]}}"
     cfg = OmegaConf.create({"loss": {"_target_": "torch.nn.ReLU", "inplace": depth(evil)}})
@@ -72,7 +73,7 @@ def test_a_config_can_not_allow_itself_anything() -> None:
         build.loss(cfg)
 
 
-def test_what_a_part_refuses_names_its_group(composed) -> None:
+def test_what_a_part_refuses_names_its_group(composed: Composed) -> None:
     model = torch.nn.Linear(1, 1)
     with pytest.raises(ConfigError, match=r"optimizer: .*unexpected keyword argument 'speed'"):
         build.optimizer(composed("+optimizer.speed=11"), model)
@@ -80,12 +81,12 @@ def test_what_a_part_refuses_names_its_group(composed) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("name", ["cuda", "cuda:1", "tpu", ""])
-def test_a_device_that_is_not_there_is_refused(name: str, composed) -> None:
+def test_a_device_that_is_not_there_is_refused(name: str, composed: Composed) -> None:
     with pytest.raises(ConfigError, match=f"device={name}: torch finds .*cpu on this machine"):
         build.device(composed(f"device='{name}'"))
 
 
-def test_each_run_has_its_own_precision(composed) -> None:
+def test_each_run_has_its_own_precision(composed: Composed) -> None:
     for asked in ("medium", "high", "highest"):  # the last is what the other tests need
         build.setup_torch(composed(f"matmul_precision={asked}"))
         assert torch.get_float32_matmul_precision() == asked
@@ -98,7 +99,7 @@ def test_streams_have_nothing_to_do_with_each_other() -> None:
     assert build.stream(0, "order") == build.stream(0, "order")
 
 
-def test_weights_follow_the_seed_alone(composed, images, labels) -> None:
+def test_weights_follow_the_seed_alone(composed: Composed, images: torch.Tensor, labels: torch.Tensor) -> None:
     from mnist_exp.data.sources import Images
 
     def weights(*overrides: str) -> torch.Tensor:

@@ -54,7 +54,7 @@ def best_rates(folder: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("limits", "count"), [([1e-4, 1e-2], 7), ([3e-3, 0.3], 2), ([1, 100], 1)])
 def test_rates_are_evenly_spaced_by_their_ratio(limits: list[float], count: int) -> None:
-    expected = np.geomspace(*limits, count) if count > 1 else [10.0]
+    expected = np.geomspace(limits[0], limits[1], count) if count > 1 else [10.0]
     found = [float(word.removeprefix("optimizer.lr=")) for word in rates(limits, count)]
     np.testing.assert_allclose(found, expected, rtol=5e-3)  # three digits
 

@@ -101,8 +101,8 @@ def test_a_swept_key_makes_jobs_whatever_a_run_is(run: Run, tmp_path: Path) -> N
         ("optimizer.lr_range=[1e-4,1e-2],[1e-3,1e-1] seed=0,1", 4), ("optimizer.lr=0.001,1e-3 seed=0,0,1", 2),
     ):  # fmt: skip
         assert len(listed(run("-m", *words.split(), DRY))) == jobs
-    words = ["hydra.sweeper.trials=2", "hydra.sweeper.trial_seeds=[5]", "optimizer.lr_range=[1e-4,1e-2],[1e-3,1e-1]"]
-    assert "2 jobs, after 4 trials" in run("-m", *words, DRY).out
+    search = ["hydra.sweeper.trials=2", "hydra.sweeper.trial_seeds=[5]", "optimizer.lr_range=[1e-4,1e-2],[1e-3,1e-1]"]
+    assert "2 jobs, after 4 trials" in run("-m", *search, DRY).out
     outcome = run("-m", *QUICK, "epochs=1", "deterministic=true,false", "hydra.sweep.dir=it")
     assert outcome.code == 0, outcome.err
     jobs_of = Ledger(tmp_path / "it").read()[1]

@@ -177,7 +177,9 @@ def fail_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     start = TrainingRun.start
 
     def spoiled(self: TrainingRun, *parts: Any) -> None:
-        ways[self.summary["seed"]]()
+        seed = self.summary["seed"]
+        assert seed is not None
+        ways[seed]()
         start(self, *parts)
 
     monkeypatch.setattr(TrainingRun, "start", spoiled)
@@ -192,7 +194,7 @@ def test_failures_are_told_and_the_rest_runs_on(run: Run, tmp_path: Path, monkey
     jobs = Ledger(folder).read()[1]
     errors = ["killed by SIGKILL: out of memory", "the loss became nan", "'a bug'", "too large", "exit code 3"]
     for number, error in enumerate(errors):
-        assert error in jobs[number].error
+        assert error in str(jobs[number].error)
     causes = [None, "diverged", "error", "out of memory", "error"]  # only the first was somebody else's doing
     assert [jobs[number].failure for number in range(5)] == causes
     assert [summary(folder / str(number))["failure"] for number in (1, 2, 3)] == causes[1:4]
@@ -257,7 +259,7 @@ def test_a_crash_is_a_runs_own_doing_and_a_kill_is_not(
     monkeypatch.setattr(TrainingRun, "start", die)
     assert run("-m", *QUICK).code == 1
     (job,) = Ledger(sweep_folder(tmp_path)).read()[1].values()
-    assert f"killed by {signal.Signals(number).name}" in job.error
+    assert f"killed by {signal.Signals(number).name}" in str(job.error)
     assert job.failure == failure
 
 
@@ -271,7 +273,8 @@ def test_summaries_and_ledgers_of_before_failures_had_causes_are_read(run: Run, 
     path = folder / "ledger.jsonl"
     lines = [files.unseal(line) for line in path.read_text().splitlines()]
     path.write_text("".join(files.seal({k: v for k, v in it.items() if k != "failure"}) + "\n" for it in lines))
-    assert [run_folder.read_summary(folder / str(number))["failure"] for number in (0, 1)] == [None, None]
+    summaries = [run_folder.read_summary(folder / str(number)) for number in (0, 1)]
+    assert [run["failure"] for run in summaries if run] == [None, None]
     assert [(job.status, job.failure) for job in Ledger(folder).read()[1].values()] == [
         ("completed", None), ("failed", None)
     ]  # fmt: skip
@@ -500,7 +503,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def undisturbed(run: Run, *words: str) -> dict[int, tuple]:
+def undisturbed(run: Run, *words: str) -> dict[int, tuple[Any, ...]]:
     """What each job of the sweep comes to when nothing disturbs it."""
     run("-m", *words, "hydra.sweep.dir=undisturbed")
     return {number: bits(Path("undisturbed", str(number))) for number in statuses(Path("undisturbed"))}
@@ -617,7 +620,9 @@ def test_a_worker_that_is_killed_takes_no_job_with_it(tmp_path: Path) -> None:
     )
     folder = tmp_path / "it"
     wait_for(lambda: (folder / "0" / "metrics.csv").exists() and (folder / "1" / "metrics.csv").exists())
-    os.kill(Ledger(folder).read()[1][0].pid, signal.SIGKILL)
+    worker = Ledger(folder).read()[1][0].pid
+    assert worker
+    os.kill(worker, signal.SIGKILL)
     out, _ = sweep.communicate(timeout=120)
     assert sweep.returncode == 0, out
     assert statuses(folder) == dict.fromkeys(range(4), "completed")
@@ -693,11 +698,17 @@ def test_the_data_are_loaded_once_for_all_jobs(run: Run, monkeypatch: pytest.Mon
 
 def test_hydra_keeps_no_configs_of_jobs_that_are_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a sweep of 10,000 jobs would take 1.8 GB."""
-    plain, kept = sweep_run._launch_once, []
+    plain = sweep_run._launch_once
+    kept: list[Any] = []
 
     def listen(launcher: Any, *more: Any) -> Any:
         launch = launcher.launch
-        launcher.launch = lambda *arguments, **named: kept.extend(launch(*arguments, **named)) or kept
+
+        def launch_and_keep(*arguments: Any, **named: Any) -> list[Any]:
+            kept.extend(launch(*arguments, **named))
+            return kept
+
+        launcher.launch = launch_and_keep
         return plain(launcher, *more)
 
     monkeypatch.setattr(sweep_run, "_launch_once", listen)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from helpers.run_folders import summary
 
-from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.system import signals
 from mnist_exp.system.fork import run_in_subprocess
@@ -54,7 +54,7 @@ def test_a_terminal_that_is_closed_ends_a_command_as_sigterm_does(form: str, tmp
     process.send_signal(signal.SIGHUP)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (129, ""), out
-    assert run_folder.read_summary(last.parents[1])["status"] == "interrupted"
+    assert summary(last.parents[1])["status"] == "interrupted"
     assert "to resume: python train.py" in out
     if form != "alone":
         assert "interrupted" in {job.status for job in Ledger(tmp_path / "it").read()[1].values()}

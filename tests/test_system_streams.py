@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from helpers.run_folders import summary
 
-from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 
 TRAIN, REPORT = [str(ROOT / "train.py")], ["-m", "mnist_exp", "report"]
@@ -44,7 +44,7 @@ def test_a_sweep_goes_on_where_nobody_reads(tmp_path: Path, launcher: str) -> No
 def test_a_run_goes_on_where_nobody_reads(tmp_path: Path) -> None:
     ended = to_nobody(*TRAIN, *QUICK, "hydra.run.dir=r", folder=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, b"")
-    assert run_folder.read_summary(tmp_path / "r")["status"] == "completed"
+    assert summary(tmp_path / "r")["status"] == "completed"
     assert "test loss" in (tmp_path / "r/train.log").read_text()
 
 
@@ -61,7 +61,7 @@ def test_closed_streams(tmp_path: Path, closed: str, sweep: str) -> None:
     line = f"'{sys.executable}' '{TRAIN[0]}' {' '.join(QUICK[:2])} plots=false {sweep} {where} {closed}"
     ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True)
     assert (ended.returncode, ended.stderr) == (0, b"")
-    assert run_folder.read_summary(tmp_path / "s/0")["status"] == "completed"
+    assert summary(tmp_path / "s/0")["status"] == "completed"
     assert (tmp_path / "s/0/metrics.csv").read_text().startswith("epoch,")
 
 

@@ -28,6 +28,7 @@ from mnist_exp.training import checkpoint
 from mnist_exp.training.run import TrainingRun
 
 Run = Callable[..., Outcome]
+KillAt = Callable[[int | None], list[str]]
 
 
 class Killed(BaseException):
@@ -35,11 +36,16 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], list[str]]]:
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[KillAt]:
     """Kill the process at its n-th event: a batch, or before or after a file's sync, its renaming, a row's record."""
-    plain = {"fsync": os.fsync, "replace": os.replace, "epoch": TrainingRun.record, "batches": TrainingBatches.__iter__}
-    events = list[str]()
-    stop = [None]
+    plain: dict[str, Callable[..., Any]] = {
+        "fsync": os.fsync,
+        "replace": os.replace,
+        "epoch": TrainingRun.record,
+        "batches": TrainingBatches.__iter__,
+    }
+    events: list[str] = []
+    stop: list[int | None] = [None]
 
     def event(name: str) -> None:
         events.append(name)
@@ -78,7 +84,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], 
 SMALL = [*TINY, "epochs=3", "data.batch_size=200", "augmentation=rotate_crop", "model.dropout=0.3"]
 
 
-def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(run: Run, kill_at) -> None:
+def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(run: Run, kill_at: KillAt) -> None:
     events = kill_at(None)
     run(*SMALL, "epochs=2", "hydra.run.dir=outputs/a/whole")
     moments, expected = len(events), learned(Path("outputs/a/whole"))
@@ -100,7 +106,7 @@ def parts() -> list[str]:
 
 
 @pytest.mark.parametrize("part", parts())
-def test_every_part_is_resumed_to_the_bit_after_many_kills(part: str, run: Run, kill_at) -> None:
+def test_every_part_is_resumed_to_the_bit_after_many_kills(part: str, run: Run, kill_at: KillAt) -> None:
     """Lenet needs images that digits are not: it gets them from the crop's frame."""
     words = [
         word for word in SMALL if not word.startswith("model.hidden_layers") or "model" not in part.partition("=")[0]
@@ -141,7 +147,7 @@ def test_the_checkpoint_knows_how_many_epochs_there_are(run: Run, interrupted: P
     assert "epochs: 3" in path.read_text()
 
 
-def test_killed_while_it_is_trained_longer_a_run_goes_on(run: Run, kill_at) -> None:
+def test_killed_while_it_is_trained_longer_a_run_goes_on(run: Run, kill_at: KillAt) -> None:
     kill_at(None)
     run(*SMALL, "epochs=5", "hydra.run.dir=outputs/a/long")
     run(*SMALL, "hydra.run.dir=outputs/a/short")
@@ -194,7 +200,7 @@ def test_longer_is_refused_where_the_schedule_would_have_been_another(schedule: 
 
 
 @pytest.fixture
-def interrupted(run: Run, kill_at) -> Path:
+def interrupted(run: Run, kill_at: KillAt) -> Path:
     """The folder of a run that was killed in its third epoch."""
     kill_at(None)
     events = kill_at(None)
@@ -440,7 +446,7 @@ def test_an_altered_summary_is_told_or_made_anew(run: Run) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_its_epochs_safe(
-    number: int, run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
+    number: int, run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(*SMALL, "hydra.run.dir=outputs/a/whole")
     batches = TrainingBatches.__iter__
@@ -519,7 +525,7 @@ def test_a_folder_that_is_deleted_under_its_run_stays_deleted(run: Run, monkeypa
 
 
 def test_an_interrupted_job_of_a_sweep_goes_on_from_its_checkpoint(
-    run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
+    run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "CAN_FORK", False)
     monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
@@ -537,7 +543,7 @@ def test_an_interrupted_job_of_a_sweep_goes_on_from_its_checkpoint(
 
 
 def test_a_job_that_was_interrupted_and_never_got_its_turn_again_keeps_its_checkpoint(
-    run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
+    run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "CAN_FORK", False)
     monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})

@@ -3,17 +3,19 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
 from conftest import TINY, Outcome
 from helpers.run_folders import contents, learned, metrics, state, summary
+from hydra.conf import HydraConf
 from omegaconf import OmegaConf
 
 from mnist_exp.report import figures
 from mnist_exp.store import run_folder
+from mnist_exp.store.metrics import Row
 from mnist_exp.system import files
-from mnist_exp.training.loop import Row
 from mnist_exp.training.run import TrainingRun
 
 Run = Callable[..., Outcome]
@@ -27,7 +29,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made_up(best_by: str, patience: int, *rows: tuple[float, float]) -> TrainingRun:
     cfg = OmegaConf.create({"epochs": 9, "best_by": best_by, "patience": patience})
-    run = TrainingRun(cfg, OmegaConf.create({"runtime": {"output_dir": "none"}}))
+    run = TrainingRun(cfg, cast(HydraConf, OmegaConf.create({"runtime": {"output_dir": "none"}})))
     run.rows = [Row(i, 0, 0, loss, accuracy, 0, 0) for i, (loss, accuracy) in enumerate(rows, 1)]
     return run
 

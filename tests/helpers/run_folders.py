@@ -33,7 +33,7 @@ def learned(folder: Path) -> Any:
 
 def state(path: Path) -> Any:
     """A checkpoint, but for its times."""
-    kept = {key: value for key, value in checkpoint.load(path).items() if key not in NOT_BITS}
+    kept: dict[str, Any] = {key: value for key, value in checkpoint.load(path).items() if key not in NOT_BITS}
     kept["rows"] = [row[:-1] for row in kept["rows"]]
     return plain(kept)
 

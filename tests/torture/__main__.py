@@ -24,8 +24,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="of the moments and places of faults")
     options = parser.parse_args()
 
-    from tests.torture import damage, disks, endurance, fuzz, kills, moments
-    from tests.torture.forks import CHANCE
+    from torture import damage, disks, endurance, fuzz, kills, moments
+    from torture.forks import CHANCE
 
     rounds, few = options.rounds, max(3, options.rounds // 5)
     sections = {

@@ -94,7 +94,7 @@ def flips(rounds: int) -> Tally:
             content = bytearray(Path(kind).read_bytes())
             place, bit = CHANCE.randrange(len(content)), CHANCE.randrange(8)
             content[place] ^= 1 << bit
-            _try(kind, content, tally, f"bit {bit} of byte {place}")
+            _try(kind, bytes(content), tally, f"bit {bit} of byte {place}")
     return tally
 
 
@@ -112,7 +112,7 @@ def cuts() -> Tally:
                 _try_data(name, content[:end], tally)
             flipped = bytearray(content)
             flipped[CHANCE.randrange(len(content))] ^= 1 << CHANCE.randrange(8)
-            _try_data(name, flipped, tally)
+            _try_data(name, bytes(flipped), tally)
     return tally
 
 
@@ -180,7 +180,7 @@ def malice() -> Tally:
         torch.save(evil, plain)
         for content in (
             bytes(checkpoint.pack({"format": 1, "model": evil})),
-            bytes(checkpoint.pack(whole | {"optimizer": {"state": [evil]}})),
+            bytes(checkpoint.pack(dict(whole) | {"optimizer": {"state": [evil]}})),
             plain.read_bytes(),
         ):
             for kind in ("begun/checkpoints/last.pt", "begun/checkpoints/best.pt"):

@@ -7,7 +7,7 @@ import time
 from itertools import product
 from pathlib import Path
 
-from mnist_exp.system.signals import SIGNALS
+from mnist_exp.system.signals import STOP_SIGNALS
 
 from .forks import Tally
 
@@ -27,7 +27,7 @@ def at_every(step: float) -> Tally:
     """SIGINT, SIGTERM and SIGHUP, so many seconds apart: one line, the signal's exit code, and nothing else."""
     tally = Tally("SIGINT, SIGTERM or SIGHUP at every moment of the first three seconds")
     moments = [FIRST + number * step for number in range(int((LAST - FIRST) / step) + 1)]
-    for (form, words), number, moment in product(FORMS.items(), SIGNALS, moments):
+    for (form, words), number, moment in product(FORMS.items(), STOP_SIGNALS, moments):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, str(TRAIN), *LONG, *words]
             process = subprocess.Popen(
