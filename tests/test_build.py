@@ -51,7 +51,7 @@ def test_a_config_runs_no_strangers_code(target: object, wrap: Callable[[object]
 
 @pytest.mark.parametrize("depth", [lambda evil: evil, lambda evil: [{"deep": [evil]}]])
 def test_an_escaped_interpolation_builds_nothing(depth: Callable[[str], object], tmp_path: Path) -> None:
-    """instantiate resolves what it is given once more: it would make a _target_ that nobody has seen."""
+    """instantiate resolves its argument again, which would create a _target_ that no check has seen."""
     evil = "\\${oc.create:{_target_:pathlib.Path.touch,_args_:[" + str(tmp_path / "ran") + "]}}"
     cfg = OmegaConf.create({"loss": {"_target_": "torch.nn.ReLU", "inplace": depth(evil)}})
     with pytest.raises(ConfigError, match="an escaped interpolation is not a value"):
@@ -161,7 +161,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("model.fault=building", "model: "),
         ("model.fault=stepping", "model: division by zero"),
@@ -175,11 +175,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 )
 @pytest.mark.parametrize("sweep", [False, True])
 def test_what_can_not_be_trained_is_told_before_a_run_begins(
-    run: Run, own: list[str], words: str, told: str, sweep: bool, tmp_path: Path
+    run: Run, own: list[str], words: str, message: str, sweep: bool, tmp_path: Path
 ) -> None:
     outcome = run(*own, *words.split(), *(["-m", "seed=0,1", "hydra.sweep.dir=it"] if sweep else []))
     assert (outcome.code, outcome.err.count("\n")) == (1, 0), outcome.err
-    assert f"error: {told}" in outcome.err
+    assert f"error: {message}" in outcome.err
     assert not (tmp_path / "it").exists()
 
 
@@ -191,7 +191,7 @@ def test_a_trial_step_leaves_everything_as_it_was(run: Run, own: list[str], tmp_
         states = []
         for times in (1, 3):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(build, "check_step", lambda *it, times=times: [plain(*it) for _ in range(times)])
+                patch.setattr(build, "check_step", lambda *parts, times=times: [plain(*parts) for _ in range(times)])
                 folder = tmp_path / f"{name}{times}"
                 outcome = run(*own, *words, *more, f"hydra.run.dir={folder}")
                 assert outcome.code == 0, outcome.err

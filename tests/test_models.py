@@ -13,7 +13,7 @@ def count(model: nn.Module) -> int:
 
 
 def test_parameter_counts() -> None:
-    """The MLP's as the mission gives it; LeNet-5's with a full second convolution, by hand from the paper's layers."""
+    """The default MLP and those of papers; LeNet-5 with a full second convolution, by hand from the paper's layers."""
     mnist: dict[str, Any] = {"in_shape": (1, 28, 28), "num_classes": 10, "activation": nn.ReLU}
     assert count(models.mlp(**mnist, hidden_layers=[256, 512])) == 337_674
     papers: dict[tuple[int, ...], int] = {

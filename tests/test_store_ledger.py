@@ -1,4 +1,4 @@
-"""The ledger: what it keeps, and what it makes of a crash."""
+"""The ledger: what it records, and how it is read after a crash."""
 
 import json
 import multiprocessing

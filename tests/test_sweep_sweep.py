@@ -1,4 +1,4 @@
-"""A sweep's folder: the stop file, the lock, and what is said of jobs whose process is gone."""
+"""A sweep's folder: the stop file, the lock, and the outcome of jobs whose process is gone."""
 
 import signal
 from pathlib import Path

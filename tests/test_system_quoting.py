@@ -58,7 +58,7 @@ def test_a_run_is_resumed_by_the_command_that_it_prints(name: str, tmp_path: Pat
     """A signal stops the run before its first epoch ends."""
     place = tmp_path / name
     place.mkdir()
-    begin = [sys.executable, ROOT / "train.py", "experiment=digits", "epochs=1", "plots=false"]
+    begin = [sys.executable, str(ROOT / "train.py"), "experiment=digits", "epochs=1", "plots=false"]
     stop = {"PYTHONPATH": str(Path(__file__).parent / "stopping"), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     folder = quoting.override("hydra.run.dir", place / "run")
     first = subprocess.run([*begin, folder], cwd=place, env=stop, capture_output=True, errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""What a command prints where nobody reads, where there is nothing to print to, and where letters can't be shown."""
+"""What a command prints to a pipe without a reader, to a closed stream, and where letters can't be shown."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def command(*words: str, folder: Path, **streams: Any) -> subprocess.CompletedPr
 
 
 def to_nobody(*words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run a command whose standard output is a pipe that nobody reads any more."""
+    """Run a command whose standard output is a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as pipe:

@@ -1,4 +1,4 @@
-"""train.py as a user meets it: commands in, run folders, words and exit codes out."""
+"""train.py as a user sees it: commands in; run folders, messages and exit codes out."""
 
 import os
 import re
@@ -73,7 +73,7 @@ def test_the_console_and_the_log_say_what_happened(run: Run) -> None:
 
 
 def test_the_test_figures_are_those_of_the_best_epoch(run: Run) -> None:
-    """A learning rate that soon spoils what it learned: the last epoch is not the best."""
+    """The learning rate is so high that the last epoch is not the best one."""
     folder = run(*TINY, "epochs=6", "optimizer=sgd", "optimizer.lr=1.2").folders[0]
     facts, rows = summary(folder), metrics(folder)
     assert facts["best_epoch"] < 6
@@ -215,7 +215,8 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(run: Run, monkeypatch: pytes
     def fill_up(file: int) -> None:
         if len(written) >= 5:  # metrics.csv, last.pt and the config at the beginning, last.pt and best.pt of epoch 1
             raise OSError(28, "No space left on device")
-        written.append(plain(file))
+        plain(file)
+        written.append(file)
 
     monkeypatch.setattr(os, "fsync", fill_up)
     outcome = run(*TINY, "epochs=9")

@@ -36,7 +36,7 @@ def run(epoch: int, best_epoch: int | None) -> RunState:
 
 
 def test_torch_alone_reads_a_checkpoint_and_so_does_any_unzip(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
-    """What the README says of them: the checksum is in nobody's way."""
+    """As the README says, the checksum disturbs no other reader."""
     kept = checkpoints(tmp_path, images, labels)
     kept.save(run(1, 1))
     for path in (kept.last, kept.best):

@@ -1,8 +1,9 @@
-"""Do to the program what the world does, and count what it survives.
+"""Inject faults into the program, and count those that it survives.
 
 python -m tests.torture [--rounds 100] [--only kills disks ...] [--seed 0]
 
-Needs Linux; as root, small file systems are mounted for the faults of disks. Prints a table, and what was not survived.
+Needs Linux; as root, small file systems are mounted for the faults of disks. Prints a table, and the faults that the
+program did not survive.
 """
 
 import argparse
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the helpers of the tests
 
 
 def main() -> None:
-    """Run the sections, print the table."""
+    """Run the sections and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100, help="of what is random")
     parser.add_argument("--only", nargs="+", help="sections, or single parts of them")

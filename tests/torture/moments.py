@@ -36,8 +36,8 @@ def at_every(step: float) -> Tally:
             time.sleep(moment)
             process.send_signal(number)
             out, err = process.communicate()
-        told = [line for line in out.splitlines() if "interrupted" in line or line.startswith("to resume: ")]
+        lines = [line for line in out.splitlines() if "interrupted" in line or line.startswith("to resume: ")]
         noise = [word for word in ("Traceback", "Exception ignored", "FakeTensor") if word in out]
-        ended = process.returncode == 128 + number and bool(told) and not err and not noise
+        ended = process.returncode == 128 + number and bool(lines) and not err and not noise
         tally.count(ended, True, f"{form}, {number.name} after {moment:.2f} s: {process.returncode} {err[-500:]}")
     return tally
