@@ -1,4 +1,4 @@
-"""What the tests share: a train.py to call in this process, and images made on the spot."""
+"""What the tests share: train.py called in this process, and images of noise."""
 
 import os
 import runpy
@@ -37,8 +37,9 @@ TINY = [
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep all but the tests of a GPU on the CPU, for sweeps fork, and a process that has used CUDA can't; hear Ctrl-C,
-    which the background of a script has ignored.
+    """Hide GPUs from all tests but those that need one, and handle Ctrl-C.
+
+    Sweeps fork, which a process that has used CUDA can't do. A script's background processes ignore Ctrl-C.
     """
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -54,7 +55,7 @@ class Outcome(NamedTuple):
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Type `python train.py ...` in an empty folder."""
+    """Run `python train.py ...` in an empty folder, in this process."""
     monkeypatch.chdir(tmp_path)
 
     def type_in(*arguments: str) -> Outcome:
@@ -70,7 +71,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
                 signal.signal(number, handler)
         out, err = capsys.readouterr()
         if isinstance(code, str):  # Python prints a message given to sys.exit, and exits with 1
-            code, err = 1, err + code
+            code, err = 1, err + str(code)
         folders = sorted(path.parent for path in tmp_path.glob("*/*/**/metrics.csv"))
         return Outcome(int(str(code or 0)), out, err, folders)
 
@@ -79,7 +80,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 @pytest.fixture
 def composed() -> Iterator[Callable[..., DictConfig]]:
-    """Compose a config from conf/ and the overrides, as a job would get it."""
+    """Compose a config from conf/ and the overrides, as a job gets it."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3", job_name="train"):
 
         def with_overrides(*overrides: str, folder: Path | None = None) -> DictConfig:
@@ -108,7 +109,7 @@ def labels() -> torch.Tensor:
 
 @pytest.fixture
 def source(images: torch.Tensor, labels: torch.Tensor) -> Images:
-    """The same as a data set, for training and for the test."""
+    """A data set that uses these images for training and for the test."""
     return Images("made", tuple("0123456789"), images, labels, images, labels, "")
 
 
@@ -116,8 +117,8 @@ def source(images: torch.Tensor, labels: torch.Tensor) -> Images:
 def in_double(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models and images in float64."""
     to_floats, model = Normalize.__call__, build.model
-    monkeypatch.setattr(Normalize, "__call__", lambda *it: to_floats(*it).double())
-    monkeypatch.setattr(build, "model", lambda *it, **sizes: model(*it, **sizes).double())
+    monkeypatch.setattr(Normalize, "__call__", lambda *arguments: to_floats(*arguments).double())
+    monkeypatch.setattr(build, "model", lambda *arguments, **sizes: model(*arguments, **sizes).double())
 
 
 MakeResults = Callable[..., Results]

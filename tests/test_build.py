@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import Outcome
 from helpers.run_folders import state
+from helpers.trainings import Composed
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import build
@@ -40,7 +41,7 @@ FOREIGN = [
         lambda evil: {"_target_": "torch.nn.ReLU", "deep": [{"deeper": [evil]}]},
     ],
 )
-def test_a_config_runs_no_strangers_code(target: object, wrap, tmp_path: Path) -> None:
+def test_a_config_runs_no_strangers_code(target: object, wrap: Callable[[object], object], tmp_path: Path) -> None:
     evil = {"_target_": target, "_args_": [f"touch {tmp_path / 'ran'}"]}
     cfg = OmegaConf.create({"loss": wrap(evil)})
     with pytest.raises(ConfigError, match="not run; a config may name torch"):
@@ -49,8 +50,8 @@ def test_a_config_runs_no_strangers_code(target: object, wrap, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("depth", [lambda evil: evil, lambda evil: [{"deep": [evil]}]])
-def test_an_escaped_interpolation_builds_nothing(depth, tmp_path: Path) -> None:
-    """instantiate resolves what it is given once more: it would make a _target_ that nobody has seen."""
+def test_an_escaped_interpolation_builds_nothing(depth: Callable[[str], object], tmp_path: Path) -> None:
+    """instantiate resolves its argument again, which would create a _target_ that no check has seen."""
     evil = "\\${oc.create:{_target_:pathlib.Path.touch,_args_:[" + str(tmp_path / "ran") + "]}}"
     cfg = OmegaConf.create({"loss": {"_target_": "torch.nn.ReLU", "inplace": depth(evil)}})
     with pytest.raises(ConfigError, match="an escaped interpolation is not a value"):
@@ -72,7 +73,7 @@ def test_a_config_can_not_allow_itself_anything() -> None:
         build.loss(cfg)
 
 
-def test_what_a_part_refuses_names_its_group(composed) -> None:
+def test_what_a_part_refuses_names_its_group(composed: Composed) -> None:
     model = torch.nn.Linear(1, 1)
     with pytest.raises(ConfigError, match=r"optimizer: .*unexpected keyword argument 'speed'"):
         build.optimizer(composed("+optimizer.speed=11"), model)
@@ -80,12 +81,12 @@ def test_what_a_part_refuses_names_its_group(composed) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize("name", ["cuda", "cuda:1", "tpu", ""])
-def test_a_device_that_is_not_there_is_refused(name: str, composed) -> None:
+def test_a_device_that_is_not_there_is_refused(name: str, composed: Composed) -> None:
     with pytest.raises(ConfigError, match=f"device={name}: torch finds .*cpu on this machine"):
         build.device(composed(f"device='{name}'"))
 
 
-def test_each_run_has_its_own_precision(composed) -> None:
+def test_each_run_has_its_own_precision(composed: Composed) -> None:
     for asked in ("medium", "high", "highest"):  # the last is what the other tests need
         build.setup_torch(composed(f"matmul_precision={asked}"))
         assert torch.get_float32_matmul_precision() == asked
@@ -98,7 +99,7 @@ def test_streams_have_nothing_to_do_with_each_other() -> None:
     assert build.stream(0, "order") == build.stream(0, "order")
 
 
-def test_weights_follow_the_seed_alone(composed, images, labels) -> None:
+def test_weights_follow_the_seed_alone(composed: Composed, images: torch.Tensor, labels: torch.Tensor) -> None:
     from mnist_exp.data.sources import Images
 
     def weights(*overrides: str) -> torch.Tensor:
@@ -160,7 +161,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("model.fault=building", "model: "),
         ("model.fault=stepping", "model: division by zero"),
@@ -174,11 +175,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 )
 @pytest.mark.parametrize("sweep", [False, True])
 def test_what_can_not_be_trained_is_told_before_a_run_begins(
-    run: Run, own: list[str], words: str, told: str, sweep: bool, tmp_path: Path
+    run: Run, own: list[str], words: str, message: str, sweep: bool, tmp_path: Path
 ) -> None:
     outcome = run(*own, *words.split(), *(["-m", "seed=0,1", "hydra.sweep.dir=it"] if sweep else []))
     assert (outcome.code, outcome.err.count("\n")) == (1, 0), outcome.err
-    assert f"error: {told}" in outcome.err
+    assert f"error: {message}" in outcome.err
     assert not (tmp_path / "it").exists()
 
 
@@ -190,7 +191,7 @@ def test_a_trial_step_leaves_everything_as_it_was(run: Run, own: list[str], tmp_
         states = []
         for times in (1, 3):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(build, "check_step", lambda *it, times=times: [plain(*it) for _ in range(times)])
+                patch.setattr(build, "check_step", lambda *parts, times=times: [plain(*parts) for _ in range(times)])
                 folder = tmp_path / f"{name}{times}"
                 outcome = run(*own, *words, *more, f"hydra.run.dir={folder}")
                 assert outcome.code == 0, outcome.err

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
+from helpers.trainings import Composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -34,7 +35,9 @@ def test_every_group_has_its_options() -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)
-def test_every_option_composes_builds_and_takes_a_step(option: Path, composed, images, labels) -> None:
+def test_every_option_composes_builds_and_takes_a_step(
+    option: Path, composed: Composed, images: torch.Tensor, labels: torch.Tensor
+) -> None:
     cfg = composed(f"{option.parent.name}={option.stem}", "data.validation=20", "data.batch_size=40")
     config.check(cfg, HydraConfig.get())
     source = Images("made", tuple("0123456789"), images, labels, images, labels, "")
@@ -57,7 +60,7 @@ def test_optimizers_share_the_words_that_a_sweep_may_cross(option: Path) -> None
     assert ("fused" in keys) == (option.stem not in ("rmsprop", "nadam"))  # torch has no fused kernel for these two
 
 
-def test_the_default_run_is_the_one_promised(composed) -> None:
+def test_the_default_run_is_the_one_promised(composed: Composed) -> None:
     cfg = composed()
     assert (cfg.epochs, cfg.data.batch_size, cfg.data.validation, cfg.seed, cfg.data.seed) == (5, 64, 5000, 0, 0)
     assert (cfg.model.hidden_layers, cfg.optimizer.lr) == ([256, 512], 0.001)
@@ -66,7 +69,7 @@ def test_the_default_run_is_the_one_promised(composed) -> None:
     assert targets == ["mnist", "Compose", "mlp", "ReLU", "leave_as_built", "Adam", "constant", "CrossEntropy"]
 
 
-def test_equal_choices_have_equal_ids_however_they_are_made(composed) -> None:
+def test_equal_choices_have_equal_ids_however_they_are_made(composed: Composed) -> None:
     plain = config.config_id(composed())
     elsewhere = ["device=cpu", "threads=2", "plots=false", "data.root=/elsewhere", "deterministic=false"]
     elsewhere.append("optimizer.lr_range=[1,2]")
@@ -82,11 +85,11 @@ def test_equal_choices_have_equal_ids_however_they_are_made(composed) -> None:
     "other",
     ["seed=1", "epochs=6", "data.seed=1", "optimizer.lr=0.01", "activation=gelu", "loss=mse", "matmul_precision=high"],
 )
-def test_other_choices_have_other_ids(other: str, composed) -> None:
+def test_other_choices_have_other_ids(other: str, composed: Composed) -> None:
     assert config.config_id(composed(other)) != config.config_id(composed())
 
 
-def test_an_overlay_can_not_add_a_key_by_mistake(tmp_path: Path, composed) -> None:
+def test_an_overlay_can_not_add_a_key_by_mistake(tmp_path: Path, composed: Composed) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "typo.yaml").write_text("# @package _global_\nmodel: {hidden_layer: [3]}\n")
     cfg = composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=typo")
@@ -94,7 +97,7 @@ def test_an_overlay_can_not_add_a_key_by_mistake(tmp_path: Path, composed) -> No
         config.check(cfg, HydraConfig.get())
 
 
-def test_an_identity_does_not_change_its_config(composed) -> None:
+def test_an_identity_does_not_change_its_config(composed: Composed) -> None:
     cfg = composed()
     config.config_id(cfg)
     assert cfg == composed()
@@ -121,7 +124,7 @@ def test_every_limit_is_of_a_key_that_exists(key: str) -> None:
         "optimizer.eps=${optimizer.lr}",
     ],
 )
-def test_good_values_pass(fine: str, composed) -> None:
+def test_good_values_pass(fine: str, composed: Composed) -> None:
     config.check(composed(fine), HydraConfig.get())
 
 
@@ -159,7 +162,7 @@ def test_good_values_pass(fine: str, composed) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_values_are_refused_in_so_many_words(wrong: list[str], words: str, composed) -> None:
+def test_bad_values_are_refused_in_so_many_words(wrong: list[str], words: str, composed: Composed) -> None:
     with pytest.raises(ConfigError) as error:
         config.check(composed(*wrong), HydraConfig.get())
     assert words in str(error.value)

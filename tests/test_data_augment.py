@@ -1,5 +1,7 @@
 """Our batches of augmented images against torchvision's functional transforms on each image alone."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torchvision.transforms.functional as TF
@@ -135,7 +137,7 @@ def test_random_numbers_span_the_whole_range_and_no_more() -> None:
     ],
 )
 def test_random_numbers_mean_what_torchvision_means(
-    transform: Transform, u: list[float], same_as, images: Tensor
+    transform: Transform, u: list[float], same_as: Callable[[Tensor], Tensor], images: Tensor
 ) -> None:
     alone = torch.stack([same_as(image) for image in images])
     assert torch.equal(transform(images, torch.tensor([u]).expand(len(images), -1)), alone)

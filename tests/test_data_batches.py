@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Generator, Iterator
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def test_training_batches_are_the_augmented_images_of_their_labels(images: Tenso
 
 @pytest.mark.parametrize("chunk", [1, 20, 30, 1000])
 def test_images_do_not_depend_on_how_many_are_made_chunk_size(
-    chunk: int, images: Tensor, labels: Tensor, monkeypatch
+    chunk: int, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = whole(training(images, labels))
     monkeypatch.setattr("mnist_exp.data.batches.CPU_CHUNK", chunk)
@@ -163,9 +164,9 @@ def test_an_impossible_batch_size_is_refused(images: Tensor, labels: Tensor, bat
 
 
 def test_prefetch_keeps_the_order_and_works_in_another_thread() -> None:
-    threads = set[int]()
+    threads: set[int] = set()
 
-    def count():
+    def count() -> Iterator[int]:
         for number in range(5):
             threads.add(threading.get_ident())
             yield number
@@ -176,7 +177,7 @@ def test_prefetch_keeps_the_order_and_works_in_another_thread() -> None:
 
 
 def test_prefetch_raises_what_the_thread_raised_and_leaves_no_thread() -> None:
-    def break_down():
+    def break_down() -> Iterator[int]:
         yield 1
         raise RuntimeError("in the thread")
 
@@ -186,6 +187,7 @@ def test_prefetch_raises_what_the_thread_raised_and_leaves_no_thread() -> None:
         list(items)
     stopped_early = prefetch(iter(range(100)))
     next(stopped_early)
+    assert isinstance(stopped_early, Generator)
     stopped_early.close()
     assert threading.active_count() == before
 
@@ -196,11 +198,11 @@ def test_a_second_thread_is_used_where_a_core_is_spare(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(torch, "get_num_interop_threads", lambda: between)
-    makers = set[int]()
+    makers: set[int] = set()
     batches = training(images, labels)
     chunks = batches.chunks
 
-    def watched():
+    def watched() -> Iterator[tuple[Tensor, Tensor]]:
         for chunk in chunks():
             makers.add(threading.get_ident())
             yield chunk

@@ -111,7 +111,7 @@ def test_digits_are_scikit_learns_and_touch_no_file(tmp_path: Path) -> None:
     data = load_digits()
     both = torch.cat([images.train_images, images.test_images])
     assert (len(images.train_images), len(images.test_images)) == (1500, 297)
-    assert (both.shape, both.dtype, both.min(), both.max()) == ((1797, 1, 8, 8), torch.uint8, 0, 255)
+    assert (both.shape, both.dtype, both.min().item(), both.max().item()) == ((1797, 1, 8, 8), torch.uint8, 0, 255)
     assert np.array_equal(np.rint(both[:, 0].numpy() / 255 * 16), data.images)
     assert np.array_equal(torch.cat([images.train_labels, images.test_labels]), data.target)
     assert not any(tmp_path.iterdir())

@@ -78,7 +78,7 @@ def test_commands(page: Path, tmp_path: Path) -> None:
 
 
 def test_every_block_is_read() -> None:
-    """A fence that the pattern misses would be a command that nobody runs."""
+    """No test would run the commands of a fence that the pattern misses."""
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         fences = re.findall(r"^ *```console", text, re.MULTILINE)

@@ -11,9 +11,9 @@ from helpers.trainings import SMALL, Composed, require_equal, trained_state, tra
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from mnist_exp import build
 from mnist_exp.data.sources import Images
 from mnist_exp.fused.trainer import FusedTrainer, StackTrainer, batches
+from mnist_exp.system.program import ALLOW_MORE
 
 SEEDS_AND_FACTORS = [(0, 1.0), (0, 0.3), (1, 1.0), (2, 0.3), (1, 0.3)]  # equal seeds, equal rates, and neither
 
@@ -84,7 +84,7 @@ class Normed(nn.Sequential):
 def test_each_model_has_its_own_batch_normalization(
     composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(build.ALLOW_MORE, __name__)
+    monkeypatch.setenv(ALLOW_MORE, __name__)
     cfg = composed(f"model._target_={__name__}.Normed", *SMALL[1:])
     require_equal(variants(cfg, [(0, 1.0), (1, 1.0), (0, 10.0)]), source)
 

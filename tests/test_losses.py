@@ -27,7 +27,7 @@ def test_mse_equals_scikit_learn() -> None:
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), OneHotMSE()])
 @pytest.mark.parametrize("logits", [LOGITS, 9 * LOGITS, LOGITS - 9, LOGITS + 9])
-def test_probabilities_are_such_and_choose_the_same_class(loss, logits: torch.Tensor) -> None:
+def test_probabilities_are_such_and_choose_the_same_class(loss: CrossEntropy | OneHotMSE, logits: torch.Tensor) -> None:
     probabilities = loss.probabilities(logits)
     assert probabilities.min() >= 0
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(50))

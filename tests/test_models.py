@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,12 +13,17 @@ def count(model: nn.Module) -> int:
 
 
 def test_parameter_counts() -> None:
-    """The MLP's as the mission gives it; LeNet-5's with a full second convolution, by hand from the paper's layers."""
-    mnist = {"in_shape": (1, 28, 28), "num_classes": 10, "activation": nn.ReLU}
+    """The default MLP and those of papers; LeNet-5 with a full second convolution, by hand from the paper's layers."""
+    mnist: dict[str, Any] = {"in_shape": (1, 28, 28), "num_classes": 10, "activation": nn.ReLU}
     assert count(models.mlp(**mnist, hidden_layers=[256, 512])) == 337_674
-    papers = {(300, 100): 266_610, (500, 150): 469_160, (512, 512): 669_706}  # LeCun 1998, twice; Keras
-    papers |= {(500, 300): 545_810, (800,): 636_010}  # Hinton 2005, Simard 2003: by hand
-    papers |= {(1024, 1024, 1024): 2_913_290}  # Srivastava 2014: by hand
+    papers: dict[tuple[int, ...], int] = {
+        (300, 100): 266_610,  # LeCun 1998
+        (500, 150): 469_160,  # LeCun 1998
+        (512, 512): 669_706,  # Keras
+        (500, 300): 545_810,  # Hinton 2005: by hand
+        (800,): 636_010,  # Simard 2003: by hand
+        (1024, 1024, 1024): 2_913_290,  # Srivastava 2014: by hand
+    }
     for hidden, parameters in papers.items():
         assert count(models.mlp(**mnist, hidden_layers=hidden)) == parameters
     assert count(models.linear(**mnist)) == 784 * 10 + 10
@@ -24,7 +32,7 @@ def test_parameter_counts() -> None:
 
 
 @pytest.mark.parametrize("model", [models.mlp, models.lenet])
-def test_each_layer_has_its_own_activation(model) -> None:
+def test_each_layer_has_its_own_activation(model: Callable[..., nn.Module]) -> None:
     sizes = {"hidden_layers": [8, 8, 8, 8]} if model is models.mlp else {}
     slopes = [
         layer.weight for layer in model((1, 28, 28), 10, nn.PReLU, **sizes).modules() if isinstance(layer, nn.PReLU)
@@ -34,7 +42,7 @@ def test_each_layer_has_its_own_activation(model) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 12, 17)])
 @pytest.mark.parametrize("model", [models.mlp, models.linear, models.lenet])
-def test_sizes_come_from_the_data(model, shape: tuple[int, int, int]) -> None:
+def test_sizes_come_from_the_data(model: Callable[..., nn.Module], shape: tuple[int, int, int]) -> None:
     sizes = {"hidden_layers": [5]} if model is models.mlp else {}
     assert model(shape, 7, nn.ReLU, **sizes)(torch.zeros(2, *shape)).shape == (2, 7)
 
@@ -47,7 +55,9 @@ def test_lenet_refuses_images_that_its_convolutions_would_eat_up() -> None:
 @pytest.mark.parametrize("activation", ["ReLU", "Sigmoid", "Tanh", "GELU", "SiLU", "LeakyReLU", "ELU", "SELU", "PReLU"])
 @pytest.mark.parametrize("loss", [losses.CrossEntropy(), losses.OneHotMSE()])
 @pytest.mark.parametrize("model", [models.mlp, models.linear, models.lenet])
-def test_every_model_learns_with_every_activation_and_loss(model, activation: str, loss: nn.Module) -> None:
+def test_every_model_learns_with_every_activation_and_loss(
+    model: Callable[..., nn.Module], activation: str, loss: nn.Module
+) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_layers": [32]} if model is models.mlp else {}
     net = model((1, 28, 28), 10, getattr(nn, activation), **sizes)
@@ -91,6 +101,7 @@ def test_weights_are_as_torch_initializes_them() -> None:
     torch.manual_seed(1)
     for layer in layers:
         nn.init.xavier_uniform_(layer.weight)
+        assert layer.bias is not None
         nn.init.zeros_(layer.bias)
     for ours, theirs in zip(net.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours, theirs)

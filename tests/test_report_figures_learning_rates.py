@@ -1,5 +1,6 @@
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ from mnist_exp.report.results import Results
 from mnist_exp.store.run_folder import LR_SEARCH
 
 
-def searched(folder: Path, rates: list[float], **arguments: object) -> Results:
+def searched(folder: Path, rates: list[float], **arguments: Any) -> Results:
     """A sweep of two optimizers, after a search of the learning rates for each."""
     optimizers = ["adam", "sgd"]
     sweep(folder, {"optimizer": optimizers}, range(2))
-    sweep(folder / LR_SEARCH, {"optimizer": optimizers, LR: rates}, [7, 8], **arguments)  # type: ignore[arg-type]
+    sweep(folder / LR_SEARCH, {"optimizer": optimizers, LR: rates}, [7, 8], **arguments)
     return results.read([folder])
 
 

@@ -16,13 +16,13 @@ from mnist_exp.system.errors import ConfigError
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sweep of 6 arms and 5 seeds, to be read and not to be changed."""
+    """A sweep of 6 arms and 5 seeds, which tests only read."""
     return sweep(tmp_path_factory.mktemp("results") / "small", **KINDS["small"])
 
 
 @pytest.fixture
 def copy(small: Path, tmp_path: Path) -> Path:
-    """The same sweep, to be changed."""
+    """A copy of that sweep, which a test may change."""
     return Path(shutil.copytree(small, tmp_path / "copy"))
 
 

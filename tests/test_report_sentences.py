@@ -169,7 +169,7 @@ def test_key_without_effect_is_named_if_every_pair_is_equal() -> None:
         *grid("a", "a", "b", "b"),
         arm("x", diverged=1, same_as="b", choices={"optimizer": "sgd", "model.max_norm": "9"}),
     ]
-    assert sentences.advice(results(failing, tests, swept)) == []  # nobody knows what the failed runs would show
+    assert sentences.advice(results(failing, tests, swept)) == []  # the results of the failed runs are unknown
 
 
 def test_equal_arms_below_the_leader_are_named_once() -> None:

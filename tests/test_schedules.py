@@ -1,14 +1,16 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_exp import schedules
 
 EPOCHS, STEPS = 4, 5
 
 
-def rates(schedule, **keys: float) -> list[float]:
+def rates(schedule: Callable[..., LRScheduler], **keys: float) -> list[float]:
     """The learning rate at each step of a run."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     scheduler = schedule(optimizer, epochs=EPOCHS, steps_per_epoch=STEPS, **keys)

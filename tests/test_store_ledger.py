@@ -1,8 +1,9 @@
-"""The ledger: what it keeps, and what it makes of a crash."""
+"""The ledger: what it records, and how it is read after a crash."""
 
 import json
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,8 @@ def test_a_job_is_what_its_last_line_says(ledger: Ledger) -> None:
     sessions, jobs = ledger.read()
     assert sessions[0].items() >= SESSION.items()
     assert jobs[0] == FIRST._replace(status="failed", pid=7, error="no", started=jobs[0].started, ended=jobs[0].ended)
+    assert jobs[0].started
+    assert jobs[0].ended
     assert jobs[0].started <= jobs[0].ended
 
     ledger.append(FIRST.introduction())
@@ -76,7 +79,7 @@ def test_any_flipped_bit_is_noticed(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("line", [{"program": "another"}, SESSION | {"ledger": VERSION - 1}])
-def test_other_ledgers_are_refused(tmp_path: Path, line: dict) -> None:
+def test_other_ledgers_are_refused(tmp_path: Path, line: dict[str, Any]) -> None:
     ledger = Ledger(tmp_path)
     ledger.append(line)
     with pytest.raises(ConfigError, match=r"is not the ledger|has format 1"):

@@ -17,7 +17,7 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert metrics.has_rows(path)
     metrics.append(path, ROWS[1])
     with open(path, newline="") as file:
-        read = [Row(*map(float, line.values())) for line in csv.DictReader(file)]
+        read = [Row(int(epoch), *map(float, figures)) for epoch, *figures in map(dict.values, csv.DictReader(file))]
     assert read == ROWS
     assert metrics.read_columns(path)["val_accuracy"] == [0.85, 0.875]
     assert path.read_bytes().startswith(b"epoch,train_loss,train_accuracy,val_loss,val_accuracy,lr,seconds\r\n")

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -42,7 +43,7 @@ def test_all_code_counts_but_what_only_reads_or_draws() -> None:
 
 @pytest.mark.parametrize(("name", "changes"), [("training/loop.py", True), ("report/stats.py", False)])
 def test_the_digest_follows_the_code_that_counts(
-    name: str, changes: bool, tmp_path, monkeypatch: pytest.MonkeyPatch
+    name: str, changes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (ROOT / "mnist_exp").rglob("*.py"):
         copy = tmp_path / path.relative_to(ROOT / "mnist_exp")

@@ -41,7 +41,7 @@ def test_keys_that_came_later_may_be_missing_and_others_may_not(tmp_path: Path) 
     (tmp_path / "summary.json").write_text(files.seal(facts))
     read = run_folder.read_summary(tmp_path)
     assert read
-    assert read["stopped"] is read["tags"] is None
+    assert (read["stopped"], read["tags"]) == (None, None)
     del facts["epochs"]
     (tmp_path / "summary.json").write_text(files.seal(facts))
     with pytest.raises(ConfigError, match="was written by another version: it lacks epochs"):

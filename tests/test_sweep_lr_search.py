@@ -1,4 +1,4 @@
-"""Trials of learning rates before the sweep that judges: what they are, what they choose, what stops them."""
+"""The learning-rate search before a sweep: its trials, its choices, and what stops it."""
 
 import csv
 import os
@@ -54,7 +54,7 @@ def best_rates(folder: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(("limits", "count"), [([1e-4, 1e-2], 7), ([3e-3, 0.3], 2), ([1, 100], 1)])
 def test_rates_are_evenly_spaced_by_their_ratio(limits: list[float], count: int) -> None:
-    expected = np.geomspace(*limits, count) if count > 1 else [10.0]
+    expected = np.geomspace(limits[0], limits[1], count) if count > 1 else [10.0]
     found = [float(word.removeprefix("optimizer.lr=")) for word in rates(limits, count)]
     np.testing.assert_allclose(found, expected, rtol=5e-3)  # three digits
 
@@ -123,7 +123,7 @@ def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: the search chooses this key; remove it, or set hydra.sweeper"),
         (["seed=6,7"], "seed=7: is also in hydra.sweeper.trial_seeds, which choose the rate and so can't judge it"),
@@ -135,14 +135,15 @@ def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_trials_that_can_not_be_are_refused(wrong: list[str], told: str, run: Run, tmp_path: Path) -> None:
+def test_trials_that_can_not_be_are_refused(wrong: list[str], message: str, run: Run, tmp_path: Path) -> None:
     outcome = run("-m", *QUICK, *TRIALS, *wrong)
     assert outcome.code == 1
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_trials_that_were_stopped_go_on_and_then_the_sweep(run: Run, tmp_path: Path) -> None:
     words = [*WORDS[:-1], "epochs=40"]
     process = subprocess.Popen(
@@ -171,7 +172,7 @@ def test_latest_is_the_sweep_and_not_its_trials(tmp_path: Path, monkeypatch: pyt
     sweep(Path("multirun/a/b"), {"optimizer.lr": [0.1]}, [0])
     os.utime("multirun/a/b/ledger.jsonl", (0, 0))
     trials = sweep(Path("multirun/a/c/lr_search"), {"optimizer.lr": [0.1]}, [0])
-    assert request.find("latest") == trials  # of a sweep that somebody has called so
+    assert request.find("latest") == trials  # a sweep whose folder has this name
     with pytest.raises(ConfigError, match="no sweep of this program"):
         request.find("multirun/a/c")
     Ledger(trials).append({"then": [], "trials": []})

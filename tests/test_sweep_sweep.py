@@ -1,13 +1,14 @@
-"""A sweep's folder: the stop file, the lock, and what is said of jobs whose process is gone."""
+"""A sweep's folder: the stop file, the lock, and the outcome of jobs whose process is gone."""
 
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from helpers.sweeps import sweep as made_up_sweep
 
 from mnist_exp.store import run_folder
+from mnist_exp.store.run_folder import Summary
 from mnist_exp.sweep import sweep
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import files
@@ -16,8 +17,8 @@ from mnist_exp.system.errors import ConfigError
 
 def left_by(folder: Path, **facts: Any) -> Path:
     summary = run_folder.empty_summary()
-    summary.update(config_id="abc", data={"name": "digits", "sha256": "12"}, **facts)
-    run_folder.write_summary(folder, summary)
+    known = {"config_id": "abc", "data": {"name": "digits", "sha256": "12"}}
+    run_folder.write_summary(folder, cast(Summary, summary | known | facts))
     return folder
 
 

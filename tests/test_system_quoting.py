@@ -53,12 +53,13 @@ def test_a_command_begins_as_the_users_own_did(monkeypatch: pytest.MonkeyPatch) 
     assert quoting.command("-m", "seed=0,1", script="any.py") == "mnist-exp train -m seed=0,1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["José", "a b", "k=v,[x]", "it's", "caf\udce9"])
 def test_a_run_is_resumed_by_the_command_that_it_prints(name: str, tmp_path: Path) -> None:
     """A signal stops the run before its first epoch ends."""
     place = tmp_path / name
     place.mkdir()
-    begin = [sys.executable, ROOT / "train.py", "experiment=digits", "epochs=1", "plots=false"]
+    begin = [sys.executable, str(ROOT / "train.py"), "experiment=digits", "epochs=1", "plots=false"]
     stop = {"PYTHONPATH": str(Path(__file__).parent / "stopping"), "PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     folder = quoting.override("hydra.run.dir", place / "run")
     first = subprocess.run([*begin, folder], cwd=place, env=stop, capture_output=True, errors="surrogateescape")
@@ -70,6 +71,7 @@ def test_a_run_is_resumed_by_the_command_that_it_prints(name: str, tmp_path: Pat
     assert (resumed.returncode, resumed.stderr) == (0, ""), command
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["José, k=[v]", "caf\udce9"])
 def test_a_sweep_is_resumed_by_the_commands_that_it_prints(name: str, tmp_path: Path) -> None:
     """A signal stops the sweep. Its last line resumes it, as the report's does; a failed job's line runs it alone."""

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from helpers.run_folders import summary
 
-from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.system import signals
 from mnist_exp.system.fork import run_in_subprocess
@@ -31,6 +31,7 @@ def begin(folder: Path, *words: str, before: tuple[str, ...] = ()) -> subprocess
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 0.15), (signal.SIGTERM, 0.6), (signal.SIGINT, 1.4)])
 def test_a_signal_at_any_moment_is_one_line(form: str, number: int, after: float, tmp_path: Path) -> None:
@@ -44,6 +45,7 @@ def test_a_signal_at_any_moment_is_one_line(form: str, number: int, after: float
     assert "FakeTensor" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_a_terminal_that_is_closed_ends_a_command_as_sigterm_does(form: str, tmp_path: Path) -> None:
     process = begin(tmp_path, *FORMS[form])
@@ -54,7 +56,7 @@ def test_a_terminal_that_is_closed_ends_a_command_as_sigterm_does(form: str, tmp
     process.send_signal(signal.SIGHUP)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (129, ""), out
-    assert run_folder.read_summary(last.parents[1])["status"] == "interrupted"
+    assert summary(last.parents[1])["status"] == "interrupted"
     assert "to resume: python train.py" in out
     if form != "alone":
         assert "interrupted" in {job.status for job in Ledger(tmp_path / "it").read()[1].values()}

@@ -1,4 +1,4 @@
-"""What a command prints where nobody reads, where there is nothing to print to, and where letters can't be shown."""
+"""What a command prints to a pipe without a reader, to a closed stream, and where letters can't be shown."""
 
 import os
 import subprocess
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from helpers.run_folders import summary
 
-from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 
 TRAIN, REPORT = [str(ROOT / "train.py")], ["-m", "mnist_exp", "report"]
@@ -22,7 +22,7 @@ def command(*words: str, folder: Path, **streams: Any) -> subprocess.CompletedPr
 
 
 def to_nobody(*words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run a command whose standard output is a pipe that nobody reads any more."""
+    """Run a command whose standard output is a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as pipe:
@@ -44,16 +44,18 @@ def test_a_sweep_goes_on_where_nobody_reads(tmp_path: Path, launcher: str) -> No
 def test_a_run_goes_on_where_nobody_reads(tmp_path: Path) -> None:
     ended = to_nobody(*TRAIN, *QUICK, "hydra.run.dir=r", folder=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, b"")
-    assert run_folder.read_summary(tmp_path / "r")["status"] == "completed"
+    assert summary(tmp_path / "r")["status"] == "completed"
     assert "test loss" in (tmp_path / "r/train.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", "--cfg job", "--info defaults", "-m seed=0,1 hydra.sweeper.dry_run=true"])
 def test_what_is_only_shown_may_be_read_in_part(tmp_path: Path, words: str) -> None:
     ended = to_nobody(*TRAIN, *words.split(), folder=tmp_path)
     assert (ended.returncode in (0, 141), ended.stderr) == (True, b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("sweep", ["", "-m"])
 def test_closed_streams(tmp_path: Path, closed: str, sweep: str) -> None:
@@ -61,10 +63,11 @@ def test_closed_streams(tmp_path: Path, closed: str, sweep: str) -> None:
     line = f"'{sys.executable}' '{TRAIN[0]}' {' '.join(QUICK[:2])} plots=false {sweep} {where} {closed}"
     ended = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True)
     assert (ended.returncode, ended.stderr) == (0, b"")
-    assert run_folder.read_summary(tmp_path / "s/0")["status"] == "completed"
+    assert summary(tmp_path / "s/0")["status"] == "completed"
     assert (tmp_path / "s/0/metrics.csv").read_text().startswith("epoch,")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sweep", [False, True])
 @pytest.mark.parametrize("name", ["José", "caf\udce9"])
 def test_a_terminal_that_shows_ascii_alone(tmp_path: Path, name: str, sweep: bool) -> None:

@@ -1,4 +1,4 @@
-"""train.py as a user meets it: commands in, run folders, words and exit codes out."""
+"""train.py as a user sees it: commands in; run folders, messages and exit codes out."""
 
 import os
 import re
@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, TINY, Outcome
 from helpers.run_folders import learned as bits
 from helpers.run_folders import metrics, summary
+from omegaconf import DictConfig
 
 Run = Callable[..., Outcome]
 
@@ -72,7 +73,7 @@ def test_the_console_and_the_log_say_what_happened(run: Run) -> None:
 
 
 def test_the_test_figures_are_those_of_the_best_epoch(run: Run) -> None:
-    """A learning rate that soon spoils what it learned: the last epoch is not the best."""
+    """The learning rate is so high that the last epoch is not the best one."""
     folder = run(*TINY, "epochs=6", "optimizer=sgd", "optimizer.lr=1.2").folders[0]
     facts, rows = summary(folder), metrics(folder)
     assert facts["best_epoch"] < 6
@@ -114,7 +115,7 @@ def test_validation_chooses_the_epoch_by_loss_or_by_accuracy(best_by: str, run: 
     assert summary(outcome.folders[-1])["best_epoch"] == int(best[best_by][2])
 
 
-def test_a_sweeper_gets_the_best_validation_loss(composed, tmp_path: Path) -> None:
+def test_a_sweeper_gets_the_best_validation_loss(composed: Callable[..., DictConfig], tmp_path: Path) -> None:
     main = runpy.run_path(str(ROOT / "train.py"))["main"]
     value = main(composed(*TINY, folder=tmp_path))
     assert value == summary(tmp_path)["best_val_loss"]
@@ -208,12 +209,14 @@ def test_a_data_root_that_is_a_file(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_keeps_the_last_good_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, written = os.fsync, []
+    plain = os.fsync
+    written: list[int] = []
 
     def fill_up(file: int) -> None:
         if len(written) >= 5:  # metrics.csv, last.pt and the config at the beginning, last.pt and best.pt of epoch 1
             raise OSError(28, "No space left on device")
-        written.append(plain(file))
+        plain(file)
+        written.append(file)
 
     monkeypatch.setattr(os, "fsync", fill_up)
     outcome = run(*TINY, "epochs=9")

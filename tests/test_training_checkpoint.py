@@ -1,7 +1,7 @@
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from mnist_exp import losses, models, schedules
 from mnist_exp.data.augment import Compose
 from mnist_exp.data.batches import Normalize, TrainingBatches
+from mnist_exp.store.run_folder import RunState
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import checkpoint
+from mnist_exp.training.checkpoint import CheckpointState
 from mnist_exp.training.loop import Training
 
 
@@ -26,13 +28,15 @@ def checkpoints(folder: Path, images: Tensor, labels: Tensor, width: int = 16) -
     return checkpoint.Checkpoints(folder / "checkpoints", training)
 
 
-def run(epoch: int, best_epoch: int | None) -> dict[str, Any]:
+def run(epoch: int, best_epoch: int | None) -> RunState:
+    """A run's state whose other values do not matter here."""
     rows = [[number, 0.5] for number in range(1, epoch + 1)]
-    return dict.fromkeys(checkpoint.KEYS) | {"epoch": epoch, "best_epoch": best_epoch, "rows": rows}
+    state = dict.fromkeys(checkpoint.KEYS) | {"epoch": epoch, "best_epoch": best_epoch, "rows": rows}
+    return cast(RunState, state)
 
 
 def test_torch_alone_reads_a_checkpoint_and_so_does_any_unzip(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
-    """What the README says of them: the checksum is in nobody's way."""
+    """As the README says, the checksum disturbs no other reader."""
     kept = checkpoints(tmp_path, images, labels)
     kept.save(run(1, 1))
     for path in (kept.last, kept.best):
@@ -102,7 +106,7 @@ def test_a_well_made_checkpoint_of_something_else_is_refused(tmp_path: Path, ima
     state = checkpoint.load(kept.last)
     for key, value in (("optimizer", {}), ("random", {}), ("schedule", 7), ("model", None)):
         with pytest.raises(ConfigError, match="doesn't fit the parts of this run: "):
-            kept.restore(state | {key: value})
+            kept.restore(cast(CheckpointState, state | {key: value}))
 
 
 def test_another_runs_best_checkpoint_is_refused(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
@@ -111,7 +115,7 @@ def test_another_runs_best_checkpoint_is_refused(tmp_path: Path, images: Tensor,
     kept.save(run(2, 1))
     state = checkpoint.load(kept.last)
     kept.restore(state)
-    kept.best.write_bytes(checkpoint.pack({"format": 1} | run(1, 1) | {"rows": [[1, 0.25]]}))
+    kept.best.write_bytes(checkpoint.pack({"format": 1} | dict(run(1, 1)) | {"rows": [[1, 0.25]]}))
     with pytest.raises(ConfigError, match=r"best\.pt: not of epoch 1 of this run"):
         kept.restore(state)
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from mnist_exp import losses, models, schedules
 from mnist_exp.data.augment import Compose
 from mnist_exp.data.batches import Batches, Normalize, TrainingBatches
+from mnist_exp.store.metrics import Row
 from mnist_exp.training import loop
 
 
@@ -13,7 +14,7 @@ def training(images: Tensor, labels: Tensor, seed: int = 0) -> TrainingBatches:
     return TrainingBatches(images, labels, 10, Normalize(images), Compose(), *generators)
 
 
-def fit(images: Tensor, labels: Tensor, lr: float, epochs: int = 2, dropout: float = 0.0) -> list[loop.Row]:
+def fit(images: Tensor, labels: Tensor, lr: float, epochs: int = 2, dropout: float = 0.0) -> list[Row]:
     torch.manual_seed(0)
     model = models.mlp((1, 28, 28), 10, nn.ReLU, hidden_layers=[32], dropout=dropout)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr)

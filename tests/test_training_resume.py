@@ -1,4 +1,4 @@
-"""Runs that go on: killed at any moment and resumed, they end with the bits of a run that nobody disturbed."""
+"""A run that is killed at any moment and resumed ends with the bits of an undisturbed run."""
 
 import os
 import re
@@ -28,18 +28,24 @@ from mnist_exp.training import checkpoint
 from mnist_exp.training.run import TrainingRun
 
 Run = Callable[..., Outcome]
+KillAt = Callable[[int | None], list[str]]
 
 
 class Killed(BaseException):
-    """As SIGKILL does: nobody gets to write a last word."""
+    """Ends a run as SIGKILL does: no handler of ordinary errors runs."""
 
 
 @pytest.fixture
-def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], list[str]]]:
+def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[KillAt]:
     """Kill the process at its n-th event: a batch, or before or after a file's sync, its renaming, a row's record."""
-    plain = {"fsync": os.fsync, "replace": os.replace, "epoch": TrainingRun.record, "batches": TrainingBatches.__iter__}
-    events = list[str]()
-    stop = [None]
+    plain: dict[str, Callable[..., Any]] = {
+        "fsync": os.fsync,
+        "replace": os.replace,
+        "epoch": TrainingRun.record,
+        "batches": TrainingBatches.__iter__,
+    }
+    events: list[str] = []
+    stop: list[int | None] = [None]
 
     def event(name: str) -> None:
         events.append(name)
@@ -78,7 +84,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], 
 SMALL = [*TINY, "epochs=3", "data.batch_size=200", "augmentation=rotate_crop", "model.dropout=0.3"]
 
 
-def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(run: Run, kill_at) -> None:
+def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(run: Run, kill_at: KillAt) -> None:
     events = kill_at(None)
     run(*SMALL, "epochs=2", "hydra.run.dir=outputs/a/whole")
     moments, expected = len(events), learned(Path("outputs/a/whole"))
@@ -100,8 +106,8 @@ def parts() -> list[str]:
 
 
 @pytest.mark.parametrize("part", parts())
-def test_every_part_is_resumed_to_the_bit_after_many_kills(part: str, run: Run, kill_at) -> None:
-    """Lenet needs images that digits are not: it gets them from the crop's frame."""
+def test_every_part_is_resumed_to_the_bit_after_many_kills(part: str, run: Run, kill_at: KillAt) -> None:
+    """LeNet needs larger images than digits has: the crop's padding enlarges them."""
     words = [
         word for word in SMALL if not word.startswith("model.hidden_layers") or "model" not in part.partition("=")[0]
     ]
@@ -131,7 +137,7 @@ def test_every_part_is_resumed_to_the_bit_after_many_kills(part: str, run: Run, 
 
 
 def test_the_checkpoint_knows_how_many_epochs_there_are(run: Run, interrupted: Path) -> None:
-    """Longer was asked for, and the process killed before any file but config.yaml said so; or somebody edited that."""
+    """A command asked for more epochs and was killed once config.yaml was written, or a user edited config.yaml."""
     path = interrupted / ".hydra" / "config.yaml"
     path.write_text(path.read_text().replace("epochs: 3", "epochs: 7"))
     outcome = run(f"resume={interrupted}")
@@ -141,7 +147,7 @@ def test_the_checkpoint_knows_how_many_epochs_there_are(run: Run, interrupted: P
     assert "epochs: 3" in path.read_text()
 
 
-def test_killed_while_it_is_trained_longer_a_run_goes_on(run: Run, kill_at) -> None:
+def test_killed_while_it_is_trained_longer_a_run_goes_on(run: Run, kill_at: KillAt) -> None:
     kill_at(None)
     run(*SMALL, "epochs=5", "hydra.run.dir=outputs/a/long")
     run(*SMALL, "hydra.run.dir=outputs/a/short")
@@ -194,7 +200,7 @@ def test_longer_is_refused_where_the_schedule_would_have_been_another(schedule: 
 
 
 @pytest.fixture
-def interrupted(run: Run, kill_at) -> Path:
+def interrupted(run: Run, kill_at: KillAt) -> Path:
     """The folder of a run that was killed in its third epoch."""
     kill_at(None)
     events = kill_at(None)
@@ -225,7 +231,7 @@ def test_the_latest_run_is_the_one_at_work_last(run: Run, interrupted: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ["optimizer=sgd"],
@@ -242,12 +248,12 @@ def test_the_latest_run_is_the_one_at_work_last(run: Run, interrupted: Path) -> 
     ],
 )
 def test_what_can_not_change_any_more_is_refused_by_name(
-    words: list[str], told: str, run: Run, interrupted: Path
+    words: list[str], message: str, run: Run, interrupted: Path
 ) -> None:
     before = contents(interrupted)
     outcome = run(f"resume={interrupted}", *words)
     assert outcome.code == 1
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert contents(interrupted) == before
     assert not Path("elsewhere").exists()
@@ -310,7 +316,7 @@ def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "message"),
     [
         ("nowhere", "resume=nowhere: no such file or folder"),
         ("", "resume=: no such file or folder"),
@@ -323,7 +329,7 @@ def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
         ("begun", "resume=begun: the run was stopped before it started; delete the folder"),
     ],
 )
-def test_what_is_no_run_is_told_apart(asked: str, told: str, run: Run, tmp_path: Path) -> None:
+def test_what_is_no_run_is_told_apart(asked: str, message: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "sweep" / "0").mkdir(parents=True)
     (tmp_path / "sweep" / "ledger.jsonl").touch()
     (tmp_path / "foreign" / ".hydra").mkdir(parents=True)
@@ -334,7 +340,7 @@ def test_what_is_no_run_is_told_apart(asked: str, told: str, run: Run, tmp_path:
     (tmp_path / "begun" / "metrics.csv").touch()
     outcome = run(f"resume={asked}")
     assert outcome.code == 1
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
 
 
@@ -352,7 +358,7 @@ def test_a_torn_or_altered_metrics_csv_is_made_whole(run: Run, interrupted: Path
 def test_an_altered_config_is_refused(run: Run, interrupted: Path) -> None:
     path = interrupted / ".hydra" / "config.yaml"
     whole = path.read_text()
-    for before, after, told in (
+    for before, after, message in (
         ("lr: 0.001", "lr: 0.003", "is of a run with another config: optimizer.lr was 0.001 and is 0.003"),
         ("seed: 0", "seed: [", "config.yaml: damaged, "),
         (
@@ -368,7 +374,7 @@ def test_an_altered_config_is_refused(run: Run, interrupted: Path) -> None:
         path.write_text(whole.replace(before, after, 1))
         outcome = run(f"resume={interrupted}")
         assert outcome.code == 1
-        assert any(it in outcome.err for it in told.split("|")), outcome.err
+        assert any(choice in outcome.err for choice in message.split("|")), outcome.err
         assert len(outcome.err.splitlines()) == 1
     assert not Path("ran").exists()
     path.write_text(whole)
@@ -388,7 +394,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
     other = Path("outputs/a/other/checkpoints/last.pt")
     foreign = Path("foreign.pt")
     torch.save({"model": Evil()}, foreign)
-    for content, told in (
+    for content, message in (
         (whole[:-1], "no checkpoint of this program, or cut short"),
         (whole[:4096], "no checkpoint of this program, or cut short"),
         (b"", "no checkpoint of this program, or cut short"),
@@ -404,7 +410,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
         before = contents(interrupted)
         outcome = run(f"resume={interrupted}")
         assert outcome.code == 1
-        assert f"last.pt: {told}" in outcome.err
+        assert f"last.pt: {message}" in outcome.err
         assert len(outcome.err.splitlines()) == 1
         assert contents(interrupted) == before
     assert not Path("ran").exists()
@@ -416,7 +422,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
 
 
 def test_a_damaged_best_checkpoint_is_told_before_it_is_needed(run: Run) -> None:
-    """A learning rate that soon spoils what was learned: the best epoch is not the last one."""
+    """The learning rate is so high that the best epoch is not the last one."""
     words = [*TINY, "epochs=6", "optimizer=sgd", "optimizer.lr=1.2", "hydra.run.dir=outputs/a/it"]
     run(*words)
     best = Path("outputs/a/it/checkpoints/best.pt")
@@ -440,7 +446,7 @@ def test_an_altered_summary_is_told_or_made_anew(run: Run) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_its_epochs_safe(
-    number: int, run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
+    number: int, run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(*SMALL, "hydra.run.dir=outputs/a/whole")
     batches = TrainingBatches.__iter__
@@ -519,7 +525,7 @@ def test_a_folder_that_is_deleted_under_its_run_stays_deleted(run: Run, monkeypa
 
 
 def test_an_interrupted_job_of_a_sweep_goes_on_from_its_checkpoint(
-    run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
+    run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "CAN_FORK", False)
     monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
@@ -537,7 +543,7 @@ def test_an_interrupted_job_of_a_sweep_goes_on_from_its_checkpoint(
 
 
 def test_a_job_that_was_interrupted_and_never_got_its_turn_again_keeps_its_checkpoint(
-    run: Run, kill_at, monkeypatch: pytest.MonkeyPatch
+    run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "CAN_FORK", False)
     monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})

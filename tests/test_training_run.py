@@ -1,19 +1,21 @@
-"""A run that stops early: when, and as if it had been that long from the start."""
+"""When a run stops early; and it equals a run that was configured with that length."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
 from conftest import TINY, Outcome
 from helpers.run_folders import contents, learned, metrics, state, summary
+from hydra.conf import HydraConf
 from omegaconf import OmegaConf
 
 from mnist_exp.report import figures
 from mnist_exp.store import run_folder
+from mnist_exp.store.metrics import Row
 from mnist_exp.system import files
-from mnist_exp.training.loop import Row
 from mnist_exp.training.run import TrainingRun
 
 Run = Callable[..., Outcome]
@@ -27,7 +29,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def made_up(best_by: str, patience: int, *rows: tuple[float, float]) -> TrainingRun:
     cfg = OmegaConf.create({"epochs": 9, "best_by": best_by, "patience": patience})
-    run = TrainingRun(cfg, OmegaConf.create({"runtime": {"output_dir": "none"}}))
+    run = TrainingRun(cfg, cast(HydraConf, OmegaConf.create({"runtime": {"output_dir": "none"}})))
     run.rows = [Row(i, 0, 0, loss, accuracy, 0, 0) for i, (loss, accuracy) in enumerate(rows, 1)]
     return run
 
@@ -68,8 +70,8 @@ def test_a_run_that_stops_early_equals_one_that_was_so_long(run: Run, tmp_path: 
     figures = [key for key in run_folder.Summary.__annotations__ if key.startswith(("best", "test", "epochs"))]
     assert [short[key] for key in figures] == [facts[key] for key in figures]
     bits = [state(tmp_path / folder / "checkpoints" / "last.pt") for folder in ("early", "short")]
-    assert [it["model"] for it in bits] == [bits[0]["model"]] * 2
-    assert [it["optimizer"] for it in bits] == [bits[0]["optimizer"]] * 2
+    assert [run_state["model"] for run_state in bits] == [bits[0]["model"]] * 2
+    assert [run_state["optimizer"] for run_state in bits] == [bits[0]["optimizer"]] * 2
 
 
 def test_a_run_that_was_killed_stops_where_it_would_have(
@@ -110,10 +112,10 @@ def test_jobs_of_a_fused_group_stop_each_by_itself(run: Run, tmp_path: Path, in_
 
 
 def test_a_rate_that_is_spread_over_all_epochs_is_told(run: Run) -> None:
-    told = "spreads the learning rate over all 30 epochs; patience may stop the run earlier"
-    assert f"schedule=cosine {told}" in run(*LONG, "patience=1", "schedule=cosine").out
-    assert told not in run(*LONG, "patience=1", "schedule=step").out
-    assert told not in run(*TINY, "schedule=cosine").out
+    message = "spreads the learning rate over all 30 epochs; patience may stop the run earlier"
+    assert f"schedule=cosine {message}" in run(*LONG, "patience=1", "schedule=cosine").out
+    assert message not in run(*LONG, "patience=1", "schedule=step").out
+    assert message not in run(*TINY, "schedule=cosine").out
 
 
 def test_a_run_of_a_version_without_these_keys_goes_on(run: Run, tmp_path: Path) -> None:

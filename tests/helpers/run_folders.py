@@ -1,4 +1,4 @@
-"""What a run has left, read to be compared: with another run, to the bit, or with what was there before."""
+"""The files of a run, read for a comparison: with another run, to the bit, or with the run's own earlier files."""
 
 import csv
 import json
@@ -25,15 +25,15 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def learned(folder: Path) -> Any:
-    """All of a run that must come out the same again, to the bit."""
+    """All results of a run that a repetition must reproduce to the bit."""
     rows = [{key: value for key, value in row.items() if key != "seconds"} for row in metrics(folder)]
     facts = {key: value for key, value in summary(folder).items() if key not in NOT_BITS}
     return rows, facts, *(state(folder / "checkpoints" / name) for name in ("last.pt", "best.pt"))
 
 
 def state(path: Path) -> Any:
-    """A checkpoint, but for its times."""
-    kept = {key: value for key, value in checkpoint.load(path).items() if key not in NOT_BITS}
+    """A checkpoint without its times."""
+    kept: dict[str, Any] = {key: value for key, value in checkpoint.load(path).items() if key not in NOT_BITS}
     kept["rows"] = [row[:-1] for row in kept["rows"]]
     return plain(kept)
 
@@ -48,5 +48,5 @@ def plain(value: Any) -> Any:
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
-    """Every file but the log, which tells of what was refused as well."""
+    """Every file but the log, which records refused commands too."""
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "train.log"}

@@ -1,6 +1,6 @@
-"""Sweep folders that no training made: for the report's tests, and to look at one.
+"""Sweep folders that no training wrote, for the tests of the report and for a look at one.
 
-python tests/made_up.py FOLDER [small | large | failed | lost | one_seed | two_seeds]
+python tests/helpers/sweeps.py FOLDER [small | large | failed | lost | one_seed | two_seeds]
 """
 
 import csv
@@ -35,7 +35,7 @@ def sweep(
 ) -> Path:
     """Write the folder of a sweep over `grid` and `seeds`; `spoiled` gives the status of jobs that did not complete.
 
-    There, failed is by a job's own doing, and killed is failed by somebody else's.
+    A job that is "failed" diverged; one that is "killed" was ended from outside, and has the status failed too.
     """
     folder.mkdir(parents=True)
     ledger, chance = [], random.Random(0)
@@ -44,10 +44,10 @@ def sweep(
     ledger.append({"program": PROGRAM, "ledger": VERSION, "command": command, "versions": dict(versions), "git": None})
     points = list(itertools.product(*grid.values(), seeds))
     for number, (*values, seed) in enumerate(points):
-        told, ids = dict(zip(grid, values, strict=True)), _ids(grid, values, seed)
-        overrides = [*(f"{key}={value}" for key, value in told.items()), f"seed={seed}"]
+        point, ids = dict(zip(grid, values, strict=True)), _ids(grid, values, seed)
+        overrides = [*(f"{key}={value}" for key, value in point.items()), f"seed={seed}"]
         more = {"overrides": overrides, "config_id": ids[0], "arm": ids[1], "seed": seed}
-        ledger.append({"job": number, "status": "pending", "choices": BASE | told | {"seed": seed}, **more})
+        ledger.append({"job": number, "status": "pending", "choices": BASE | point | {"seed": seed}, **more})
     for number, (*values, seed) in enumerate(points):
         fate = (spoiled or {}).get(number, "completed")
         status = "failed" if fate == "killed" else fate
@@ -84,14 +84,14 @@ def sweep(
             summary |= {"test_loss": 0.08, "test_accuracy": 1 - errors / 10_000, "test_errors": errors}
             end |= {"value": rows[-1][3], "data": "abc"}
         elif fate == "failed":
-            told = {"error": "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"}
-            summary |= told | {"failure": "diverged"}
-            end |= told | {"failure": "diverged"}
+            error = {"error": "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"}
+            summary |= error | {"failure": "diverged"}
+            end |= error | {"failure": "diverged"}
         elif fate == "killed":
             end["error"] = "killed by SIGKILL: out of memory, or by somebody"
         (job / "summary.json").write_text(files.seal(summary))
         ledger.append(end)
-    lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **it}) for n, it in enumerate(ledger)]
+    lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **entry}) for n, entry in enumerate(ledger)]
     Ledger(folder).path.write_text("\n".join(lines) + "\n")
     return folder
 
@@ -111,8 +111,11 @@ def change_metrics(folder: Path, job: int, change: Callable[[list[dict[str, Any]
 
 def _ids(grid: Mapping[str, Sequence[Any]], values: Sequence[Any], seed: int) -> list[str]:
     """A job's config_id, and its arm."""
-    told = dict(zip(grid, values, strict=True))
-    return [hashlib.sha256(repr(sorted(it.items())).encode()).hexdigest()[:12] for it in (told | {"s": seed}, told)]
+    point = dict(zip(grid, values, strict=True))
+    return [
+        hashlib.sha256(repr(sorted(choices.items())).encode()).hexdigest()[:12]
+        for choices in (point | {"s": seed}, point)
+    ]
 
 
 def _row(epoch: int, epochs: int, best: float, chance: random.Random) -> tuple[float, ...]:

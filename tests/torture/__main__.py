@@ -1,8 +1,9 @@
-"""Do to the program what the world does, and count what it survives.
+"""Inject faults into the program, and count those that it survives.
 
 python -m tests.torture [--rounds 100] [--only kills disks ...] [--seed 0]
 
-Needs Linux; as root, small file systems are mounted for the faults of disks. Prints a table, and what was not survived.
+Needs Linux; as root, small file systems are mounted for the faults of disks. Prints a table, and the faults that the
+program did not survive.
 """
 
 import argparse
@@ -17,15 +18,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the helpers of the tests
 
 
 def main() -> None:
-    """Run the sections, print the table."""
+    """Run the sections and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=100, help="of what is random")
     parser.add_argument("--only", nargs="+", help="sections, or single parts of them")
     parser.add_argument("--seed", type=int, default=None, help="of the moments and places of faults")
     options = parser.parse_args()
 
-    from tests.torture import damage, disks, endurance, fuzz, kills, moments
-    from tests.torture.forks import CHANCE
+    from torture import damage, disks, endurance, fuzz, kills, moments
+    from torture.forks import CHANCE
 
     rounds, few = options.rounds, max(3, options.rounds // 5)
     sections = {

@@ -1,4 +1,4 @@
-"""Files that were altered, cut, swapped, or made to do harm: told in a line, or mended, and nothing of them is run."""
+"""Files that are altered, cut, swapped or malicious are reported in one line or repaired, and no code in them runs."""
 
 import os
 import shutil
@@ -57,9 +57,9 @@ def _kill(words: list[str], where: Path) -> None:
 
 
 def _try(kind: str, content: bytes, tally: Tally, what: str) -> None:
-    """Put `content` in the place of a file of a copy, go on with the copy, and see: told, or mended.
+    """Put `content` in the place of a file of a copy, resume the copy, and require an error or a repair.
 
-    What a completed job of a sweep has left is told of by the report.
+    The report names the damaged files of a sweep's completed jobs.
     """
     template = KINDS[kind]
     copy = Path("copies", str(tally.injected))
@@ -68,15 +68,15 @@ def _try(kind: str, content: bytes, tally: Tally, what: str) -> None:
     before = contents(copy)
     if template == "sweep":
         ended = run("-m", f"resume={copy}")
-        told = "jobs failed" in ended.out or (_warned_of(copy, kind) and "ledger" not in kind)
-        told = ended.is_told_in_one_line or (told and "Traceback" not in ended.out + ended.err)
-        equal = told or all(learned(copy / str(job)) == learned(Path("sweep-whole", str(job))) for job in range(4))
+        reported = "jobs failed" in ended.out or (_warned_of(copy, kind) and "ledger" not in kind)
+        reported = ended.is_one_line_error or (reported and "Traceback" not in ended.out + ended.err)
+        equal = reported or all(learned(copy / str(job)) == learned(Path("sweep-whole", str(job))) for job in range(4))
     else:
         ended = run(f"resume={copy}")
-        told = ended.is_told_in_one_line and contents(copy) == before
-        told = told or "the same bits can't be promised" in ended.out  # another number of threads, say
-        equal = told or ended.code != 0 or learned(copy) == learned(Path("whole"))
-    tally.count(told or ended.code == 0, equal, f"{what} in {kind}: {ended}")
+        reported = ended.is_one_line_error and contents(copy) == before
+        reported = reported or "the same bits can't be promised" in ended.out  # another number of threads, say
+        equal = reported or ended.code != 0 or learned(copy) == learned(Path("whole"))
+    tally.count(reported or ended.code == 0, equal, f"{what} in {kind}: {ended}")
     shutil.rmtree(copy)
 
 
@@ -94,7 +94,7 @@ def flips(rounds: int) -> Tally:
             content = bytearray(Path(kind).read_bytes())
             place, bit = CHANCE.randrange(len(content)), CHANCE.randrange(8)
             content[place] ^= 1 << bit
-            _try(kind, content, tally, f"bit {bit} of byte {place}")
+            _try(kind, bytes(content), tally, f"bit {bit} of byte {place}")
     return tally
 
 
@@ -112,7 +112,7 @@ def cuts() -> Tally:
                 _try_data(name, content[:end], tally)
             flipped = bytearray(content)
             flipped[CHANCE.randrange(len(content))] ^= 1 << CHANCE.randrange(8)
-            _try_data(name, flipped, tally)
+            _try_data(name, bytes(flipped), tally)
     return tally
 
 
@@ -122,7 +122,7 @@ def _try_data(name: str, content: bytes, tally: Tally) -> None:
     shutil.copytree(MNIST, root / "MNIST" / "raw")
     (root / "MNIST" / "raw" / name).write_bytes(content)
     ended = run(f"data.root={root}", "plots=false", "epochs=1")
-    tally.count(ended.is_told_in_one_line and "altered or incomplete" in ended.err, note=f"{name}: {ended}")
+    tally.count(ended.is_one_line_error and "altered or incomplete" in ended.err, note=f"{name}: {ended}")
     shutil.rmtree(root)
 
 
@@ -180,7 +180,7 @@ def malice() -> Tally:
         torch.save(evil, plain)
         for content in (
             bytes(checkpoint.pack({"format": 1, "model": evil})),
-            bytes(checkpoint.pack(whole | {"optimizer": {"state": [evil]}})),
+            bytes(checkpoint.pack(dict(whole) | {"optimizer": {"state": [evil]}})),
             plain.read_bytes(),
         ):
             for kind in ("begun/checkpoints/last.pt", "begun/checkpoints/best.pt"):
@@ -193,7 +193,7 @@ def malice() -> Tally:
                 _try("begun/.hydra/config.yaml", OmegaConf.to_yaml(altered).encode(), tally, target)
                 word = f"++{key}={{_target_:{target},_args_:['{command}']}}"
                 ended = run(*TINY, "epochs=1", word)
-                tally.count(ended.is_told_in_one_line, note=f"{word}: {ended}")
+                tally.count(ended.is_one_line_error, note=f"{word}: {ended}")
         for text in (f"!!python/object/apply:os.system ['{command}']", "!!python/name:os.system", "${oc.eval:1}"):
             _try("begun/.hydra/config.yaml", Path("begun/.hydra/config.yaml").read_bytes() + f"x: {text}\n".encode(),
                  tally, text)  # fmt: skip

@@ -18,7 +18,7 @@ MOST = 4  # times that one run is killed
 
 
 def _references() -> dict[int, tuple[list[str], Any, float]]:
-    """Each recipe with what it comes to when nobody disturbs it, and how long that takes."""
+    """Each recipe with what it comes to when nothing disturbs it, and how long that takes."""
     found = {}
     for number, recipe in enumerate(RECIPES):
         words = [*TINY, f"epochs={EPOCHS}", "plots=false", *recipe]
@@ -30,8 +30,8 @@ def _references() -> dict[int, tuple[list[str], Any, float]]:
 def _finish(where: str, words: list[str], expected: Any, tally: Tally, what: str) -> None:
     """Resume the run, or begin it where it had not begun, and compare."""
     begun = Path(where, ".hydra", "overrides.yaml").exists()  # the last that Hydra writes before a run begins
-    ended = run(f"resume={where}") if begun else run(*words, f"hydra.run.dir={where}-anew")
-    found = learned(Path(where if begun else f"{where}-anew")) if ended.code == 0 else None
+    ended = run(f"resume={where}") if begun else run(*words, f"hydra.run.dir={where}-again")
+    found = learned(Path(where if begun else f"{where}-again")) if ended.code == 0 else None
     left = [str(path) for path in Path(where).rglob("*.tmp")]
     tally.count(ended.code == 0 and not left, found in (None, expected), f"{what}: {ended} {left}")
 
@@ -43,15 +43,15 @@ def at_random_moments(rounds: int) -> Tally:
         references = _references()
         while tally.injected < rounds:
             recipe, (words, expected, seconds) = CHANCE.choice(list(references.items()))
-            where, told = f"outputs/killed/{tally.injected}", []
+            where, kills = f"outputs/killed/{tally.injected}", []
             command = [*words, f"hydra.run.dir={where}"]
             for _ in range(CHANCE.randint(1, MOST)):
-                told.append(CHANCE.uniform(0, seconds))
-                run_and_signal(*command, number=signal.SIGKILL, after=told[-1])
+                kills.append(CHANCE.uniform(0, seconds))
+                run_and_signal(*command, number=signal.SIGKILL, after=kills[-1])
                 if not Path(where, ".hydra", "overrides.yaml").exists():
                     break
                 command = [f"resume={where}"]
-            _finish(where, words, expected, tally, f"recipe {recipe} after {told}")
+            _finish(where, words, expected, tally, f"recipe {recipe} after {kills}")
     return tally
 
 
@@ -132,7 +132,7 @@ def sweeps(rounds: int) -> Tally:
 
 
 def fused_sweeps(rounds: int) -> Tally:
-    """The same of crews, whose members may be resumed in other crews: equal to rounding."""
+    """The same for fused groups, whose runs may resume in other groups: equal up to rounding."""
     tally = Tally("the same to a fused sweep (equal to 0.1 % of a loss, not to the bit)")
     return _killed_sweeps(rounds, tally, ["hydra/launcher=fused"], _Losses)
 
