@@ -162,6 +162,7 @@ def main() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = compose("config", ["device=cpu", f"data.root={ROOT / 'data'}", *options.overrides])
     print(f"config {config.config_id(cfg)}")
+    build.setup_torch(cfg)
     data = build.split(cfg, build.source(cfg), build.device(cfg))
     with tempfile.TemporaryDirectory(dir=ROOT) as folder:  # not under /tmp, which may be memory
         epochs = ways(cfg, data, Path(folder))

@@ -50,6 +50,7 @@ def config(layers: str, *overrides: str) -> DictConfig:
 
 def training(cfg: DictConfig, share: float = 1) -> loop.Training:
     """Build the parts of a run, with a share of the images."""
+    build.setup_torch(cfg)
     device = build.device(cfg)
     data = build.split(cfg, build.cached_source(cfg), device)
     model = build.model(cfg, data)

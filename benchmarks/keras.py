@@ -39,6 +39,7 @@ def errors(cfg: DictConfig, pixels: tuple[float, float] | None, images: int) -> 
         pixels: The mean and standard deviation for the normalization; None for those of the images.
         images: How many images to train on; more than the training part includes the validation part.
     """
+    build.setup_torch(cfg)
     data = build.split(cfg, build.source(cfg), build.device(cfg))
     if pixels:
         scale = copy.copy(data.train.normalize)
