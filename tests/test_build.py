@@ -160,7 +160,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("model.fault=building", "model: "),
         ("model.fault=stepping", "model: division by zero"),
@@ -174,11 +174,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 )
 @pytest.mark.parametrize("sweep", [False, True])
 def test_what_can_not_be_trained_is_told_before_a_run_begins(
-    run: Run, own: list[str], words: str, told: str, sweep: bool, tmp_path: Path
+    run: Run, own: list[str], words: str, message: str, sweep: bool, tmp_path: Path
 ) -> None:
     outcome = run(*own, *words.split(), *(["-m", "seed=0,1", "hydra.sweep.dir=it"] if sweep else []))
     assert (outcome.code, outcome.err.count("\n")) == (1, 0), outcome.err
-    assert f"error: {told}" in outcome.err
+    assert f"error: {message}" in outcome.err
     assert not (tmp_path / "it").exists()
 
 

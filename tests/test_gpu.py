@@ -25,7 +25,7 @@ Run = Callable[..., Outcome]
         RandomAffine(20, 0.1, (0.8, 1.2), 10, "bilinear"),
         Compose(rotate=RandomRotation(10, "bilinear"), crop=RandomCrop(None, 2)),
     ],
-    ids=lambda it: type(it).__name__,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_augmentation_is_that_of_a_cpu(transform: Transform, images: Tensor) -> None:
     """But where a pixel's place, or its grey, lies between two."""

@@ -123,7 +123,7 @@ def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: the search chooses this key; remove it, or set hydra.sweeper"),
         (["seed=6,7"], "seed=7: is also in hydra.sweeper.trial_seeds, which choose the rate and so can't judge it"),
@@ -135,10 +135,10 @@ def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_trials_that_can_not_be_are_refused(wrong: list[str], told: str, run: Run, tmp_path: Path) -> None:
+def test_trials_that_can_not_be_are_refused(wrong: list[str], message: str, run: Run, tmp_path: Path) -> None:
     outcome = run("-m", *QUICK, *TRIALS, *wrong)
     assert outcome.code == 1
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -57,9 +57,9 @@ def test_what_a_whole_sweep_shares_is_no_choice_of_one_job(run: Run, tmp_path: P
         tmp_path / "more", "experiment/wide", "# @package _global_\ndefaults:\n  - override /hydra/launcher: fused\n"
     )
     outcome = run("-m", "experiment=digits,wide", DRY, *more)
-    told = "experiment=wide: sets hydra.launcher._target_=hydra_plugins.mnist_exp.launcher.FusedLauncher"
+    message = "experiment=wide: sets hydra.launcher._target_=hydra_plugins.mnist_exp.launcher.FusedLauncher"
     assert (outcome.code, outcome.err.count("\n")) == (1, 0)
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(listed(run("-m", "experiment=wide", "seed=0,1", DRY, *more))) == 2  # alone: the whole sweep's
     overlay(tmp_path / "more", "optimizer/mine", "# @package _global_\nhydra: {sweeper: {params: {seed: '0,1'}}}\n")
     outcome = run("-m", "optimizer=adam,mine", DRY, *more)
@@ -67,7 +67,7 @@ def test_what_a_whole_sweep_shares_is_no_choice_of_one_job(run: Run, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("words", "jobs", "told"),
+    ("words", "jobs", "message"),
     [
         ("optimizer=sgd,rmsprop optimizer.momentum=0.8", 2, ""),
         ("optimizer.momentum=0.8 optimizer=sgd,adam", 0, "optimizer.momentum=0.8: optimizer=adam has no key momentum"),
@@ -82,10 +82,10 @@ def test_what_a_whole_sweep_shares_is_no_choice_of_one_job(run: Run, tmp_path: P
         ("experiment=optimizers optimizer=sgd optimizer.nesterov=true hydra.sweeper.trials=0", 10, ""),
     ],
 )  # fmt: skip
-def test_a_key_is_held_against_the_options_that_were_chosen(run: Run, words: str, jobs: int, told: str) -> None:
+def test_a_key_is_held_against_the_options_that_were_chosen(run: Run, words: str, jobs: int, message: str) -> None:
     outcome = run("-m", *words.split(), DRY)
     assert (outcome.code == 0, outcome.err.count("\n")) == (jobs > 0, 0), outcome.err
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(listed(outcome) if jobs else []) == jobs
 
 
@@ -106,8 +106,8 @@ def test_a_swept_key_makes_jobs_whatever_a_run_is(run: Run, tmp_path: Path) -> N
     outcome = run("-m", *QUICK, "epochs=1", "deterministic=true,false", "hydra.sweep.dir=it")
     assert outcome.code == 0, outcome.err
     jobs_of = Ledger(tmp_path / "it").read()[1]
-    told = [(job.status, job.choices["deterministic"]) for job in jobs_of.values()]
-    assert told == [("completed", True), ("completed", False)]
+    statuses = [(job.status, job.choices["deterministic"]) for job in jobs_of.values()]
+    assert statuses == [("completed", True), ("completed", False)]
     assert len({job.config_id for job in jobs_of.values()}) == 1
     again = run("-m", *QUICK, "epochs=1", "deterministic=false,true", "seed=0,1", "hydra.sweep.dir=it")
     assert "2 of 2 jobs are completed, 2 to run" in again.out
@@ -130,7 +130,7 @@ def test_a_folder_has_one_owner(run: Run, tmp_path: Path) -> None:
     assert run(*QUICK, "epochs=1", "plots=false", "hydra.run.dir=one").code == 0
     assert run("-m", *QUICK, "epochs=1", "hydra.sweep.dir=many").code == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for words, told in (
+    for words, message in (
         (["-m", "hydra.sweep.dir=one"], "one holds a run: choose another hydra.sweep.dir"),
         (["-m", "hydra.sweep.dir=one", DRY], "one holds a run"),
         (["-m", "hydra.sweep.dir=many/0"], "many/0 holds a job of a sweep"),
@@ -142,7 +142,7 @@ def test_a_folder_has_one_owner(run: Run, tmp_path: Path) -> None:
     ):
         outcome = run(*QUICK, *words)
         assert (outcome.code, outcome.err.count("\n")) == (1, 0), outcome.err
-        assert told in outcome.err
+        assert message in outcome.err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert run("resume=one", "epochs=2").code == 0
 
@@ -194,5 +194,5 @@ def test_a_job_knows_its_number(run: Run, tmp_path: Path) -> None:
     run("-m", *QUICK, "epochs=1", "seed=0,1", "hydra.sweep.dir=it")
     (tmp_path / "it/0/summary.json").unlink()
     run("-m", *QUICK, "epochs=1", "seed=0,1,2", "hydra.sweep.dir=it")
-    told = [(tmp_path / "it" / str(job) / ".hydra/hydra.yaml").read_text() for job in range(3)]
-    assert [f"    num: {job}\n" in text for job, text in enumerate(told)] == [True] * 3
+    texts = [(tmp_path / "it" / str(job) / ".hydra/hydra.yaml").read_text() for job in range(3)]
+    assert [f"    num: {job}\n" in text for job, text in enumerate(texts)] == [True] * 3

@@ -127,9 +127,9 @@ def test_jobs_that_share_the_work_of_composing_are_composed_as_any_other(
 def test_equal_choices_run_once(run: Run, tmp_path: Path) -> None:
     assert run("-m", *QUICK, "optimizer.lr=0.1,1e-1,0.10").code == 0
     assert statuses(sweep_folder(tmp_path)) == {0: "completed"}
-    told = run("-m", "optimizer.lr=0.1,1e-1", "seed=0,0,1", "hydra.sweeper.dry_run=true").out.splitlines()
-    assert told[0] == "4 of 6 jobs repeat others; equal ones run once"
-    assert len(told) == 4
+    lines = run("-m", "optimizer.lr=0.1,1e-1", "seed=0,0,1", "hydra.sweeper.dry_run=true").out.splitlines()
+    assert lines[0] == "4 of 6 jobs repeat others; equal ones run once"
+    assert len(lines) == 4
 
 
 def test_nothing_is_left_to_do_for_a_finished_sweep(run: Run, tmp_path: Path) -> None:
@@ -151,8 +151,9 @@ def test_an_extended_grid_runs_the_new_points_under_new_numbers(run: Run, tmp_pa
     assert run("-m", *QUICK, "seed=1,2", "optimizer=sgd,adam,rmsprop", f"hydra.sweep.dir={folder}").code == 0
     assert started(folder) == list(range(8))
     assert {number: (folder / str(number) / "metrics.csv").read_bytes() for number in range(4)} == before
-    new = [Ledger(folder).read()[1][number].choices for number in range(4, 8)]
-    assert [(it["seed"], it["optimizer"]) for it in new] == [(1, "rmsprop"), (2, "sgd"), (2, "adam"), (2, "rmsprop")]
+    jobs = Ledger(folder).read()[1]
+    new = [(jobs[number].choices["seed"], jobs[number].choices["optimizer"]) for number in range(4, 8)]
+    assert new == [(1, "rmsprop"), (2, "sgd"), (2, "adam"), (2, "rmsprop")]
 
 
 def fail_by_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +271,7 @@ def test_summaries_and_ledgers_of_before_failures_had_causes_are_read(run: Run, 
         path.write_text(files.seal(facts))
     path = folder / "ledger.jsonl"
     lines = [files.unseal(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(files.seal({k: v for k, v in it.items() if k != "failure"}) + "\n" for it in lines))
+    path.write_text("".join(files.seal({k: v for k, v in entry.items() if k != "failure"}) + "\n" for entry in lines))
     assert [run_folder.read_summary(folder / str(number))["failure"] for number in (0, 1)] == [None, None]
     assert [(job.status, job.failure) for job in Ledger(folder).read()[1].values()] == [
         ("completed", None), ("failed", None)
@@ -289,7 +290,7 @@ def test_a_sweep_may_stop_at_the_first_failure(run: Run, tmp_path: Path, monkeyp
 
 
 def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Run, tmp_path: Path) -> None:
-    for bad, told in (
+    for bad, message in (
         ("optimizer=adam,nosuch", "optimizer=nosuch: no such option"),
         ("optimizer.nosuch=1,2", "optimizer.nosuch=1: optimizer=adam has no key nosuch, choose from"),
         ("nosuch=1,2", "nosuch"),
@@ -301,13 +302,13 @@ def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Ru
     ):
         outcome = run("-m", *QUICK, *bad.split())
         assert outcome.code == 1
-        assert told in outcome.err
+        assert message in outcome.err
         assert len(outcome.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["seed=range(0,0)"], "seed: has no values, so the sweep has no jobs"),
         (
@@ -326,10 +327,10 @@ def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Ru
         (["hydra.sweeper.nosuch=1"], "nosuch"),
     ],
 )
-def test_bad_input_gets_one_line(words: list[str], told: str, run: Run) -> None:
+def test_bad_input_gets_one_line(words: list[str], message: str, run: Run) -> None:
     outcome = run("-m", *words)
     assert outcome.code == 1
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
 
 
@@ -524,7 +525,7 @@ def test_a_signal_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, 
     )  # fmt: skip
     folder = tmp_path / "it"
     at_once = 2 if launcher else 1  # all that run are well under way
-    wait_for(lambda: sum(len(it.read_text().splitlines()) > 3 for it in folder.glob("*/metrics.csv")) == at_once)
+    wait_for(lambda: sum(len(path.read_text().splitlines()) > 3 for path in folder.glob("*/metrics.csv")) == at_once)
     (os.killpg if to_the_group else os.kill)(sweep.pid, number)
     out, err = sweep.communicate(timeout=60)
     assert (sweep.returncode, err) == (128 + number, ""), err
@@ -586,7 +587,7 @@ def test_a_job_that_is_killed_from_outside_is_one_failed_job(launcher: list[str]
     out, err = sweep.communicate(timeout=60)
     assert (sweep.returncode, err) == (1, ""), err
     assert statuses(folder) == dict.fromkeys(range(5), "completed") | {1: "failed"}
-    assert "seed=1: killed by SIGKILL: out of memory, or by somebody" in out
+    assert "seed=1: killed by SIGKILL: memory ran out, or another process killed it" in out
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ Run = Callable[..., Outcome]
 
 
 @pytest.mark.parametrize(
-    ("typed", "told"),
+    ("typed", "message"),
     [
         ("optimzer=sgd", "optimzer: no such key, did you mean optimizer? Choose from epochs, "),
         ("epocs=3", "epocs: no such key, did you mean epochs? Choose from epochs, "),
@@ -37,10 +37,10 @@ Run = Callable[..., Outcome]
         ("seed=range(0,3)", "seed=range(0,3): is several values; -m makes a sweep of them"),
     ],
 )
-def test_one_line_that_helps(run: Run, typed: str, told: str) -> None:
+def test_one_line_that_helps(run: Run, typed: str, message: str) -> None:
     outcome = run(typed)
     assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err.startswith(f"error: {told}") or (told in outcome.err and told.startswith("did you"))
+    assert outcome.err.startswith(f"error: {message}") or (message in outcome.err and message.startswith("did you"))
     assert "\n" not in outcome.err
 
 

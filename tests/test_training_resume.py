@@ -225,7 +225,7 @@ def test_the_latest_run_is_the_one_at_work_last(run: Run, interrupted: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ["optimizer=sgd"],
@@ -242,12 +242,12 @@ def test_the_latest_run_is_the_one_at_work_last(run: Run, interrupted: Path) -> 
     ],
 )
 def test_what_can_not_change_any_more_is_refused_by_name(
-    words: list[str], told: str, run: Run, interrupted: Path
+    words: list[str], message: str, run: Run, interrupted: Path
 ) -> None:
     before = contents(interrupted)
     outcome = run(f"resume={interrupted}", *words)
     assert outcome.code == 1
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert contents(interrupted) == before
     assert not Path("elsewhere").exists()
@@ -310,7 +310,7 @@ def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "message"),
     [
         ("nowhere", "resume=nowhere: no such file or folder"),
         ("", "resume=: no such file or folder"),
@@ -323,7 +323,7 @@ def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
         ("begun", "resume=begun: the run was stopped before it started; delete the folder"),
     ],
 )
-def test_what_is_no_run_is_told_apart(asked: str, told: str, run: Run, tmp_path: Path) -> None:
+def test_what_is_no_run_gets_its_own_message(asked: str, message: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "sweep" / "0").mkdir(parents=True)
     (tmp_path / "sweep" / "ledger.jsonl").touch()
     (tmp_path / "foreign" / ".hydra").mkdir(parents=True)
@@ -334,7 +334,7 @@ def test_what_is_no_run_is_told_apart(asked: str, told: str, run: Run, tmp_path:
     (tmp_path / "begun" / "metrics.csv").touch()
     outcome = run(f"resume={asked}")
     assert outcome.code == 1
-    assert told in outcome.err
+    assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
 
 
@@ -352,7 +352,7 @@ def test_a_torn_or_altered_metrics_csv_is_made_whole(run: Run, interrupted: Path
 def test_an_altered_config_is_refused(run: Run, interrupted: Path) -> None:
     path = interrupted / ".hydra" / "config.yaml"
     whole = path.read_text()
-    for before, after, told in (
+    for before, after, message in (
         ("lr: 0.001", "lr: 0.003", "is of a run with another config: optimizer.lr was 0.001 and is 0.003"),
         ("seed: 0", "seed: [", "config.yaml: damaged, "),
         (
@@ -368,7 +368,7 @@ def test_an_altered_config_is_refused(run: Run, interrupted: Path) -> None:
         path.write_text(whole.replace(before, after, 1))
         outcome = run(f"resume={interrupted}")
         assert outcome.code == 1
-        assert any(it in outcome.err for it in told.split("|")), outcome.err
+        assert any(part in outcome.err for part in message.split("|")), outcome.err
         assert len(outcome.err.splitlines()) == 1
     assert not Path("ran").exists()
     path.write_text(whole)
@@ -388,7 +388,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
     other = Path("outputs/a/other/checkpoints/last.pt")
     foreign = Path("foreign.pt")
     torch.save({"model": Evil()}, foreign)
-    for content, told in (
+    for content, message in (
         (whole[:-1], "no checkpoint of this program, or cut short"),
         (whole[:4096], "no checkpoint of this program, or cut short"),
         (b"", "no checkpoint of this program, or cut short"),
@@ -404,7 +404,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
         before = contents(interrupted)
         outcome = run(f"resume={interrupted}")
         assert outcome.code == 1
-        assert f"last.pt: {told}" in outcome.err
+        assert f"last.pt: {message}" in outcome.err
         assert len(outcome.err.splitlines()) == 1
         assert contents(interrupted) == before
     assert not Path("ran").exists()
@@ -427,7 +427,7 @@ def test_a_damaged_best_checkpoint_is_told_before_it_is_needed(run: Run) -> None
     assert "best.pt: is no checkpoint of this program" in run("resume=outputs/a/it", "epochs=7").err
 
 
-def test_an_altered_summary_is_told_or_made_anew(run: Run) -> None:
+def test_an_altered_summary_is_reported_or_rewritten(run: Run) -> None:
     (folder,) = run(*SMALL).folders
     path = folder / "summary.json"
     path.write_text(path.read_text().replace('"test_errors": ', '"test_errors": 1'))

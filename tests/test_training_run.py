@@ -68,8 +68,8 @@ def test_a_run_that_stops_early_equals_one_that_was_so_long(run: Run, tmp_path: 
     figures = [key for key in run_folder.Summary.__annotations__ if key.startswith(("best", "test", "epochs"))]
     assert [short[key] for key in figures] == [facts[key] for key in figures]
     bits = [state(tmp_path / folder / "checkpoints" / "last.pt") for folder in ("early", "short")]
-    assert [it["model"] for it in bits] == [bits[0]["model"]] * 2
-    assert [it["optimizer"] for it in bits] == [bits[0]["optimizer"]] * 2
+    assert [state["model"] for state in bits] == [bits[0]["model"]] * 2
+    assert [state["optimizer"] for state in bits] == [bits[0]["optimizer"]] * 2
 
 
 def test_a_run_that_was_killed_stops_where_it_would_have(
@@ -110,10 +110,10 @@ def test_jobs_of_a_fused_group_stop_each_by_itself(run: Run, tmp_path: Path, in_
 
 
 def test_a_rate_that_is_spread_over_all_epochs_is_told(run: Run) -> None:
-    told = "spreads the learning rate over all 30 epochs; patience may stop the run earlier"
-    assert f"schedule=cosine {told}" in run(*LONG, "patience=1", "schedule=cosine").out
-    assert told not in run(*LONG, "patience=1", "schedule=step").out
-    assert told not in run(*TINY, "schedule=cosine").out
+    message = "spreads the learning rate over all 30 epochs; patience may stop the run earlier"
+    assert f"schedule=cosine {message}" in run(*LONG, "patience=1", "schedule=cosine").out
+    assert message not in run(*LONG, "patience=1", "schedule=step").out
+    assert message not in run(*TINY, "schedule=cosine").out
 
 
 def test_a_run_of_a_version_without_these_keys_goes_on(run: Run, tmp_path: Path) -> None:

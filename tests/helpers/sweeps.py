@@ -1,6 +1,6 @@
 """Sweep folders that no training made: for the report's tests, and to look at one.
 
-python tests/made_up.py FOLDER [small | large | failed | lost | one_seed | two_seeds]
+PYTHONPATH=tests python tests/helpers/sweeps.py FOLDER [small | large | failed | lost | one_seed | two_seeds]
 """
 
 import csv
@@ -44,10 +44,10 @@ def sweep(
     ledger.append({"program": PROGRAM, "ledger": VERSION, "command": command, "versions": dict(versions), "git": None})
     points = list(itertools.product(*grid.values(), seeds))
     for number, (*values, seed) in enumerate(points):
-        told, ids = dict(zip(grid, values, strict=True)), _ids(grid, values, seed)
-        overrides = [*(f"{key}={value}" for key, value in told.items()), f"seed={seed}"]
+        chosen, ids = dict(zip(grid, values, strict=True)), _ids(grid, values, seed)
+        overrides = [*(f"{key}={value}" for key, value in chosen.items()), f"seed={seed}"]
         more = {"overrides": overrides, "config_id": ids[0], "arm": ids[1], "seed": seed}
-        ledger.append({"job": number, "status": "pending", "choices": BASE | told | {"seed": seed}, **more})
+        ledger.append({"job": number, "status": "pending", "choices": BASE | chosen | {"seed": seed}, **more})
     for number, (*values, seed) in enumerate(points):
         fate = (spoiled or {}).get(number, "completed")
         status = "failed" if fate == "killed" else fate
@@ -84,11 +84,11 @@ def sweep(
             summary |= {"test_loss": 0.08, "test_accuracy": 1 - errors / 10_000, "test_errors": errors}
             end |= {"value": rows[-1][3], "data": "abc"}
         elif fate == "failed":
-            told = {"error": "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"}
-            summary |= told | {"failure": "diverged"}
-            end |= told | {"failure": "diverged"}
+            error = {"error": "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"}
+            summary |= error | {"failure": "diverged"}
+            end |= error | {"failure": "diverged"}
         elif fate == "killed":
-            end["error"] = "killed by SIGKILL: out of memory, or by somebody"
+            end["error"] = "killed by SIGKILL: memory ran out, or another process killed it"
         (job / "summary.json").write_text(files.seal(summary))
         ledger.append(end)
     lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **it}) for n, it in enumerate(ledger)]
@@ -111,8 +111,8 @@ def change_metrics(folder: Path, job: int, change: Callable[[list[dict[str, Any]
 
 def _ids(grid: Mapping[str, Sequence[Any]], values: Sequence[Any], seed: int) -> list[str]:
     """A job's config_id, and its arm."""
-    told = dict(zip(grid, values, strict=True))
-    return [hashlib.sha256(repr(sorted(it.items())).encode()).hexdigest()[:12] for it in (told | {"s": seed}, told)]
+    arm = dict(zip(grid, values, strict=True))
+    return [hashlib.sha256(repr(sorted(keys.items())).encode()).hexdigest()[:12] for keys in (arm | {"s": seed}, arm)]
 
 
 def _row(epoch: int, epochs: int, best: float, chance: random.Random) -> tuple[float, ...]:

@@ -74,7 +74,7 @@ def _try(kind: str, content: bytes, tally: Tally, what: str) -> None:
     else:
         ended = run(f"resume={copy}")
         told = ended.is_told_in_one_line and contents(copy) == before
-        told = told or "the same bits can't be promised" in ended.out  # another number of threads, say
+        told = told or "equal bits are not guaranteed" in ended.out  # another number of threads, say
         equal = told or ended.code != 0 or learned(copy) == learned(Path("whole"))
     tally.count(told or ended.code == 0, equal, f"{what} in {kind}: {ended}")
     shutil.rmtree(copy)
