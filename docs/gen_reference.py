@@ -145,8 +145,7 @@ def _plugin_rows(section: str, schema: type) -> Iterator[tuple[str, ...]]:
 
 def _row(key: str, kind: str, value: Any, comment: str) -> tuple[str, ...]:
     limit = LIMITS.get(key)
-    allowed: str = getattr(limit, "text", None) or getattr(limit, "words", "")
-    return f"`{key}`", kind, allowed, f"`{spell(value)}`", comment
+    return f"`{key}`", kind, limit.text if limit else "", f"`{spell(value)}`", comment
 
 
 def _table(rows: Any) -> Iterator[str]:
@@ -157,7 +156,7 @@ def _table(rows: Any) -> Iterator[str]:
 
 
 def _name(hint: Any) -> str:
-    """A type in words, such as "whole number or null"."""
+    """Return the name of a type, such as "whole number or null"."""
     kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
     return " or ".join(TYPES[get_origin(kind) or kind] for kind in kinds)
 

@@ -69,7 +69,7 @@ def source(cfg: DictConfig) -> Images:
 
 
 def cached_source(cfg: DictConfig) -> Images:
-    """Return the same as `source`, and keep it for this process and the jobs that it forks."""
+    """Return the same as `source`, and cache it for this process and the jobs that it forks."""
     images = source(cfg)
     return _sources.setdefault(repr(_factory(cfg.data, without=SPLIT_KEYS)), images)
 

@@ -1,7 +1,7 @@
 """The `mnist-exp` command: `python -m mnist_exp` does the same.
 
-A command is one function in COMMANDS. It takes the words after its name; the first line of its docstring is its help.
-Nothing slow may be imported here: `mnist-exp --help` waits for it.
+A command is one function in COMMANDS. It takes the arguments after its name, and the first line of its docstring is its
+help. Nothing slow may be imported here: `mnist-exp --help` waits for it.
 """
 
 import mnist_exp.system.startup  # noqa: F401  # first of all: Ctrl-C is one line from here on
@@ -46,13 +46,13 @@ def main() -> None:
         run(name, sys.argv[1:])
 
 
-def run(name: str, words: Sequence[str]) -> None:
-    """Run the command that the words name; `name` is what the user typed before them.
+def run(name: str, args: Sequence[str]) -> None:
+    """Run the command that `args` begins with; `name` is what the user typed before it.
 
     Raises:
         ConfigError: There is no such command, or it can't work as it is typed.
     """
-    command, *arguments = words or ["--help"]
+    command, *arguments = args or ["--help"]
     if command in COMMANDS:
         COMMANDS[command](Parser(prog=f"{name} {command}", description=_summary(command)), arguments)
     elif command.startswith("-"):

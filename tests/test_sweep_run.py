@@ -595,7 +595,7 @@ def test_a_job_that_is_killed_from_outside_is_one_failed_job(launcher: list[str]
     out, err = sweep.communicate(timeout=60)
     assert (sweep.returncode, err) == (1, ""), err
     assert statuses(folder) == dict.fromkeys(range(5), "completed") | {1: "failed"}
-    assert "seed=1: killed by SIGKILL: out of memory, or by somebody" in out
+    assert "seed=1: killed by SIGKILL: memory ran out, or another process killed it" in out
 
 
 @pytest.mark.slow

@@ -433,7 +433,7 @@ def test_a_damaged_best_checkpoint_is_told_before_it_is_needed(run: Run) -> None
     assert "best.pt: is no checkpoint of this program" in run("resume=outputs/a/it", "epochs=7").err
 
 
-def test_an_altered_summary_is_told_or_made_anew(run: Run) -> None:
+def test_an_altered_summary_is_reported_or_rewritten(run: Run) -> None:
     (folder,) = run(*SMALL).folders
     path = folder / "summary.json"
     path.write_text(path.read_text().replace('"test_errors": ', '"test_errors": 1'))

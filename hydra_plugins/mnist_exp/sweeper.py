@@ -18,9 +18,9 @@ class ResumableConf:
     """The keys under `hydra.sweeper`."""
 
     _target_: str = "hydra_plugins.mnist_exp.sweeper.ResumableSweeper"
-    params: dict[str, str] = field(default_factory=dict)  # the sweep of a config file, key: values
+    params: dict[str, str] = field(default_factory=dict)  # the values of each swept key, in the file of an experiment
     trials: int = 0  # learning rates that each arm tries first, within optimizer.lr_range; validation chooses one
-    trial_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])  # of each trial; not of the comparison
+    trial_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])  # of each rate; the sweep uses others
     dry_run: bool = False  # list the jobs and run none
     stop_on_failure: bool = False  # false: the other jobs still run
     retry_failed: bool = False  # when a sweep resumes, run its failed jobs again

@@ -1,1 +1,1 @@
-"""Many runs: planning and surviving them, reading them back, and saying what they show."""
+"""Sweeps: what a command asks for, which jobs are left to run, and the processes that run them."""

@@ -90,7 +90,7 @@ class Task:
         self.session_offset = self.sweep.ledger.path.stat().st_size  # where the ledger's lines of this session begin
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in the process of a worker, whose streams are Python's defaults."""
+        """Restore the task in a worker process, and harden the worker's streams."""
         streams.harden()
         vars(self).update(state)
 
@@ -106,7 +106,7 @@ class Task:
         """Run several works at once, each in its process.
 
         Args:
-            cfg: The config of one of their jobs; what all of them share is prepared by it.
+            cfg: The config of one of their jobs; what all of them share is prepared from it.
             works: The works.
 
         Returns:
@@ -201,7 +201,7 @@ class Task:
 
 
 def prepare_process(cfg: DictConfig) -> None:
-    """Do once per process what takes long and is the same for every job: forked jobs share it."""
+    """Do the slow work that is the same for every job, once per process: forked jobs share the result."""
     with signals.deferred():  # an exception in the middle of torch's import ends the process
         import torch
         import torch._dynamo  # the first step of an optimizer would import it: a second
@@ -287,7 +287,7 @@ def _silent_end(code: int) -> ProcessEnd:
     if code >= 0:
         return ProcessEnd(code, failure="error" if code else None)
     name = signal.Signals(-code).name
-    reason = ": out of memory, or by somebody" if name == "SIGKILL" else ""
+    reason = ": memory ran out, or another process killed it" if name == "SIGKILL" else ""
     return ProcessEnd(code, f"killed by {name}{reason}", "error" if -code in CRASHES else None)
 
 

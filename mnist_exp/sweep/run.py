@@ -291,13 +291,13 @@ def _prepared(planned: PlannedJob, sweep: Sweep, known: Mapping[int, Job]) -> Pl
 
 
 def _launch_once(launcher: Launcher, left: Sequence[PlannedJob], sweep: Sweep) -> str | None:
-    """Launch the jobs. Return what broke the launcher, in one line; None if it came to its end."""
+    """Launch the jobs. Return what broke the launcher, in one line; None if it finished."""
     try:
         returns = launcher.launch([[each.config] for each in left], initial_job_idx=left[0].job.number)
     except Exception as error:
         return errors.explain(error) or type(error).__name__
     for each, result in zip(left, returns, strict=True):
-        if result.status == JobStatus.FAILED:  # around the job, which records its own failures
+        if result.status == JobStatus.FAILED:  # outside the job, which records its own failures
             error_line = errors.explain(result._return_value) or type(result._return_value).__name__
             sweep.ledger.append({"job": each.job.number, "status": "failed", "error": error_line})
     return None
@@ -325,7 +325,8 @@ def _stop_handler(sweep: Sweep) -> Any:
     def stop(number: int, _: Any) -> None:
         signals.ignore()
         sweep.stop(128 + number)
-        deadline, signalled = time.monotonic() + GRACE_PERIOD, set[int]()
+        deadline = time.monotonic() + GRACE_PERIOD
+        signalled: set[int] = set()
         while (running := sweep.running_pids()) and time.monotonic() < deadline:
             for pid in running - signalled:  # a terminal has sent it to them already; a second one does no harm
                 with suppress(ProcessLookupError):

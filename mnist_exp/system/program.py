@@ -14,7 +14,7 @@ ALLOW_MORE = "MNIST_EXP_ALLOW"  # prefixes that a _target_ may have beside the p
 
 
 def starts_with(command: str) -> None:
-    """Set what every command begins with that this program suggests, such as "mnist-exp train"."""
+    """Set the beginning of every command that this program suggests, such as "mnist-exp train"."""
     os.environ[COMMAND] = command
 
 

@@ -65,7 +65,8 @@ class TrainingRun:
             log: The logger of the run; by default Hydra's root logger.
         """
         self.cfg, self.hydra, self.log = cfg, hydra, log or logging.getLogger("mnist_exp.run")
-        self.folder, self.rows = Path(hydra.runtime.output_dir), list[Row]()
+        self.folder = Path(hydra.runtime.output_dir)
+        self.rows: list[Row] = []
         self.is_open, self._may_write, self._start = False, False, time.perf_counter()
         self._lock = ExitStack()
         self.summary = run_folder.empty_summary()

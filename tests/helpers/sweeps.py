@@ -88,7 +88,7 @@ def sweep(
             summary |= error | {"failure": "diverged"}
             end |= error | {"failure": "diverged"}
         elif fate == "killed":
-            end["error"] = "killed by SIGKILL: out of memory, or by somebody"
+            end["error"] = "killed by SIGKILL: memory ran out, or another process killed it"
         (job / "summary.json").write_text(files.seal(summary))
         ledger.append(end)
     lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **entry}) for n, entry in enumerate(ledger)]
