@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY, Outcome
 
-from mnist_exp.report import figures
+from mnist_exp.report import figures, results
 from mnist_exp.store.ledger import Ledger
 
 Run = Callable[..., Outcome]
