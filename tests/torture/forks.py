@@ -115,7 +115,7 @@ def start(*words: str, prepare: Callable[[], object] | None = None, name: str = 
 
 
 def wait(pid: int, limit: float = 120, name: str = "it") -> Ended:
-    """Wait for its end; after `limit` seconds stop the process, and then kill it with all its children."""
+    """Wait for the end of a process; after `limit` seconds stop the process, and then kill it with all its children."""
     begin, asked = time.monotonic(), False
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
