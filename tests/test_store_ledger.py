@@ -2,10 +2,13 @@
 
 import json
 import multiprocessing
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Ledger
 from mnist_exp.system import files
@@ -89,6 +92,23 @@ def test_other_ledgers_are_refused(tmp_path: Path, line: dict[str, Any]) -> None
 def _append(folder: Path) -> None:
     for _ in range(50):
         Ledger(folder).append({"job": 0, "status": "running", "pid": 1})
+
+
+def test_an_entry_is_on_the_disk_when_append_returns(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: sizes.append(os.fstat(descriptor).st_size))
+    ledger.append({"job": 0, "status": "running", "pid": 1})
+    assert sizes == [ledger.path.stat().st_size]
+
+
+def test_an_entry_waits_until_other_processes_have_written_theirs(ledger: Ledger) -> None:
+    writer = threading.Thread(target=ledger.append, args=({"job": 0, "status": "running", "pid": 1},))
+    with FileLock(ledger.path.with_name(f".{ledger.path.name}.lock")):
+        writer.start()
+        writer.join(timeout=0.3)
+        assert ledger.read()[1][0].status == "pending"
+    writer.join()
+    assert ledger.read()[1][0].status == "running"
 
 
 def test_processes_that_write_at_once_tear_no_line(ledger: Ledger, tmp_path: Path) -> None:

@@ -68,6 +68,13 @@ def test_a_folder_has_one_owner(tmp_path: Path) -> None:
     assert run_folder.owner(tmp_path / "sweep" / "notes") is run_folder.owner(tmp_path) is None
 
 
+def test_of_two_that_found_the_folder_free_one_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "owner", lambda folder: None)  # both asked before either wrote
+    run_folder.claim(tmp_path / "run")
+    with pytest.raises(FileExistsError, match="already holds a run"):
+        run_folder.claim(tmp_path / "run")
+
+
 def test_a_folder_that_can_not_be_created_names_its_key(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"file.*: Not a directory; hydra.run.dir=FOLDER chooses another folder"):

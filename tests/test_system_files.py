@@ -27,6 +27,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
+    path, before = tmp_path / "file", tmp_path / "before"
+    files.write(path, b"old")
+    before.hardlink_to(path)
+    files.write(path, b"new")
+    assert (before.read_bytes(), path.read_bytes()) == (b"old", b"new")  # replaced, not written over
+
+
 def test_sha256_is_that_of_coreutils(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 999)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mnist_exp import losses, models, schedules
-from mnist_exp.data.augment import Compose
+from mnist_exp.data.augment import Compose, RandomRotation
 from mnist_exp.data.batches import Normalize, TrainingBatches
 from mnist_exp.store.run_folder import RunState
 from mnist_exp.system import files
@@ -22,7 +22,8 @@ def checkpoints(folder: Path, images: Tensor, labels: Tensor, width: int = 16) -
     model = models.mlp((1, 28, 28), 10, nn.ReLU, hidden_layers=[width])
     optimizer = torch.optim.Adam(model.parameters())
     generators = (torch.Generator().manual_seed(0) for _ in range(2))
-    train = TrainingBatches(images, labels, 10, Normalize(images), Compose(), *generators)
+    augment = Compose(rotation=RandomRotation(degrees=30))
+    train = TrainingBatches(images, labels, 10, Normalize(images), augment, *generators)
     schedule = schedules.constant(optimizer, 3, len(train))
     training = Training(model, losses.CrossEntropy(), optimizer, schedule, train, train)
     return checkpoint.Checkpoints(folder / "checkpoints", training)
@@ -65,11 +66,12 @@ def test_every_part_and_stream_comes_back(tmp_path: Path, images: Tensor, labels
         kept.parts["schedule"].step()
     torch.rand(7)
     kept.save(run(1, 1))
-    following = torch.rand(3), [labels_of_it.tolist() for _, labels_of_it in kept.training.train]
+    following = torch.rand(3), list(kept.training.train)
 
     other.restore(checkpoint.load(other.last))
     assert torch.equal(torch.rand(3), following[0])
-    assert [labels_of_it.tolist() for _, labels_of_it in other.training.train] == following[1]
+    for ours, theirs in zip(other.training.train, following[1], strict=True):
+        assert all(map(torch.equal, ours, theirs))  # the images too: they are augmented at random
     assert other.parts["schedule"].state_dict() == kept.parts["schedule"].state_dict()
     ours, theirs = other.parts["optimizer"].state_dict(), kept.parts["optimizer"].state_dict()
     assert ours["param_groups"] == theirs["param_groups"]

@@ -53,7 +53,9 @@ def test_training_figures_count_every_image_once(images: Tensor, labels: Tensor)
 
 def test_evaluation_turns_dropout_off_and_training_turns_it_on(images: Tensor, labels: Tensor) -> None:
     row = fit(images, labels, lr=1e-30, epochs=1, dropout=0.5)[0]
+    without_dropout = fit(images, labels, lr=1e-30, epochs=1)[0]
     assert row.train_loss != pytest.approx(row.val_loss, rel=1e-5)
+    assert row.val_loss == pytest.approx(without_dropout.val_loss, rel=1e-6)
 
 
 def test_a_row_per_epoch_and_the_loss_falls(images: Tensor, labels: Tensor) -> None:

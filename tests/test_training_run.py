@@ -56,6 +56,19 @@ def test_when_a_run_has_waited_long_enough(
     assert run.is_over == (stopped is not None or len(rows) == 9)
 
 
+@pytest.mark.parametrize(
+    ("best_by", "rows", "epoch"),
+    [
+        ("val_loss", [(3, 0.1), (1, 0.2), (2, 0.3)], 2),
+        ("val_accuracy", [(3, 0.1), (1, 0.2), (2, 0.3)], 3),
+        ("val_accuracy", [(3, 0.3), (1, 0.3), (2, 0.2)], 2),  # of equal accuracies the one with the lower loss
+        ("val_loss", [(1, 0.1), (1, 0.2)], 1),  # of equal ones the first
+    ],
+)
+def test_best_by_chooses_the_best_epoch(best_by: str, rows: list[tuple[float, float]], epoch: int) -> None:
+    assert made_up(best_by, 9, *rows).best.epoch == epoch
+
+
 def test_a_run_that_stops_early_equals_one_that_was_so_long(run: Run, tmp_path: Path) -> None:
     outcome = run(*LONG, "patience=3", "hydra.run.dir=early")
     assert outcome.code == 0, outcome.err
