@@ -1,4 +1,4 @@
-"""Files that were altered, cut, swapped, or made to do harm: told in a line, or mended, and nothing of them is run."""
+"""Files that were altered, cut, swapped or made to do harm are reported in a line or repaired, and never run."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ WORDS = [*TINY, "epochs=8", "plots=false", *RECIPES[0]]
 SWEEP = ["-m", *TINY, "epochs=8", "optimizer=adam,sgd", "seed=0,1"]
 MNIST = ROOT / "data" / "MNIST" / "raw"
 OF_A_RUN = ["checkpoints/last.pt", "checkpoints/best.pt", "metrics.csv", ".hydra/config.yaml"]
-KINDS = {  # a file, by the folder that it is in and what goes on from it
+KINDS = {  # a file, by the folder that it is in and what resumes from it
     **{f"begun/{name}": "begun" for name in OF_A_RUN},
     **{f"whole/{name}": "whole" for name in (*OF_A_RUN, "summary.json")},
     "sweep/ledger.jsonl": "sweep",
@@ -57,9 +57,9 @@ def _kill(words: list[str], where: Path) -> None:
 
 
 def _try(kind: str, content: bytes, tally: Tally, what: str) -> None:
-    """Put `content` in the place of a file of a copy, go on with the copy, and see: told, or mended.
+    """Put `content` in the place of a file of a copy, resume the copy, and check that it is reported or repaired.
 
-    What a completed job of a sweep has left is told of by the report.
+    The report names the damaged file of a completed job.
     """
     template = KINDS[kind]
     copy = Path("copies", str(tally.injected))
@@ -68,15 +68,15 @@ def _try(kind: str, content: bytes, tally: Tally, what: str) -> None:
     before = contents(copy)
     if template == "sweep":
         ended = run("-m", f"resume={copy}")
-        told = "jobs failed" in ended.out or (_warned_of(copy, kind) and "ledger" not in kind)
-        told = ended.is_told_in_one_line or (told and "Traceback" not in ended.out + ended.err)
-        equal = told or all(learned(copy / str(job)) == learned(Path("sweep-whole", str(job))) for job in range(4))
+        reported = "jobs failed" in ended.out or (_warned_of(copy, kind) and "ledger" not in kind)
+        reported = ended.is_one_line_error or (reported and "Traceback" not in ended.out + ended.err)
+        equal = reported or all(learned(copy / str(job)) == learned(Path("sweep-whole", str(job))) for job in range(4))
     else:
         ended = run(f"resume={copy}")
-        told = ended.is_told_in_one_line and contents(copy) == before
-        told = told or "equal bits are not guaranteed" in ended.out  # another number of threads, say
-        equal = told or ended.code != 0 or learned(copy) == learned(Path("whole"))
-    tally.count(told or ended.code == 0, equal, f"{what} in {kind}: {ended}")
+        reported = ended.is_one_line_error and contents(copy) == before
+        reported = reported or "equal bits are not guaranteed" in ended.out  # another number of threads, say
+        equal = reported or ended.code != 0 or learned(copy) == learned(Path("whole"))
+    tally.count(reported or ended.code == 0, equal, f"{what} in {kind}: {ended}")
     shutil.rmtree(copy)
 
 
@@ -122,7 +122,7 @@ def _try_data(name: str, content: bytes, tally: Tally) -> None:
     shutil.copytree(MNIST, root / "MNIST" / "raw")
     (root / "MNIST" / "raw" / name).write_bytes(content)
     ended = run(f"data.root={root}", "plots=false", "epochs=1")
-    tally.count(ended.is_told_in_one_line and "altered or incomplete" in ended.err, note=f"{name}: {ended}")
+    tally.count(ended.is_one_line_error and "altered or incomplete" in ended.err, note=f"{name}: {ended}")
     shutil.rmtree(root)
 
 
@@ -193,7 +193,7 @@ def malice() -> Tally:
                 _try("begun/.hydra/config.yaml", OmegaConf.to_yaml(altered).encode(), tally, target)
                 word = f"++{key}={{_target_:{target},_args_:['{command}']}}"
                 ended = run(*TINY, "epochs=1", word)
-                tally.count(ended.is_told_in_one_line, note=f"{word}: {ended}")
+                tally.count(ended.is_one_line_error, note=f"{word}: {ended}")
         for text in (f"!!python/object/apply:os.system ['{command}']", "!!python/name:os.system", "${oc.eval:1}"):
             _try("begun/.hydra/config.yaml", Path("begun/.hydra/config.yaml").read_bytes() + f"x: {text}\n".encode(),
                  tally, text)  # fmt: skip

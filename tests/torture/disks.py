@@ -32,7 +32,7 @@ def small_disk(kilobytes: int) -> Iterator[Path]:
 
 
 def full(rounds: int) -> Tally:
-    """The disk fills up anywhere: checkpoint, table, picture, log, config. With room again, the run goes on."""
+    """The disk fills up anywhere: checkpoint, table, picture, log, config. With room again, the run resumes."""
     tally = Tally("a disk that fills up: checkpoint, table, picture, log, config")
     if not IS_ROOT:
         return tally
@@ -50,13 +50,13 @@ def full(rounds: int) -> Tally:
 
 
 def _went_on(where: Path, ended: Ended, expected: object, tally: Tally, what: str) -> None:
-    """Whether the run said in one line what was wrong, left nothing torn, and goes on with the same bits."""
-    fine = ended.code == 0 or ended.is_told_in_one_line
+    """Whether the run said in one line what was wrong, left nothing torn, and resumes to the same bits."""
+    fine = ended.code == 0 or ended.is_one_line_error
     again = run(f"resume={where}")
     if again.code == 0:
         tally.count(fine, learned(where) == expected, f"{what}: {ended}")
     else:  # it had not begun
-        nothing = again.is_told_in_one_line and not (where / "checkpoints" / "last.pt").exists()
+        nothing = again.is_one_line_error and not (where / "checkpoints" / "last.pt").exists()
         tally.count(fine and nothing, note=f"{what}: {ended}, {again}")
 
 
@@ -80,7 +80,7 @@ def read_only(rounds: int) -> Tally:
             if (place / "it").exists():
                 _went_on(place / "it", ended, expected, tally, f"round {number}")
             else:
-                tally.count(ended.is_told_in_one_line, note=str(ended))
+                tally.count(ended.is_one_line_error, note=str(ended))
     return tally
 
 
@@ -93,7 +93,7 @@ def _obey_permissions() -> None:
 
 
 def deleted(rounds: int) -> Tally:
-    """The run's folder is deleted, or renamed, under the run: it ends with a line, and does not make it anew."""
+    """The folder of a run is deleted or renamed: the run ends with one line, and does not create the folder again."""
     tally = Tally("a run folder that is deleted or renamed under the run")
     with folder():
         seconds = undisturbed(WORDS, "outputs/whole")
@@ -107,7 +107,7 @@ def deleted(rounds: int) -> Tally:
             if CHANCE.random() < 0.5:
                 shutil.rmtree("aside")
             ended = wait(pid)
-            tally.count((ended.code == 0 or ended.is_told_in_one_line) and not where.exists(), note=str(ended))
+            tally.count((ended.code == 0 or ended.is_one_line_error) and not where.exists(), note=str(ended))
             shutil.rmtree("aside", ignore_errors=True)
     return tally
 
@@ -122,9 +122,9 @@ def taken(rounds: int) -> Tally:
             where = f"outputs/one/{number}"
             pids = [start(*WORDS, f"hydra.run.dir={where}", name=f"run-{each}") for each in range(2)]
             ended = sorted(
-                (wait(pid, name=f"run-{each}") for each, pid in enumerate(pids)), key=lambda it: it.code or 0
+                (wait(pid, name=f"run-{each}") for each, pid in enumerate(pids)), key=lambda ended: ended.code or 0
             )
-            fine = ended[0].code == 0 and ended[1].is_told_in_one_line and "already holds a run" in ended[1].err
+            fine = ended[0].code == 0 and ended[1].is_one_line_error and "already holds a run" in ended[1].err
             tally.count(fine, learned(Path(where)) == expected, str(ended))
     return tally
 

@@ -44,7 +44,7 @@ class Ended(NamedTuple):
     seconds: float
 
     @property
-    def is_told_in_one_line(self) -> bool:
+    def is_one_line_error(self) -> bool:
         """Whether it failed as it should: exit code 1, one line that says why, and no traceback."""
         lines = self.err.strip().splitlines()
         return self.code == 1 and len(lines) == 1 and lines[0].startswith("error: ") and "Traceback" not in self.out
@@ -115,16 +115,16 @@ def start(*words: str, prepare: Callable[[], object] | None = None, name: str = 
 
 
 def wait(pid: int, limit: float = 120, name: str = "it") -> Ended:
-    """Wait for its end; after `limit` seconds it is told to stop, and then killed with all that it has begun."""
-    begin, told = time.monotonic(), False
+    """Wait for the process to end. After `limit` seconds it gets SIGTERM, and then its process group gets SIGKILL."""
+    begin, is_signalled = time.monotonic(), False
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             break
         taken = time.monotonic() - begin
-        if taken > limit and not told:
+        if taken > limit and not is_signalled:
             os.kill(pid, signal.SIGTERM)
-            told = True
+            is_signalled = True
         if taken > limit + 20:
             os.killpg(pid, signal.SIGKILL)
         time.sleep(0.002)

@@ -67,7 +67,7 @@ OVERRIDES = st.lists(
 
 def is_fine(ended: Ended) -> bool:
     """Whether a run has completed, stopped when it was asked to, or failed with one message and no traceback."""
-    return (ended.code in (0, 143) and "Traceback" not in ended.err + ended.out) or ended.is_told_in_one_line
+    return (ended.code in (0, 143) and "Traceback" not in ended.err + ended.out) or ended.is_one_line_error
 
 
 def type_in(overrides: list[str]) -> Ended:

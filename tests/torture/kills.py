@@ -30,8 +30,8 @@ def _references() -> dict[int, tuple[list[str], Any, float]]:
 def _finish(where: str, words: list[str], expected: Any, tally: Tally, what: str) -> None:
     """Resume the run, or begin it where it had not begun, and compare."""
     begun = Path(where, ".hydra", "overrides.yaml").exists()  # the last that Hydra writes before a run begins
-    ended = run(f"resume={where}") if begun else run(*words, f"hydra.run.dir={where}-anew")
-    found = learned(Path(where if begun else f"{where}-anew")) if ended.code == 0 else None
+    ended = run(f"resume={where}") if begun else run(*words, f"hydra.run.dir={where}-again")
+    found = learned(Path(where if begun else f"{where}-again")) if ended.code == 0 else None
     left = [str(path) for path in Path(where).rglob("*.tmp")]
     tally.count(ended.code == 0 and not left, found in (None, expected), f"{what}: {ended} {left}")
 
@@ -43,15 +43,15 @@ def at_random_moments(rounds: int) -> Tally:
         references = _references()
         while tally.injected < rounds:
             recipe, (words, expected, seconds) = CHANCE.choice(list(references.items()))
-            where, told = f"outputs/killed/{tally.injected}", []
+            where, delays = f"outputs/killed/{tally.injected}", []
             command = [*words, f"hydra.run.dir={where}"]
             for _ in range(CHANCE.randint(1, MOST)):
-                told.append(CHANCE.uniform(0, seconds))
-                run_and_signal(*command, number=signal.SIGKILL, after=told[-1])
+                delays.append(CHANCE.uniform(0, seconds))
+                run_and_signal(*command, number=signal.SIGKILL, after=delays[-1])
                 if not Path(where, ".hydra", "overrides.yaml").exists():
                     break
                 command = [f"resume={where}"]
-            _finish(where, words, expected, tally, f"recipe {recipe} after {told}")
+            _finish(where, words, expected, tally, f"recipe {recipe} after {delays}")
     return tally
 
 

@@ -7,7 +7,7 @@ import time
 from itertools import product
 from pathlib import Path
 
-from mnist_exp.system.signals import SIGNALS
+from mnist_exp.system.signals import STOP_SIGNALS
 
 from .forks import Tally
 
@@ -27,7 +27,7 @@ def at_every(step: float) -> Tally:
     """SIGINT, SIGTERM and SIGHUP, so many seconds apart: one line, the signal's exit code, and nothing else."""
     tally = Tally("SIGINT, SIGTERM or SIGHUP at every moment of the first three seconds")
     moments = [FIRST + number * step for number in range(int((LAST - FIRST) / step) + 1)]
-    for (form, words), number, moment in product(FORMS.items(), SIGNALS, moments):
+    for (form, words), number, moment in product(FORMS.items(), STOP_SIGNALS, moments):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, str(TRAIN), *LONG, *words]
             process = subprocess.Popen(
@@ -36,8 +36,8 @@ def at_every(step: float) -> Tally:
             time.sleep(moment)
             process.send_signal(number)
             out, err = process.communicate()
-        told = [line for line in out.splitlines() if "interrupted" in line or line.startswith("to resume: ")]
+        lines = [line for line in out.splitlines() if "interrupted" in line or line.startswith("to resume: ")]
         noise = [word for word in ("Traceback", "Exception ignored", "FakeTensor") if word in out]
-        ended = process.returncode == 128 + number and bool(told) and not err and not noise
+        ended = process.returncode == 128 + number and bool(lines) and not err and not noise
         tally.count(ended, True, f"{form}, {number.name} after {moment:.2f} s: {process.returncode} {err[-500:]}")
     return tally
