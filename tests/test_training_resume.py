@@ -161,7 +161,7 @@ def test_killed_while_it_is_trained_longer_a_run_goes_on(run: Run, kill_at: Kill
         assert learned(Path(f"outputs/a/{moment}")) == learned(Path("outputs/a/long"))
 
 
-def test_a_run_that_failed_before_it_began_is_begun_anew_by_its_command(run: Run) -> None:
+def test_a_run_that_failed_before_it_started_is_not_resumed(run: Run) -> None:
     (folder,) = run(*TINY, "data.batch_size=0").folders
     outcome = run(f"resume={folder}")
     assert outcome.code == 1

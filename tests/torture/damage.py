@@ -22,7 +22,7 @@ WORDS = [*TINY, "epochs=8", "plots=false", *RECIPES[0]]
 SWEEP = ["-m", *TINY, "epochs=8", "optimizer=adam,sgd", "seed=0,1"]
 MNIST = ROOT / "data" / "MNIST" / "raw"
 OF_A_RUN = ["checkpoints/last.pt", "checkpoints/best.pt", "metrics.csv", ".hydra/config.yaml"]
-KINDS = {  # a file, by the folder that it is in and what goes on from it
+KINDS = {  # a file, by the folder that it is in and what resumes from it
     **{f"begun/{name}": "begun" for name in OF_A_RUN},
     **{f"whole/{name}": "whole" for name in (*OF_A_RUN, "summary.json")},
     "sweep/ledger.jsonl": "sweep",

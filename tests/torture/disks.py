@@ -32,7 +32,7 @@ def small_disk(kilobytes: int) -> Iterator[Path]:
 
 
 def full(rounds: int) -> Tally:
-    """The disk fills up anywhere: checkpoint, table, picture, log, config. With room again, the run goes on."""
+    """The disk fills up anywhere: checkpoint, table, picture, log, config. With room again, the run resumes."""
     tally = Tally("a disk that fills up: checkpoint, table, picture, log, config")
     if not IS_ROOT:
         return tally
