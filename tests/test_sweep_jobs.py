@@ -1,8 +1,10 @@
 """What a sweep records about the end of its jobs' processes."""
 
 from pathlib import Path
+from typing import cast
 
 import pytest
+from hydra.conf import HydraConf
 from omegaconf import OmegaConf
 
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job
@@ -23,7 +25,10 @@ def test_a_crash_is_blamed_on_a_run_that_was_alone_in_its_process(
     monkeypatch.setattr(jobs, "prepare_process", lambda cfg: None)
     monkeypatch.setattr(task, "_run_processes", lambda functions: [crash])
     hydras = [
-        OmegaConf.create({"runtime": {"output_dir": str(tmp_path / str(number))}, "overrides": {"task": []}})
+        cast(
+            HydraConf,
+            OmegaConf.create({"runtime": {"output_dir": str(tmp_path / str(number))}, "overrides": {"task": []}}),
+        )
         for number in range(count)
     ]
     task.run(OmegaConf.create(), jobs.Work(hydras, lambda: None))
