@@ -74,7 +74,7 @@ def _try(kind: str, content: bytes, tally: Tally, what: str) -> None:
     else:
         ended = run(f"resume={copy}")
         reported = ended.is_one_line_error and contents(copy) == before
-        reported = reported or "the same bits can't be promised" in ended.out  # another number of threads, say
+        reported = reported or "equal bits are not guaranteed" in ended.out  # another number of threads, say
         equal = reported or ended.code != 0 or learned(copy) == learned(Path("whole"))
     tally.count(reported or ended.code == 0, equal, f"{what} in {kind}: {ended}")
     shutil.rmtree(copy)
