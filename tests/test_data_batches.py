@@ -23,9 +23,9 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def training(images: Tensor, labels: Tensor, order: int = 0, chance: int = 0) -> TrainingBatches:
-    augment = Compose(turn=RandomRotation(30))
-    return TrainingBatches(images, labels, 10, Normalize(images), augment, generator(order), generator(chance))
+def training(images: Tensor, labels: Tensor, order_seed: int = 0, augment_seed: int = 0) -> TrainingBatches:
+    augment, rngs = Compose(turn=RandomRotation(30)), (generator(order_seed), generator(augment_seed))
+    return TrainingBatches(images, labels, 10, Normalize(images), augment, *rngs)
 
 
 def whole(batches: Batches) -> tuple[Tensor, Tensor]:
@@ -103,11 +103,11 @@ def test_equal_generators_give_equal_bits_and_others_do_not(images: Tensor) -> N
     again, same_order = whole(training(images, numbers))
     assert torch.equal(pictures, again)
     assert torch.equal(order, same_order)
-    assert not torch.equal(order, whole(training(images, numbers, order=1))[1])
+    assert not torch.equal(order, whole(training(images, numbers, order_seed=1))[1])
 
 
 def test_augmentation_does_not_reshuffle_the_images(images: Tensor) -> None:
-    one, other = (whole(training(images, torch.arange(103), chance=chance)) for chance in (0, 1))
+    one, other = (whole(training(images, torch.arange(103), augment_seed=seed)) for seed in (0, 1))
     assert torch.equal(one[1], other[1])
     assert not torch.equal(one[0], other[0])
 

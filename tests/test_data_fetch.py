@@ -249,8 +249,9 @@ def test_a_mirror_that_trickles_is_given_up(
         def do_GET(self) -> None:  # noqa: N802
             with contextlib.suppress(OSError):
                 self.wfile.write(head)
-                while not ended.wait(0.02):
-                    self.wfile.write(b"x")
+                for _ in range(250):  # 5 s, so that a client without a limit fails instead of waiting for ever
+                    if not ended.wait(0.02):
+                        self.wfile.write(b"x")
 
     monkeypatch.setattr(fetch, "TIMEOUT", 0.5)
     with server(Trickle) as address:
