@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    torch.set_num_threads(1)  # two busy cores: threads of OpenMP would wait for each other
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -21,6 +21,7 @@ def launcher(**settings: Any) -> dict[str, Any]:
     return config
 
 
+@pytest.mark.slow
 def test_joblib_reuses_the_workers() -> None:
     settings = launcher(n_jobs=2, backend="loky")
     from joblib import Parallel, delayed

@@ -59,6 +59,7 @@ def test_rates_are_evenly_spaced_by_their_ratio(limits: list[float], count: int)
     np.testing.assert_allclose(found, expected, rtol=5e-3)  # three digits
 
 
+@pytest.mark.slow
 @pytest.mark.pictures
 def test_trials_choose_a_rate_for_each_arm_and_other_seeds_judge(run: Run, tmp_path: Path) -> None:
     outcome = run("-m", *WORDS)

@@ -34,6 +34,7 @@ def overlay(folder: Path, name: str, text: str) -> list[str]:
     return ["--config-dir", str(folder)]
 
 
+@pytest.mark.slow
 def test_several_experiments_are_the_union_of_their_sweeps(run: Run) -> None:
     few = ["seed=0", "hydra.sweeper.trial_seeds=[7]", DRY]
     each = [run("-m", f"experiment={name}", *few) for name in ("optimizers", "activations")]
@@ -95,6 +96,7 @@ def test_a_limit_that_depends_on_the_data_is_that_of_each_job(run: Run, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_swept_key_makes_jobs_whatever_a_run_is(run: Run, tmp_path: Path) -> None:
     for words, jobs in (
         ("threads=1,2 seed=0,1", 4), ("deterministic=true,false", 2), ("data.root=a,b data=digits", 2),

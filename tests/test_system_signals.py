@@ -62,6 +62,7 @@ def test_a_terminal_that_is_closed_ends_a_command_as_sigterm_does(form: str, tmp
         assert "interrupted" in {job.status for job in Ledger(tmp_path / "it").read()[1].values()}
 
 
+@pytest.mark.slow
 def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
     process = begin(tmp_path, "epochs=2", "hydra.run.dir=it", before=("nohup",))
     while not (tmp_path / "it/metrics.csv").exists():

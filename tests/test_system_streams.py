@@ -29,6 +29,7 @@ def to_nobody(*words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
         return command(*words, folder=folder, stdout=pipe, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
 def test_a_sweep_goes_on_where_nobody_reads(tmp_path: Path, launcher: str) -> None:
     words = ["-m", *QUICK, "seed=0,1", f"hydra/launcher={launcher}", "hydra.sweep.dir=s"]
@@ -41,6 +42,7 @@ def test_a_sweep_goes_on_where_nobody_reads(tmp_path: Path, launcher: str) -> No
     assert (ended.returncode in (0, 141), ended.stderr) == (True, b"")  # 141: as a shell shows SIGPIPE
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_nobody_reads(tmp_path: Path) -> None:
     ended = to_nobody(*TRAIN, *QUICK, "hydra.run.dir=r", folder=tmp_path)
     assert (ended.returncode, ended.stderr) == (0, b"")

@@ -84,6 +84,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[KillAt]:
 SMALL = [*TINY, "epochs=3", "data.batch_size=200", "augmentation=rotate_crop", "model.dropout=0.3"]
 
 
+@pytest.mark.slow
 def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(run: Run, kill_at: KillAt) -> None:
     events = kill_at(None)
     run(*SMALL, "epochs=2", "hydra.run.dir=outputs/a/whole")
@@ -395,16 +396,16 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
     foreign = Path("foreign.pt")
     torch.save({"model": Evil()}, foreign)
     for content, message in (
-        (whole[:-1], "no checkpoint of this program, or cut short"),
-        (whole[:4096], "no checkpoint of this program, or cut short"),
-        (b"", "no checkpoint of this program, or cut short"),
+        (whole[:-1], "is no checkpoint of this program, or was cut short"),
+        (whole[:4096], "is no checkpoint of this program, or was cut short"),
+        (b"", "is no checkpoint of this program, or was cut short"),
         (whole[:500] + bytes([whole[500] ^ 1]) + whole[501:], "altered or damaged, for its checksum does not agree"),
-        (foreign.read_bytes(), "no checkpoint of this program, or cut short"),
+        (foreign.read_bytes(), "is no checkpoint of this program, or was cut short"),
         (bytes(checkpoint.pack({"format": 1, "model": Evil()})), "holds more than numbers and text, so it is not read"),
         (bytes(checkpoint.pack({"format": 2})), "of another format; this version reads 1"),
         (bytes(checkpoint.pack({"format": 1})), "of another format; this version reads 1"),
         (other.read_bytes(), "is of a run with another config: seed was 1 and is 0"),
-        (os.urandom(5000), "no checkpoint of this program, or cut short"),
+        (os.urandom(5000), "is no checkpoint of this program, or was cut short"),
     ):
         last.write_bytes(content)
         before = contents(interrupted)
@@ -524,6 +525,7 @@ def test_a_folder_that_is_deleted_under_its_run_stays_deleted(run: Run, monkeypa
     assert not Path("outputs/a/it").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_of_a_sweep_goes_on_from_its_checkpoint(
     run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
