@@ -38,6 +38,7 @@ def statuses() -> dict[int, str]:
     return {number: job.status for number, job in jobs().items()}
 
 
+@pytest.mark.slow
 def test_every_job_keeps_a_folder_as_if_it_were_alone(run: Run) -> None:
     outcome = run(*SWEEP, "activation=relu,tanh", "seed=0,1,2")
     assert outcome.code == 0, outcome.err
@@ -60,6 +61,7 @@ def test_every_job_keeps_a_folder_as_if_it_were_alone(run: Run) -> None:
         )
 
 
+@pytest.mark.slow
 def test_the_same_groups_give_the_same_bits(run: Run) -> None:
     words = [*FUSED, "optimizer.lr=0.01,0.001", "seed=0,1", "model.dropout=0.2", "hydra.launcher.max_models=2"]
     for folder in ("one", "two"):
@@ -93,6 +95,7 @@ def test_a_dry_run_shows_the_groups(run: Run) -> None:
     assert not Path("sweep").exists()
 
 
+@pytest.mark.slow
 def test_groups_resume_after_an_interruption(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*FUSED, "epochs=4", "optimizer.lr=0.01,0.001", "seed=0,1", "model.dropout=0.2"]
     assert run(*words, "hydra.sweep.dir=undisturbed").code == 0

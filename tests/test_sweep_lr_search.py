@@ -102,6 +102,7 @@ def test_a_dry_run_shows_both_stages(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_rate_at_which_a_trial_fails_is_not_chosen(run: Run) -> None:
     words = [*QUICK, "optimizer=sgd", "optimizer.lr_range=[0.01,1e15]", "seed=0", *TRIALS, "hydra.sweep.dir=it"]
     outcome = run("-m", *words)
@@ -115,6 +116,7 @@ def test_a_rate_at_which_a_trial_fails_is_not_chosen(run: Run) -> None:
     assert "| 4 diverged |" in text
 
 
+@pytest.mark.slow
 def test_where_all_trials_fail_nothing_is_judged(run: Run) -> None:
     words = [*QUICK, "optimizer=sgd", "optimizer.lr_range=[1e14,1e15]", "seed=0", *TRIALS, "hydra.sweep.dir=it"]
     outcome = run("-m", *words)

@@ -128,6 +128,7 @@ def test_a_sweep_has_one_folder(run: Run, tmp_path: Path) -> None:
     assert "hydra.sweep.dir: a sweep has one folder, and these jobs ask for 2" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_folder_has_one_owner(run: Run, tmp_path: Path) -> None:
     assert run(*QUICK, "epochs=1", "plots=false", "hydra.run.dir=one").code == 0
     assert run("-m", *QUICK, "epochs=1", "hydra.sweep.dir=many").code == 0
@@ -149,6 +150,7 @@ def test_a_folder_has_one_owner(run: Run, tmp_path: Path) -> None:
     assert run("resume=one", "epochs=2").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["1/summary.json", "1", "1/checkpoints"])
 def test_a_job_whose_results_are_gone_is_run_again(run: Run, tmp_path: Path, what: str) -> None:
     run("-m", *QUICK, "seed=0,1", "hydra.sweep.dir=it")
@@ -166,6 +168,7 @@ def test_a_job_whose_results_are_gone_is_run_again(run: Run, tmp_path: Path, wha
     assert "0 to run" in run("-m", "resume=it", "hydra.sweeper.retry_failed=true").out
 
 
+@pytest.mark.slow
 def test_only_what_the_program_wrote_is_cleared(run: Run, tmp_path: Path) -> None:
     run("-m", *QUICK, "seed=0,1", "hydra.sweep.dir=it", "plots=true")
     mine = [tmp_path / "it/1" / name for name in ("notes.txt", "plots/mine.png", "own/data.csv", ".hydra/notes")]
@@ -192,6 +195,7 @@ def test_experiment_null_means_none(run: Run) -> None:
     assert len(listed(run("-m", "experiment=null,digits", DRY))) == 2
 
 
+@pytest.mark.slow
 def test_a_job_knows_its_number(run: Run, tmp_path: Path) -> None:
     run("-m", *QUICK, "epochs=1", "seed=0,1", "hydra.sweep.dir=it")
     (tmp_path / "it/0/summary.json").unlink()

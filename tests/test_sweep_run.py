@@ -111,6 +111,7 @@ def test_every_sweep_syntax_of_hydra(run: Run) -> None:
     assert jobs() == [[]]
 
 
+@pytest.mark.slow
 def test_jobs_that_share_the_work_of_composing_are_composed_as_any_other(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_equal_choices_run_once(run: Run, tmp_path: Path) -> None:
     assert len(lines) == 4
 
 
+@pytest.mark.slow
 def test_nothing_is_left_to_do_for_a_finished_sweep(run: Run, tmp_path: Path) -> None:
     run("-m", *SEEDS)
     folder = sweep_folder(tmp_path)
@@ -145,6 +147,7 @@ def test_nothing_is_left_to_do_for_a_finished_sweep(run: Run, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["multirun"]
 
 
+@pytest.mark.slow
 def test_an_extended_grid_runs_the_new_points_under_new_numbers(run: Run, tmp_path: Path) -> None:
     run("-m", *QUICK, "optimizer=adam,sgd", "seed=0,1")
     folder = sweep_folder(tmp_path)
@@ -269,6 +272,7 @@ def test_a_crash_is_a_runs_own_doing_and_a_kill_is_not(
     assert job.failure == failure
 
 
+@pytest.mark.slow
 def test_summaries_and_ledgers_of_before_failures_had_causes_are_read(run: Run, tmp_path: Path) -> None:
     run("-m", *QUICK, "optimizer=sgd", "optimizer.lr=0.1,1e15")
     folder = sweep_folder(tmp_path)
@@ -395,6 +399,7 @@ def test_resume_keeps_to_what_the_sweep_was_begun_with(run: Run, tmp_path: Path)
     assert set(statuses(path.parent).values()) == {"completed"}
 
 
+@pytest.mark.slow
 def test_a_summary_of_another_job_makes_no_job_completed(run: Run, tmp_path: Path) -> None:
     run("-m", *SEEDS)
     folder = sweep_folder(tmp_path)
@@ -407,6 +412,7 @@ def test_a_summary_of_another_job_makes_no_job_completed(run: Run, tmp_path: Pat
     assert bits(folder / "1") == expected
 
 
+@pytest.mark.slow
 def test_a_sweep_that_runs_is_left_alone(run: Run, tmp_path: Path) -> None:
     run("-m", *SEEDS)
     folder = sweep_folder(tmp_path)
@@ -443,6 +449,7 @@ def test_what_goes_wrong_around_a_job_is_told(run: Run, tmp_path: Path, monkeypa
     assert "seed=1: [Errno 12] Cannot allocate memory" in outcome.out
 
 
+@pytest.mark.slow
 def test_where_there_is_no_fork_jobs_run_in_the_sweeps_process(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,6 +481,7 @@ def test_a_report_that_can_not_be_written_hides_nothing(
     assert "no report: report.md: No space left on device" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_mended_option_replaces_the_job_that_failed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -527,7 +535,7 @@ LAUNCHERS = [[], pytest.param(JOBLIB, marks=[pytest.mark.slow, needs_joblib])]
 
 @pytest.mark.parametrize("launcher", LAUNCHERS, ids=["plain", "joblib"])
 @pytest.mark.parametrize("to_the_group", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["terminal", "kill"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, number: int, tmp_path: Path) -> None:
     words = [*QUICK, "epochs=300", "seed=range(0,6)"]
     sweep = subprocess.Popen(
@@ -549,6 +557,7 @@ def test_a_signal_ends_a_sweep_cleanly(launcher: list[str], to_the_group: bool, 
             assert summary(folder / str(job))["status"] == "interrupted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "fused"])
 def test_a_job_without_a_folder_fails_alone(launcher: str, run: Run) -> None:
     run("-m", *SEEDS, "hydra.sweep.dir=it")
@@ -613,7 +622,7 @@ def test_what_outlives_a_killed_sweep_does_not_disturb_its_resume(launcher: list
 
     def resume() -> bool:
         again = subprocess.run(command("resume=it", *launcher), cwd=tmp_path, capture_output=True, text=True)
-        assert again.returncode == 0 or "another process is at work" in again.stderr, again.stdout + again.stderr
+        assert again.returncode == 0 or "another process is working" in again.stderr, again.stdout + again.stderr
         return again.returncode == 0
 
     wait_for(resume)

@@ -96,6 +96,7 @@ def test_pictures_do_not_change_a_bit(run: Run) -> None:
     assert with_pictures == without
 
 
+@pytest.mark.slow
 def test_a_job_in_a_multirun_equals_the_same_run_alone(run: Run) -> None:
     run(*TINY, "activation=sigmoid", "seed=1")
     outcome = run("-m", *TINY, "activation=relu,sigmoid", "seed=0,1")

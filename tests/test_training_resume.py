@@ -148,6 +148,7 @@ def test_the_checkpoint_knows_how_many_epochs_there_are(run: Run, interrupted: P
     assert "epochs: 3" in path.read_text()
 
 
+@pytest.mark.slow
 def test_killed_while_it_is_trained_longer_a_run_goes_on(run: Run, kill_at: KillAt) -> None:
     kill_at(None)
     run(*SMALL, "epochs=5", "hydra.run.dir=outputs/a/long")
@@ -345,6 +346,7 @@ def test_what_is_no_run_is_told_apart(asked: str, message: str, run: Run, tmp_pa
     assert len(outcome.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_torn_or_altered_metrics_csv_is_made_whole(run: Run, interrupted: Path) -> None:
     path = interrupted / "metrics.csv"
     whole = path.read_bytes()
@@ -544,6 +546,7 @@ def test_an_interrupted_job_of_a_sweep_goes_on_from_its_checkpoint(
     assert [len(summary(Path("it", str(number)))["resumed"]) for number in range(3)] == [0, 1, 0]
 
 
+@pytest.mark.slow
 def test_a_job_that_was_interrupted_and_never_got_its_turn_again_keeps_its_checkpoint(
     run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

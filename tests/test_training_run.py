@@ -87,6 +87,7 @@ def test_a_run_that_stops_early_equals_one_that_was_so_long(run: Run, tmp_path: 
     assert [run_state["optimizer"] for run_state in bits] == [bits[0]["optimizer"]] * 2
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_stops_where_it_would_have(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_run_that_was_killed_stops_where_it_would_have(
     assert (again.code, summary(tmp_path / "whole")["epochs"] > end) == (0, True), again.err
 
 
+@pytest.mark.slow
 def test_jobs_of_a_fused_group_stop_each_by_itself(run: Run, tmp_path: Path, in_double: None) -> None:
     words = [*LONG, "-m", "patience=2", "optimizer.lr=0.003,0.1", "seed=0,1,2"]
     for launcher in ("basic", "fused"):
@@ -163,6 +165,7 @@ def test_new_tags_of_a_completed_run_change_nothing_else(run: Run, tmp_path: Pat
     assert yaml.safe_load(config.read_text()) == before | {"tags": ["new"]}
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_of_a_run_that_is_over(run: Run, tmp_path: Path) -> None:
     run(*TINY, "hydra.run.dir=drawn", "plots=true")
     run(*TINY, "hydra.run.dir=late")
