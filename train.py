@@ -31,7 +31,6 @@ def main(cfg: DictConfig) -> float:
 def prepare(run: TrainingRun) -> None:
     """Build the parts that the config names, and start the run, or resume it."""
     from mnist_exp import build
-    from mnist_exp.training import figures
     from mnist_exp.training.loop import Training
 
     cfg = run.cfg
@@ -47,12 +46,13 @@ def prepare(run: TrainingRun) -> None:
 
     run.start(Training(model, loss, optimizer, schedule, data.train, data.val), data)
     if cfg.plots:
+        from mnist_exp.training import figures  # imports matplotlib, which a job of a sweep does without
+
         figures.draw_data(run.folder / "plots", data, build.generator(cfg.seed, "pictures"))
 
 
 def finish(run: TrainingRun) -> None:
     """Evaluate the best epoch's weights on the test set, once, and draw the results."""
-    from mnist_exp.training import figures
     from mnist_exp.training.loop import evaluate
 
     model, loss = run.training.model, run.training.loss
@@ -60,6 +60,8 @@ def finish(run: TrainingRun) -> None:
     result = evaluate(model, loss, run.data.test)
     run.record_test(result)
     if run.cfg.plots:
+        from mnist_exp.training import figures
+
         figures.draw_results(run.folder / "plots", run.rows, run.best, run.data, loss.probabilities(result.logits))
 
 

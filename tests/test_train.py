@@ -292,3 +292,14 @@ def test_the_default_run_on_the_real_mnist(run: Run) -> None:
     assert facts["epochs"] == 5
     assert 0.970 <= facts["test_accuracy"] <= 0.986
     assert {path.name for path in (outcome.folders[0] / "plots").iterdir()} == PICTURES
+
+
+def test_a_run_without_pictures_does_without_matplotlib(tmp_path: Path) -> None:
+    """Its import takes longer than a small job of a sweep."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['train.py', *{[*TINY, 'epochs=1']}]\n"
+        f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
+        "sys.exit('matplotlib' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, stdout=subprocess.PIPE)

@@ -107,9 +107,10 @@ class Runner:
 
     def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, after: Session | None = None) -> None:
         """Run what is left of the jobs, and report. `after` describes the jobs that follow a learning-rate search."""
-        left = self._left(planned, sweep)
+        sessions, known = sweep.read()
+        left = self._left(planned, sweep, known)
         with joblib_workers.started(self.launcher_config, self.workers if left else 1):
-            self._check(left, sweep)
+            self._check(left, sessions, known)
         if not sweep.exists:
             run_folder.create(sweep.folder, "hydra.sweep.dir")
         with sweep.locked():
@@ -122,17 +123,15 @@ class Runner:
                 self._launch(left, sweep)
             _finish(sweep, [each.job.number for each in left], is_search=after is not None)
 
-    def _left(self, planned: Sequence[PlannedJob], sweep: Sweep) -> list[PlannedJob]:
-        known = sweep.read()[1]
+    def _left(self, planned: Sequence[PlannedJob], sweep: Sweep, known: Mapping[int, Job]) -> list[PlannedJob]:
         return plan.left_to_run(
             planned, known, sweep.folder, retry_failed=self.retry_failed, allow_changed=self.allow_changed
         )
 
-    def _check(self, left: Sequence[PlannedJob], sweep: Sweep) -> None:
+    def _check(self, left: Sequence[PlannedJob], sessions: Sequence[Session], known: Mapping[int, Job]) -> None:
         """Raise ConfigError for a job that can't be built, or that would mix results. Nothing is written yet."""
         if not left:
             return
-        sessions, known = sweep.read()
         if sessions and not self.allow_changed:
             plan.require_same_versions(sessions[-1]["versions"], provenance.versions())
         at_once = min(self.workers, len(left))
@@ -146,7 +145,8 @@ class Runner:
         """Write the session and its jobs into the ledger, and prepare their folders."""
         if sweep.exists:
             sweep.record_dead_jobs()
-        known, left = sweep.read()[1], self._left(planned, sweep)
+        known = sweep.read()[1]
+        left = self._left(planned, sweep, known)
         numbers = [each.job.number for each in left]
         if lost := [number for number in numbers if number in known and known[number].status == "lost"]:
             log.warning(
