@@ -4,7 +4,7 @@ import copy
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -18,7 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mnist_exp.data import batches
 from mnist_exp.data.batches import Split, SplitImages
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet
+from mnist_exp.store.run_folder import InferenceFacts
 from mnist_exp.system import errors, resources
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.program import ALLOW_MORE
@@ -53,11 +54,12 @@ def device(cfg: DictConfig) -> torch.device:
     return torch.device(name)
 
 
+INFERENCE_GROUPS = ("model", "activation", "loss")  # of the config, that a trained model is built from
 SPLIT_KEYS = ("validation", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
-_sources: dict[str, Images] = {}
+_sources: dict[str, DataSet] = {}
 
 
-def source(cfg: DictConfig) -> Images:
+def source(cfg: DictConfig) -> DataSet:
     """Return the data set that cfg.data names, downloaded and verified if necessary.
 
     Raises:
@@ -65,19 +67,19 @@ def source(cfg: DictConfig) -> Images:
     """
     with naming("data"):
         load = _factory(cfg.data, without=SPLIT_KEYS)
-        return _sources.get(repr(load)) or cast(Images, load())
+        return _sources.get(repr(load)) or cast(DataSet, load())
 
 
-def cached_source(cfg: DictConfig) -> Images:
+def cached_source(cfg: DictConfig) -> DataSet:
     """Return the same as `source`, and cache it for this process and the jobs that it forks."""
     images = source(cfg)
     return _sources.setdefault(repr(_factory(cfg.data, without=SPLIT_KEYS)), images)
 
 
-_last_split: dict[tuple[Any, ...], tuple[Images, SplitImages]] = {}
+_last_split: dict[tuple[Any, ...], tuple[DataSet, SplitImages]] = {}
 
 
-def split(cfg: DictConfig, source: Images, device: torch.device) -> Split:
+def split(cfg: DictConfig, source: DataSet, device: torch.device) -> Split:
     """Return the training, validation and test batches on the device.
 
     Args:
@@ -90,21 +92,27 @@ def split(cfg: DictConfig, source: Images, device: torch.device) -> Split:
     """
     with naming("augmentation"):
         augment = _factory(cfg.augmentation)()
-        augment.center(source.train_images[:1])  # refuses a size that can't be
+        augment.center(source.train.images[:1])  # refuses a size that can't be
     with naming("data"):
         order_rng, augment_rng = generator(cfg.seed, "order"), generator(cfg.seed, "augmentation")
         images = _split_images(cfg, source, device)
         parts = batches.split_batches(images, cfg.data.batch_size, augment, order_rng, augment_rng)
-    return parts._replace(name=source.name, classes=source.classes, sha256=source.sha256)
+    return parts._replace(
+        name=source.name,
+        classes=source.classes,
+        sha256=source.sha256,
+        image_shape=tuple(source.train.images.shape[1:]),
+        preparation=source.preparation,
+    )
 
 
-def _split_images(cfg: DictConfig, source: Images, device: torch.device) -> SplitImages:
+def _split_images(cfg: DictConfig, source: DataSet, device: torch.device) -> SplitImages:
     """Split the data set, and cache the last split: the runs of one process often share it."""
     key = *map(id, source), cfg.data.validation, cfg.data.seed, device
     if key not in _last_split:
         _last_split.clear()
-        train, test = (source.train_images, source.train_labels), (source.test_images, source.test_labels)
-        parts = batches.split_images(train, test, cfg.data.validation, generator(cfg.data.seed, "split"), device)
+        rng = generator(cfg.data.seed, "split")
+        parts = batches.split_images(source.train, source.test, cfg.data.validation, rng, device)
         _last_split[key] = source, parts  # with the source, so that no other source gets its ids
     return _last_split[key][1]
 
@@ -116,22 +124,47 @@ def model(cfg: DictConfig, split: Split) -> nn.Module:
         ConfigError: The model, the activation or the initialization can't be built.
     """
     torch.manual_seed(stream(cfg.seed, "weights"))
-    model = _model(cfg, split)
+    model = _model(cfg, split.val.images.shape[1:], len(split.classes))
     with naming("init"):
         _factory(cfg.init)(model)
     torch.manual_seed(stream(cfg.seed, "dropout"))
     return model.to(split.val.images.device)
 
 
-def _model(cfg: DictConfig, split: Split) -> nn.Module:
+def _model(cfg: DictConfig, in_shape: Sequence[int], num_classes: int) -> nn.Module:
     """Return the model with the weights that its constructors draw."""
     with naming("activation"):
         activation = _factory(cfg.activation)
         activation()
     with naming("model"):
-        in_shape = tuple(split.val.images.shape[1:])
-        model: nn.Module = _factory(cfg.model)(in_shape=in_shape, num_classes=len(split.classes), activation=activation)
+        build = _factory(cfg.model)
+        model: nn.Module = build(in_shape=tuple(in_shape), num_classes=num_classes, activation=activation)
         return model
+
+
+def inference_facts(cfg: DictConfig, split: Split) -> InferenceFacts:
+    """Return what prediction needs to know of a run, beside the weights."""
+    normalize = split.val.normalize
+    return {
+        "classes": list(split.classes),
+        "image_shape": list(split.image_shape),
+        "crop": list(split.val.images.shape[2:]),
+        "mean": [normalize.mean],
+        "std": [normalize.std],
+        "preparation": split.preparation,
+        "config": {group: OmegaConf.to_container(cfg[group], resolve=True) for group in INFERENCE_GROUPS},
+    }
+
+
+def from_inference_facts(facts: InferenceFacts) -> tuple[nn.Module, Any]:
+    """Return the model, whose weights are still to be loaded, and the loss, which turns logits into probabilities.
+
+    Raises:
+        ConfigError: The config names a part that can't be built.
+    """
+    cfg = OmegaConf.create(facts["config"])
+    channels = facts["image_shape"][0]
+    return _model(cfg, (channels, *facts["crop"]), len(facts["classes"])), loss(cfg)
 
 
 def loss(cfg: DictConfig) -> Any:
@@ -198,7 +231,7 @@ def require_memory(cfg: DictConfig, split: Split, device: torch.device, times: i
     """
     try:
         with torch.device("meta"):  # shapes without memory
-            weights = list(_model(cfg, split).parameters())
+            weights = list(_model(cfg, split.val.images.shape[1:], len(split.classes)).parameters())
     except Exception:  # the model needs numbers to be built, so its size is not known before
         return
     count = sum(tensor.nbytes for tensor in weights)

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, open_dict
 import mnist_exp.config  # noqa: F401  # it registers the schema that every config is composed with
 from mnist_exp import build
 from mnist_exp.data.batches import Normalize
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet, Part
 from mnist_exp.report import results
 from mnist_exp.report.results import Results
 from mnist_exp.system import signals
@@ -109,9 +109,9 @@ def labels() -> torch.Tensor:
 
 
 @pytest.fixture
-def source(images: torch.Tensor, labels: torch.Tensor) -> Images:
+def source(images: torch.Tensor, labels: torch.Tensor) -> DataSet:
     """A data set that uses these images for training and for the test."""
-    return Images("made", tuple("0123456789"), images, labels, images, labels, "")
+    return DataSet("made", tuple("0123456789"), Part(images, labels), Part(images, labels), "")
 
 
 @pytest.fixture

@@ -17,17 +17,18 @@ MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
     "config": {"system"},
     "command_line": {"config", "system"},
     "data": {"system"},
-    "build": {"data", "system"},
+    "build": {"data", "store", "system"},
     "store": {"config", "system"},
     "training": {"build", "config", "data", "figure_page", "store", "system"},
     "fused": {"data", "losses", "models", "store", "system", "training"},
     "report": {"config", "figure_page", "store", "system"},
     "sweep": {"build", "command_line", "config", "fused", "report", "store", "system", "training"},
-    "cli": {"report", "system"},
+    "use": {"build", "config", "data", "report", "store", "system", "training"},
+    "cli": {"report", "system", "use"},
     "train.py": {"build", "command_line", "system", "training"},
     "hydra_plugins": {"store", "sweep", "system"},
 }
-KNOW_CONFIGS = {"config", "command_line", "build", "training", "sweep", "train.py", "hydra_plugins"}  # Hydra's
+KNOW_CONFIGS = {"config", "command_line", "build", "training", "sweep", "use", "train.py", "hydra_plugins"}  # Hydra's
 KNOW_HYDRAS_ERRORS = {"system.errors", "system.quoting"}
 WITHOUT_TORCH = {"system", "figure_page", "config", "command_line", "store", "report", "cli", "hydra_plugins"}
 

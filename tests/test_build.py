@@ -100,11 +100,11 @@ def test_streams_have_nothing_to_do_with_each_other() -> None:
 
 
 def test_weights_follow_the_seed_alone(composed: Composed, images: torch.Tensor, labels: torch.Tensor) -> None:
-    from mnist_exp.data.sources import Images
+    from mnist_exp.data.images import DataSet, Part
 
     def weights(*overrides: str) -> torch.Tensor:
         cfg = composed("data.validation=20", *overrides)
-        source = Images("made", tuple("0123456789"), images, labels, images, labels, "")
+        source = DataSet("made", tuple("0123456789"), Part(images, labels), Part(images, labels), "")
         return next(build.model(cfg, build.split(cfg, source, torch.device("cpu"))).parameters())
 
     plain = weights()

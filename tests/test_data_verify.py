@@ -77,7 +77,7 @@ def test_files_are_found_in_all_folders_with_both_spellings_raw_and_packed(
 
 def test_a_recompressed_archive_counts_by_its_content(tmp_path: Path, mnist: Contents) -> None:
     fill(tmp_path / "MNIST/raw", {f"{name}.gz": gzip.compress(content, 1) for name, content in mnist.items()})
-    assert len(sources.mnist(str(tmp_path)).train_images) == 12
+    assert len(sources.mnist(str(tmp_path)).train.images) == 12
 
 
 @pytest.mark.parametrize("rename", [dict, with_dots])
@@ -86,14 +86,14 @@ def test_archives_of_a_set_without_raw_checksums_count_by_their_md5(
     tmp_path: Path, kmnist: Contents, folder: str, rename: Rename
 ) -> None:
     fill(tmp_path / folder, rename(kmnist))
-    assert len(sources.kmnist(str(tmp_path)).train_images) == 12
+    assert len(sources.kmnist(str(tmp_path)).train.images) == 12
 
 
 def test_raw_files_without_a_published_checksum_count_beside_their_archives(
     tmp_path: Path, raw: Contents, kmnist: Contents
 ) -> None:
     fill(tmp_path, with_dots(raw) | kmnist)
-    assert len(sources.kmnist(str(tmp_path)).train_images) == 12
+    assert len(sources.kmnist(str(tmp_path)).train.images) == 12
 
 
 # Files that don't.
@@ -178,7 +178,7 @@ def test_a_raw_file_without_a_line_in_the_sums_must_agree_with_its_archive(
         sources.kmnist(str(tmp_path))
     assert snapshot(tmp_path) == before
     (folder / name).unlink()
-    assert len(sources.kmnist(str(tmp_path)).test_images) == 5
+    assert len(sources.kmnist(str(tmp_path)).test.images) == 5
 
 
 def test_deleting_the_named_file_corrects_a_wrong_line_in_the_sums(

@@ -8,7 +8,7 @@ from helpers.trainings import Composed, require_equal, trained_state, training
 from omegaconf import DictConfig
 from torch import Tensor
 
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet
 from mnist_exp.fused import cuda_graph
 from mnist_exp.fused.cuda_graph import CapturedStep, on_parallel_streams
 from mnist_exp.fused.trainer import FusedTrainer, batches
@@ -34,14 +34,14 @@ def configs(composed: Composed, *overrides: str) -> list[DictConfig]:
 
 @pytest.mark.usefixtures("in_double")
 @pytest.mark.parametrize("overrides", CHOICES, ids=" ".join)
-def test_fused_equals_alone(overrides: list[str], composed: Composed, source: Images) -> None:
+def test_fused_equals_alone(overrides: list[str], composed: Composed, source: DataSet) -> None:
     rounded = "schedule=cosine" in overrides or "schedule=onecycle" in overrides
     require_equal(configs(composed, *overrides), source, rel=1e-6 if rounded else 1e-9)
 
 
 @pytest.mark.parametrize("overrides", [["optimizer=adam", "model.dropout=0.3"], ["optimizer=sgd", "model=lenet"]])
 def test_a_captured_step_gives_the_same_bits(
-    overrides: list[str], composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
+    overrides: list[str], composed: Composed, source: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = []
     for warmup in (2, 1000):
@@ -61,7 +61,7 @@ def test_a_captured_step_gives_the_same_bits(
         )
 
 
-def test_the_cpu_never_waits_for_the_gpu_within_an_epoch(composed: Composed, source: Images) -> None:
+def test_the_cpu_never_waits_for_the_gpu_within_an_epoch(composed: Composed, source: DataSet) -> None:
     group = FusedTrainer([training(cfg, source) for cfg in configs(composed, "model.dropout=0.1", "schedule=cosine")])
     group.train_epoch(1)
     [trainer] = group.trainers
@@ -94,7 +94,7 @@ def test_arguments_of_another_shape_run_eagerly() -> None:
     assert double(torch.ones(2, device="cuda")).tolist() == [2.0, 2.0]
 
 
-def test_a_step_that_can_not_be_captured_is_taken_eagerly(composed: Composed, source: Images) -> None:
+def test_a_step_that_can_not_be_captured_is_taken_eagerly(composed: Composed, source: DataSet) -> None:
     group = FusedTrainer([training(cfg, source) for cfg in configs(composed)])
     [trainer] = group.trainers
     compute_step = trainer._compute_step

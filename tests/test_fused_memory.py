@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.trainings import SMALL, Composed, training
 
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet
 from mnist_exp.fused import memory
 from mnist_exp.system import resources
 
@@ -12,7 +12,7 @@ from mnist_exp.system import resources
 @pytest.mark.parametrize(
     ("overrides", "copies"), [(["optimizer=adam"], 4), (["optimizer=sgd", "optimizer.momentum=0"], 2)]
 )
-def test_bytes_per_model(overrides: list[str], copies: int, composed: Composed, source: Images) -> None:
+def test_bytes_per_model(overrides: list[str], copies: int, composed: Composed, source: DataSet) -> None:
     weights, outputs = 4 * 337_674, 4 * 30 * (256 + 256 + 512 + 512 + 10)  # bytes; outputs of each layer, batches of 30
     parts = training(composed(*overrides, *SMALL[1:]), source)
     taken = memory.bytes_per_model(parts.model, parts.loss, parts.optimizer, parts.train) - memory.OBJECTS

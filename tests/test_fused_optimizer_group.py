@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.trainings import SMALL, Composed, training, variants
 
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet
 from mnist_exp.fused.optimizer_group import OptimizerGroup, loss_key, settings_key
 from mnist_exp.fused.stack import Stack
 from mnist_exp.training import loop
@@ -18,7 +18,7 @@ def group_of(trainings: list[loop.Training]) -> OptimizerGroup:
     return OptimizerGroup(trainings[1:], slice(1, len(trainings)), stack.weights)
 
 
-def trained(composed: Composed, source: Images, *overrides: str) -> list[loop.Training]:
+def trained(composed: Composed, source: DataSet, *overrides: str) -> list[loop.Training]:
     """Four trainings after one epoch."""
     trainings = [training(cfg, source) for cfg in variants(composed(*SMALL, *overrides), [(s, 1) for s in range(4)])]
     for parts in trainings:
@@ -27,7 +27,7 @@ def trained(composed: Composed, source: Images, *overrides: str) -> list[loop.Tr
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop", "nadam", "adagrad"])
-def test_states_that_are_loaded_and_stored_are_the_same(optimizer: str, composed: Composed, source: Images) -> None:
+def test_states_that_are_loaded_and_stored_are_the_same(optimizer: str, composed: Composed, source: DataSet) -> None:
     trainings = trained(composed, source, f"optimizer={optimizer}")
     before = [copy.deepcopy(parts.optimizer.state_dict()) for parts in trainings]
     group, shared = group_of(trainings), copy.copy(trainings[1].optimizer)
@@ -44,7 +44,7 @@ def test_states_that_are_loaded_and_stored_are_the_same(optimizer: str, composed
                 torch.testing.assert_close(found["state"][index][name], value, rtol=0, atol=0)
 
 
-def test_a_shared_step_and_schedule_reach_every_training(composed: Composed, source: Images) -> None:
+def test_a_shared_step_and_schedule_reach_every_training(composed: Composed, source: DataSet) -> None:
     trainings = trained(composed, source, "optimizer=adam", "schedule=cosine")
     group, shared = group_of(trainings), copy.copy(trainings[1].optimizer)
     group.load_states(shared)
@@ -78,7 +78,7 @@ def test_a_shared_step_and_schedule_reach_every_training(composed: Composed, sou
     ids=str,
 )
 def test_what_a_cuda_graph_can_contain(
-    overrides: list[str], capturable: bool, composed: Composed, source: Images
+    overrides: list[str], capturable: bool, composed: Composed, source: DataSet
 ) -> None:
     trainings = [training(composed(*SMALL, *overrides), source) for _ in range(2)]
     group = group_of(trainings)
@@ -87,7 +87,7 @@ def test_what_a_cuda_graph_can_contain(
     assert not group.is_capturable()
 
 
-def test_settings_that_are_equal_but_for_the_seed(composed: Composed, source: Images) -> None:
+def test_settings_that_are_equal_but_for_the_seed(composed: Composed, source: DataSet) -> None:
     def key(*overrides: str) -> tuple[str, ...]:
         return settings_key(training(composed(*SMALL, *overrides), source))
 

@@ -11,7 +11,7 @@ from helpers.trainings import SMALL, Composed, require_equal, trained_state, tra
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet
 from mnist_exp.fused.trainer import FusedTrainer, StackTrainer, batches
 from mnist_exp.system.program import ALLOW_MORE
 
@@ -36,18 +36,18 @@ CHOICES = [DEFAULT] + [
 
 @pytest.mark.usefixtures("in_double")
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: "-".join(choice.values()))
-def test_fused_equals_alone(choice: dict[str, str], composed: Composed, source: Images) -> None:
+def test_fused_equals_alone(choice: dict[str, str], composed: Composed, source: DataSet) -> None:
     require_equal(variants(composed(*overrides(choice)), SEEDS_AND_FACTORS), source)
 
 
 @pytest.mark.usefixtures("in_double")
-def test_max_norm_initialization_and_augmentation(composed: Composed, source: Images) -> None:
+def test_max_norm_initialization_and_augmentation(composed: Composed, source: DataSet) -> None:
     cfg = composed(*SMALL, "model=mlp", "model.max_norm=0.5", "init=orthogonal", "augmentation=elastic")
     require_equal(variants(cfg, SEEDS_AND_FACTORS), source)
 
 
 @pytest.mark.usefixtures("in_double")
-def test_other_augmentations_losses_and_schedules_train_together(composed: Composed, source: Images) -> None:
+def test_other_augmentations_losses_and_schedules_train_together(composed: Composed, source: DataSet) -> None:
     cfg = composed(*SMALL, "augmentation=rotate_crop", "schedule=cosine")
     others = [copy.deepcopy(cfg) for _ in range(3)]
     others[0].augmentation.rotation.degrees = 30
@@ -61,7 +61,7 @@ def test_other_augmentations_losses_and_schedules_train_together(composed: Compo
 @pytest.mark.parametrize("optimizer", OPTIONS["optimizer"])
 @pytest.mark.parametrize("model", OPTIONS["model"])
 def test_fused_equals_alone_for_all_combinations(
-    model: str, optimizer: str, composed: Composed, source: Images
+    model: str, optimizer: str, composed: Composed, source: DataSet
 ) -> None:
     others = list(product(OPTIONS["activation"], OPTIONS["loss"], OPTIONS["schedule"]))
     assert len(others) == 72
@@ -82,7 +82,7 @@ class Normed(nn.Sequential):
 
 @pytest.mark.usefixtures("in_double")
 def test_each_model_has_its_own_batch_normalization(
-    composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
+    composed: Composed, source: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ALLOW_MORE, __name__)
     cfg = composed(f"model._target_={__name__}.Normed", *SMALL[1:])
@@ -90,7 +90,7 @@ def test_each_model_has_its_own_batch_normalization(
 
 
 @pytest.mark.usefixtures("in_double")
-def test_models_of_several_structures_train_together(composed: Composed, source: Images) -> None:
+def test_models_of_several_structures_train_together(composed: Composed, source: DataSet) -> None:
     trainings = [
         training(composed(*SMALL, f"model.hidden_layers=[{units}]"), source) for units in (4, 5, 4)
     ]  # fmt: skip
@@ -101,7 +101,7 @@ def test_models_of_several_structures_train_together(composed: Composed, source:
     assert rows[0] != rows[1]
 
 
-def test_dropout_repeats_to_the_bit(composed: Composed, source: Images) -> None:
+def test_dropout_repeats_to_the_bit(composed: Composed, source: DataSet) -> None:
     states = []
     for _ in range(2):
         trainings = [training(cfg, source) for cfg in variants(composed(*SMALL, "model.dropout=0.2"), [(0, 1), (1, 1)])]
@@ -112,14 +112,14 @@ def test_dropout_repeats_to_the_bit(composed: Composed, source: Images) -> None:
             assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
 
 
-def test_a_loss_that_is_not_finite_is_the_error_of_its_training(composed: Composed, source: Images) -> None:
+def test_a_loss_that_is_not_finite_is_the_error_of_its_training(composed: Composed, source: DataSet) -> None:
     trainings = [training(cfg, source) for cfg in variants(composed(*SMALL), [(0, 1.0), (0, 1e33), (1, 1.0)])]
     results = FusedTrainer(trainings).train_epoch(7)
     assert [isinstance(result, FloatingPointError) for result in results] == [False, True, False]
     assert str(results[1]) == "the loss became nan at epoch 7, step 2: a smaller optimizer.lr usually helps"
 
 
-def test_a_validation_loss_that_is_not_finite_is_an_error(composed: Composed, source: Images) -> None:
+def test_a_validation_loss_that_is_not_finite_is_an_error(composed: Composed, source: DataSet) -> None:
     cfg = composed(*SMALL, "data.batch_size=80")  # one step, whose loss is still finite
     trainings = [training(each, source) for each in variants(cfg, [(0, 1.0), (0, 1e33)])]
     row, error = FusedTrainer(trainings).train_epoch(1)
@@ -128,7 +128,7 @@ def test_a_validation_loss_that_is_not_finite_is_an_error(composed: Composed, so
 
 
 def test_the_next_batch_overwrites_the_one_before(
-    composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
+    composed: Composed, source: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mnist_exp.data.batches.CPU_CHUNK", 1)  # one batch per chunk
     streams = [training(cfg, source).train for cfg in variants(composed(*SMALL), [(0, 1.0), (1, 1.0)])]
@@ -139,7 +139,7 @@ def test_the_next_batch_overwrites_the_one_before(
 
 @pytest.mark.parametrize("chunk", [1, 60, 100_000])
 def test_batches_are_those_of_each_stream(
-    chunk: int, composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
+    chunk: int, composed: Composed, source: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mnist_exp.data.batches.CPU_CHUNK", chunk)
     configs = variants(composed(*SMALL, "augmentation=rotate_crop"), [(seed, 1.0) for seed in range(5)])
@@ -155,7 +155,7 @@ def test_batches_are_those_of_each_stream(
 @pytest.mark.usefixtures("in_double")
 @pytest.mark.parametrize("words", [["optimizer=adam"], ["optimizer=adamw"], ["optimizer=sgd", "schedule=step"]])
 def test_the_step_that_a_gpu_captures_is_the_same(
-    words: list[str], composed: Composed, source: Images, monkeypatch: pytest.MonkeyPatch
+    words: list[str], composed: Composed, source: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Taken on the CPU without a capture: the learning rates are in a tensor, and each group takes its own step."""
     initialize = StackTrainer.__init__

@@ -20,7 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from mnist_exp import build
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet
 from mnist_exp.fused import memory
 from mnist_exp.fused.trainer import FusedTrainer
 from mnist_exp.store import run_folder
@@ -52,7 +52,7 @@ def train_py() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(autouse=True)
-def in_this_process(source: Images, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def in_this_process(source: DataSet, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Train on noise, and leave this process's memory, logging and signals as they are."""
     monkeypatch.setattr(build, "source", lambda cfg: source)
     monkeypatch.setattr(memory, "keep_freed_memory", lambda: None)

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from mnist_exp import build
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet
 from mnist_exp.fused import memory
 from mnist_exp.sweep.launchers import grouping
 from mnist_exp.sweep.launchers.grouping import Group
@@ -107,7 +107,7 @@ def test_a_group_is_divided_into_rounds(
 
 
 def test_the_capacity_follows_the_memory_and_the_cores(
-    job: Job, source: Images, monkeypatch: pytest.MonkeyPatch
+    job: Job, source: DataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resources, "cores", lambda: 3)
     monkeypatch.setattr(resources, "free_memory", lambda device: 600)

@@ -21,6 +21,7 @@ from helpers.run_folders import learned as bits
 from helpers.run_folders import summary
 from omegaconf import OmegaConf
 
+from mnist_exp.data.images import DataSet
 from mnist_exp.report import figures, report
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
@@ -704,7 +705,7 @@ def test_the_data_are_loaded_once_for_all_jobs(run: Run, monkeypatch: pytest.Mon
 
     digits, calls = sources.digits, tmp_path / "calls"
 
-    def counted(root: str) -> sources.Images:
+    def counted(root: str) -> DataSet:
         with open(calls, "a") as file:
             file.write("once ")
         return digits(root)

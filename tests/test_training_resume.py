@@ -18,6 +18,7 @@ from helpers.run_folders import contents, learned, metrics, summary
 from test_config import OPTIONS
 
 from mnist_exp.data.batches import TrainingBatches
+from mnist_exp.data.images import DataSet
 from mnist_exp.report import figures
 from mnist_exp.store import provenance, run_folder
 from mnist_exp.store.ledger import Ledger
@@ -281,7 +282,7 @@ def test_other_data_are_refused(run: Run, interrupted: Path, monkeypatch: pytest
 
     digits = sources.digits
 
-    def altered(root: str) -> sources.Images:
+    def altered(root: str) -> DataSet:
         return digits(root)._replace(sha256="0" * 64)
 
     altered.__module__, altered.__qualname__ = "mnist_exp.data.sources", "digits"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mnist_exp.data.augment import Transform, to_device
+from mnist_exp.data.images import Part
 
 T = TypeVar("T")
 
@@ -152,14 +153,11 @@ def chunk_size(device: torch.device) -> int:
 
 
 class SplitImages(NamedTuple):
-    """A data set in three parts on the device, each with images, uint8 (N, 1, H, W), and labels, int64 (N,).
+    """A data set in three parts on the device. `normalize` is fitted to the training images."""
 
-    `normalize` is fitted to the training images.
-    """
-
-    train: tuple[Tensor, Tensor]
-    val: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    train: Part
+    val: Part
+    test: Part
     normalize: Normalize
 
 
@@ -172,7 +170,9 @@ class Split(NamedTuple):
         test: Test batches.
         name: The name of the data set.
         classes: The names of its classes.
-        sha256: The checksum of the data set as published.
+        sha256: The checksum of the data set as its source gives it.
+        image_shape: Channels, height and width of its images, before the augmentation crops them.
+        preparation: How an image of any size becomes one like these: see DataSet.
     """
 
     train: TrainingBatches
@@ -181,19 +181,17 @@ class Split(NamedTuple):
     name: str = ""
     classes: tuple[str, ...] = ()
     sha256: str = ""
+    image_shape: tuple[int, ...] = ()
+    preparation: str = "pad"
 
 
 def split_images(
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    validation: int,
-    generator: torch.Generator,
-    device: torch.device,
+    train: Part, test: Part, validation: int, generator: torch.Generator, device: torch.device
 ) -> SplitImages:
     """Move some training images into a validation part, in which each class has the same share.
 
     Args:
-        train: Images, uint8 (N, 1, H, W), and labels, int64 (N,), on the CPU.
+        train: Training images and labels, on the CPU.
         test: Test images and labels.
         validation: The number of validation images.
         generator: The CPU generator that draws them.
@@ -205,15 +203,13 @@ def split_images(
     Raises:
         ValueError: There are too few training images.
     """
-    images, labels = train
-    if not 0 < validation < len(images):
-        raise ValueError(
-            f"validation={validation}: must be 1 to {len(images) - 1:,}, of {len(images):,} training images"
-        )
-    rest, chosen = stratified_split(labels, validation, generator)
-    train_part = images[rest].to(device), labels[rest].to(device)
-    val_part = images[chosen].to(device), labels[chosen].to(device)
-    return SplitImages(train_part, val_part, (test[0].to(device), test[1].to(device)), Normalize(train_part[0]))
+    count = len(train.images)
+    if not 0 < validation < count:
+        raise ValueError(f"validation={validation}: must be 1 to {count - 1:,}, of {count:,} training images")
+    rest, chosen = stratified_split(train.labels, validation, generator)
+    parts = [Part(train.images[rows], train.labels[rows]) for rows in (rest, chosen)] + [test]
+    train, val, test = (Part(part.images.to(device), part.labels.to(device)) for part in parts)
+    return SplitImages(train, val, test, Normalize(train.images))
 
 
 def split_batches(

@@ -3,13 +3,12 @@
 import hashlib
 import string
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mnist_exp.data import fetch, idx, verify
+from mnist_exp.data.images import DataSet, Part
 from mnist_exp.data.verify import FILE_NAMES, FileSet, RawFile
 
 MNIST_SHA256 = {
@@ -34,30 +33,7 @@ EMNIST_CLASSES = {
 }
 
 
-class Images(NamedTuple):
-    """A data set as published: every image and label of its training and its test set.
-
-    Attributes:
-        name: The name of the set.
-        classes: The names of the classes.
-        train_images: uint8 (N, 1, H, W).
-        train_labels: int64 (N,), which index `classes`.
-        test_images: uint8 (N, 1, H, W).
-        test_labels: int64 (N,), which index `classes`.
-        sha256: Identifies the content. For the raw IDX files it is what `sha256sum <training images, training labels,
-            test images, test labels> | sha256sum` prints.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    sha256: str
-
-
-def mnist(root: str) -> Images:
+def mnist(root: str) -> DataSet:
     """Return MNIST: 60,000 and 10,000 handwritten digits, 28x28 (LeCun, Cortes and Burges 1998).
 
     Args:
@@ -68,28 +44,29 @@ def mnist(root: str) -> Images:
         ValueError: A file in the place of a published one is altered or incomplete.
         OSError: Files are missing and no source has them, or the folder can't be written.
     """
-    return _images("MNIST", string.digits, fetch.load(FileSet("MNIST", sha256=MNIST_SHA256), root))
+    return _data_set("MNIST", string.digits, fetch.load(FileSet("MNIST", sha256=MNIST_SHA256), root))
 
 
-def fashion_mnist(root: str) -> Images:
+def fashion_mnist(root: str) -> DataSet:
     """Return Fashion-MNIST: 60,000 and 10,000 articles of clothing, 28x28 (Xiao et al. 2017).
 
     `root` and the errors are those of `mnist`.
     """
     classes = "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
-    return _images("FashionMNIST", classes, fetch.load(FileSet("FashionMNIST", sha256=FASHION_MNIST_SHA256), root))
+    files = fetch.load(FileSet("FashionMNIST", sha256=FASHION_MNIST_SHA256), root)
+    return _data_set("FashionMNIST", classes, files, preparation="pad")
 
 
-def kmnist(root: str) -> Images:
+def kmnist(root: str) -> DataSet:
     """Return Kuzushiji-MNIST: 60,000 and 10,000 cursive hiragana, 28x28 (Clanuwat et al. 2018).
 
     `root` and the errors are those of `mnist`.
     """
     classes = "o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"
-    return _images("KMNIST", classes, fetch.load(FileSet("KMNIST"), root))
+    return _data_set("KMNIST", classes, fetch.load(FileSet("KMNIST"), root))
 
 
-def qmnist(root: str) -> Images:
+def qmnist(root: str) -> DataSet:
     """Return QMNIST: 60,000 and 10,000 digits, 28x28, MNIST rebuilt from NIST's scans (Yadav and Bottou 2019).
 
     The test set is the first 10,000 of QMNIST's 60,000: MNIST's test images, in MNIST's order. `root` and the errors
@@ -97,15 +74,14 @@ def qmnist(root: str) -> Images:
     """
     kinds = ("images-idx3-ubyte", "labels-idx2-int")
     names = tuple(f"qmnist-{part}-{kind}" for part in ("train", "test") for kind in kinds)
-    images = _images("QMNIST", string.digits, fetch.load(FileSet("QMNIST", names), root))
-    return images._replace(
-        train_labels=images.train_labels[:, 0].clone(),  # the other 7 columns say where NIST found the digit
-        test_images=images.test_images[:10_000].clone(),
-        test_labels=images.test_labels[:10_000, 0].clone(),
-    )
+    files = fetch.load(FileSet("QMNIST", names), root)
+    train, test = _parts(files)
+    train = Part(train.images, train.labels[:, 0].clone())  # the other 7 columns say where NIST found the digit
+    test = Part(test.images[:10_000].clone(), test.labels[:10_000, 0].clone())
+    return _data_set("QMNIST", string.digits, files)._replace(train=train, test=test)
 
 
-def emnist(root: str, split: str) -> Images:
+def emnist(root: str, split: str) -> DataSet:
     """Return a split of EMNIST: letters and digits, 28x28 and upright, labels from 0 (Cohen et al. 2017).
 
     Args:
@@ -121,17 +97,14 @@ def emnist(root: str, split: str) -> Images:
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
     names = tuple(f"emnist-{split}-{part}-{kind}" for part in ("train", "test") for kind in kinds)
     files = fetch.load(FileSet("EMNIST", names, "gzip.zip"), root)
-    images = _images(f"EMNIST {split}", EMNIST_CLASSES[split], files)
     first = int(split == "letters")  # the labels of this split's files start at 1
-    return images._replace(
-        train_images=images.train_images.mT.contiguous(),  # the files hold each image transposed
-        train_labels=images.train_labels - first,
-        test_images=images.test_images.mT.contiguous(),
-        test_labels=images.test_labels - first,
+    train, test = (  # the files hold each image transposed
+        Part(part.images.mT.contiguous(), part.labels - first) for part in _parts(files)
     )
+    return _data_set(f"EMNIST {split}", EMNIST_CLASSES[split], files)._replace(train=train, test=test)
 
 
-def digits(root: str) -> Images:
+def digits(root: str) -> DataSet:
     """Return scikit-learn's digits: 1,500 and 297 handwritten digits, 8x8 (Alpaydin and Kaynak 1998).
 
     The test set is the end of the file, by other writers than the start. Pixels of 0..16 are scaled to 0..255. `root`
@@ -143,19 +116,18 @@ def digits(root: str) -> Images:
     pixels, labels = np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.uint8)
     arrays = (pixels[:1500], labels[:1500], pixels[1500:], labels[1500:])
     files = {name: RawFile.of(idx.encode(array)) for name, array in zip(FILE_NAMES, arrays, strict=True)}
-    return _images("digits", string.digits, files)
+    return _data_set("digits", string.digits, files)
 
 
-def _images(name: str, classes: Iterable[str], files: Mapping[str, RawFile]) -> Images:
-    """Return the data set in four files: training images (N, H, W) and labels, test images and labels."""
-    tensors = [torch.from_numpy(idx.decode(file.content)) for file in files.values()]
+def _data_set(name: str, classes: Iterable[str], files: Mapping[str, RawFile], preparation: str = "mnist") -> DataSet:
+    """Return the data set in four files: training images and labels, test images and labels."""
+    train, test = _parts(files)
     sums = {name: file.sha256 for name, file in files.items()}
-    return Images(
-        name=name,
-        classes=tuple(classes),
-        train_images=tensors[0].unsqueeze(1),  # (N, H, W) -> (N, 1, H, W)
-        train_labels=tensors[1].long(),
-        test_images=tensors[2].unsqueeze(1),
-        test_labels=tensors[3].long(),
-        sha256=hashlib.sha256(verify.sums_text(sums)).hexdigest(),
-    )
+    sha256 = hashlib.sha256(verify.sums_text(sums)).hexdigest()
+    return DataSet(name, tuple(classes), train, test, sha256, preparation=preparation)
+
+
+def _parts(files: Mapping[str, RawFile]) -> tuple[Part, Part]:
+    """Return the training and the test part: images (N, H, W) -> (N, 1, H, W), labels as int64."""
+    images, labels, test_images, test_labels = (torch.from_numpy(idx.decode(file.content)) for file in files.values())
+    return Part(images.unsqueeze(1), labels.long()), Part(test_images.unsqueeze(1), test_labels.long())

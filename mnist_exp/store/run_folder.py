@@ -34,6 +34,18 @@ class DataFacts(TypedDict):
     sha256: str
 
 
+class InferenceFacts(TypedDict):
+    """All that prediction needs, beside the weights."""
+
+    classes: list[str]
+    image_shape: list[int]  # channels, height and width of an image of the data set
+    crop: list[int]  # height and width of its center, which the model sees
+    mean: list[float]  # of pixels in 0..255; one number, or one for each channel
+    std: list[float]
+    preparation: str  # how an image of any size gets image_shape: mnist, pad, crop or stretch
+    config: dict[str, Any]  # the model, its activation and its loss, as the run's config has them
+
+
 class GitFacts(TypedDict):
     """The commit of this program's code."""
 
@@ -70,6 +82,7 @@ class Summary(TypedDict):
     versions: dict[str, str]
     git: GitFacts | None
     data: DataFacts | None
+    inference: InferenceFacts | None
     files: dict[str, str] | None  # SHA-256 of the files in CHECKSUMMED
     resumed: list[Resumption]
     stopped: str | None  # "patience", where it ended the run early
@@ -87,13 +100,14 @@ class RunState(TypedDict):
     seconds: float
     config_id: str | None
     data: DataFacts | None
+    inference: InferenceFacts | None
     resumed: list[Resumption]
     device: str | None
     threads: int | None
     versions: dict[str, str]
 
 
-ADDED = ("stopped", "tags", "failure")  # keys that version 0.1 did not write at first
+ADDED = ("stopped", "tags", "failure", "inference")  # keys that older versions did not write
 
 
 def empty_summary() -> Summary:

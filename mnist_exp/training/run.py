@@ -166,6 +166,7 @@ class TrainingRun:
         parameters = sum(tensor.numel() for tensor in training.model.parameters() if tensor.requires_grad)
         self.summary["parameters"], self.summary["device"] = parameters, str(data.val.labels.device)
         self.summary["data"] = {"name": data.name, "sha256": data.sha256}
+        self.summary["inference"] = build.inference_facts(self.cfg, data)
         sizes = ", ".join(f"{len(getattr(data, part).images):,} {part}" for part in ("train", "val", "test"))
         self.log.info(training.model)
         self.log.info(f"{parameters:,} trainable parameters, on {self.summary['device']}")
@@ -255,6 +256,7 @@ class TrainingRun:
             "seconds": time.perf_counter() - self._start,
             "config_id": summary["config_id"],
             "data": summary["data"],
+            "inference": summary["inference"],
             "resumed": summary["resumed"],
             "device": summary["device"],
             "threads": summary["threads"],

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from mnist_exp import build
-from mnist_exp.data.sources import Images
+from mnist_exp.data.images import DataSet
 from mnist_exp.fused.trainer import FusedTrainer
 from mnist_exp.training import loop
 
@@ -27,7 +27,7 @@ def variants(cfg: DictConfig, seeds_and_factors: Sequence[tuple[int, float]]) ->
     return configs
 
 
-def training(cfg: DictConfig, source: Images) -> loop.Training:
+def training(cfg: DictConfig, source: DataSet) -> loop.Training:
     """Build the parts of a run, and set the threads of this process as the run does."""
     build.setup_torch(cfg)
     data = build.split(cfg, source, build.device(cfg))
@@ -45,7 +45,7 @@ def trained_state(parts: loop.Training) -> list[Any]:
     return [*parts.model.state_dict().values(), *states, *lrs, *parts.schedule.get_last_lr()]
 
 
-def require_equal(configs: Sequence[DictConfig], source: Images, rel: float = 1e-9) -> None:
+def require_equal(configs: Sequence[DictConfig], source: DataSet, rel: float = 1e-9) -> None:
     """Require that two epochs of a fused group equal two epochs alone: losses to `rel`, weights and states to 1e-7."""
     fused, alone = ([training(cfg, source) for cfg in configs] for _ in range(2))
     trainer = FusedTrainer(fused)

@@ -1,0 +1,1 @@
+"""Trained models in use: load, predict, export and draw."""

@@ -1,0 +1,145 @@
+"""A run that is done: its model, ready to predict."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from mnist_exp import build
+from mnist_exp.data.batches import EVALUATION_BATCH
+from mnist_exp.store import run_folder
+from mnist_exp.store.run_folder import BEST, CONFIG, LEDGER, InferenceFacts
+from mnist_exp.system.errors import ConfigError
+from mnist_exp.training import checkpoint
+from mnist_exp.training.loop import Loss
+
+
+class Classifier(nn.Module):
+    """A trained model that takes the images of the data set as they are, and gives probabilities.
+
+    Attributes:
+        model: The trained model, which takes normalized images.
+        loss: Turns the model's logits into probabilities.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, loss: Loss, facts: InferenceFacts) -> None:
+        """Store the parts.
+
+        Args:
+            model: The trained model.
+            loss: The loss that it was trained with.
+            facts: The mean and the standard deviation of the pixels, and the size that the model takes.
+        """
+        super().__init__()
+        self.model, self.loss = model, loss
+        _, *size = facts["image_shape"]
+        (top, left), (bottom, right) = zip(*map(_margins, size, facts["crop"]), strict=True)
+        self.padding = [-left, -right, -top, -bottom]  # as F.pad takes it: less than 0 crops
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(facts[name]).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the probability of each class, float32 (N, classes), for images, uint8 (N, C, H, W)."""
+        images = F.pad(images, self.padding) if any(self.padding) else images
+        return self.loss.probabilities(self.model((images.float() - self.mean) / self.std))
+
+
+class TrainedRun:
+    """A run with the weights of its best epoch.
+
+    Attributes:
+        folder: The run folder.
+        facts: What prediction needs beside the weights.
+        classifier: Normalization, model and probabilities in one module, on the CPU, in evaluation mode.
+    """
+
+    def __init__(self, folder: Path, facts: InferenceFacts, classifier: Classifier) -> None:
+        self.folder, self.facts, self.classifier = folder, facts, classifier
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, which takes normalized images, float32 (N, C, H, W), and gives logits (N, classes)."""
+        return self.classifier.model
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of the model's outputs."""
+        return self.facts["classes"]
+
+    @cached_property
+    def config(self) -> DictConfig:
+        """The config of the run."""
+        return _config(self.folder)
+
+    @torch.inference_mode()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """Return the probability of each class.
+
+        Args:
+            images: uint8 (N, C, H, W), of the data set's shape `facts["image_shape"]`.
+
+        Returns:
+            float32 (N, classes).
+        """
+        return torch.cat([self.classifier(part) for part in images.split(EVALUATION_BATCH)])
+
+
+def load(folder: Path) -> TrainedRun:
+    """Load the weights of the best epoch of a run that is done, or that was interrupted after an epoch.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        ConfigError: The folder holds no such run, or a file of it is damaged.
+    """
+    if not (folder / BEST).is_file():
+        raise ConfigError(f"{folder}: {_why_without_weights(folder)}")
+    state = checkpoint.load(folder / BEST)
+    facts = state.get("inference") or _facts_from_data(folder, state["data"])
+    model, loss = build.from_inference_facts(facts)
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:  # the checksum is right, so another version of this program wrote it
+        raise ConfigError(f"{folder / BEST}: doesn't fit its model: {' '.join(str(error).split())[:500]}") from error
+    return TrainedRun(folder, facts, Classifier(model, loss, facts).eval())
+
+
+def _why_without_weights(folder: Path) -> str:
+    if not folder.exists():
+        return "no such folder"
+    if (folder / LEDGER).is_file():
+        runs = sorted((path.parents[1] for path in folder.glob(f"*/{BEST}")), key=lambda path: len(path.name))
+        return (
+            f"this is a sweep; name one of its runs, such as {runs[0]}" if runs else "no run of this sweep has weights"
+        )
+    return f"no {BEST}, so this is not the folder of a run that has trained an epoch"
+
+
+def _facts_from_data(folder: Path, data: run_folder.DataFacts | None) -> InferenceFacts:
+    """Return what a run of an older version did not record, from its config and its data.
+
+    Raises:
+        ConfigError: The data is not there, or is not what the run was trained on.
+    """
+    cfg = _config(folder)
+    split = build.split(cfg, build.source(cfg), torch.device("cpu"))
+    run_folder.require_same_data(data, split.sha256)
+    return build.inference_facts(cfg, split)
+
+
+def _config(folder: Path) -> DictConfig:
+    return cast(DictConfig, OmegaConf.load(folder / CONFIG))
+
+
+def _margins(size: int, kept: int) -> tuple[int, int]:
+    """Return how many pixels a center crop takes from either end of a side; less than 0 where it adds some."""
+    first = (size - kept) // 2
+    return first, size - kept - first
