@@ -289,7 +289,7 @@ def test_a_redirect_to_an_address_without_tls_is_refused(
 ) -> None:
     with mirror(tmp_path, tls=False) as (address, requested), server(redirect_to(address)) as redirecting:
         monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [redirecting])
-        with pytest.raises(OSError, match=r"ubyte\.gz is refused, because it is no https:// address"):
+        with pytest.raises(OSError, match=r"ubyte\.gz is refused, because it is not an https:// address"):
             sources.fashion_mnist(str(tmp_path))
     assert requested == []
 

@@ -337,7 +337,7 @@ def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Ru
         (["resume=a,b"], "resume=a,b: takes the folder of one sweep"),
         (["hydra.sweep.subdir=mine"], "hydra.sweep.subdir: can't be changed"),
         (["seed=0,1", "hydra.sweeper.max_jobs=-1"], "hydra.sweeper.max_jobs=-1: must be 1 or more"),
-        (["resume=."], "this is no sweep of this program: it has no ledger.jsonl"),
+        (["resume=."], "this is not a sweep of this program: it has no ledger.jsonl"),
         (["hydra.sweeper.nosuch=1"], "nosuch"),
     ],
 )

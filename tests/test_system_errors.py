@@ -17,6 +17,7 @@ Run = Callable[..., Outcome]
         ("epocs=3", "epocs: no such key, did you mean epochs? Choose from epochs, "),
         ("lr=0.1", "lr: no such key, did you mean optimizer.lr? Choose from epochs, "),
         ("hidden_layers=[8]", "hidden_layers: no such key, did you mean model.hidden_layers? Choose from"),
+        ("optimizer=sdg", "optimizer=sdg: no such option, did you mean sgd? Choose from adagrad, "),
         ("activation=rellu", "activation=rellu: no such option, did you mean relu? Choose from elu, gelu, "),
         ("experiment=digit", "experiment=digit: no such option, did you mean digits? Choose from"),
         ("data.batchsize=32", "data.batchsize: no such key, did you mean data.batch_size? Choose from data.root, "),
@@ -32,9 +33,9 @@ Run = Callable[..., Outcome]
             "loss=\x1e<\n",
             r"""loss=\x1e<\n: can't be read; a value with such characters needs quotes: $'loss="\x1e<\x0a"'""",
         ),
-        ("sgd", "sgd: is no override, because it has no =; type key=value"),
-        ("optimizer.lr=1,2", "optimizer.lr=1,2: is several values; -m makes a sweep of them"),
-        ("seed=range(0,3)", "seed=range(0,3): is several values; -m makes a sweep of them"),
+        ("sgd", "sgd: is not an override, because it has no =; type key=value"),
+        ("optimizer.lr=1,2", "optimizer.lr=1,2: has several values; -m makes a sweep of them"),
+        ("seed=range(0,3)", "seed=range(0,3): has several values; -m makes a sweep of them"),
     ],
 )
 def test_one_line_that_helps(run: Run, typed: str, message: str) -> None:

@@ -24,7 +24,7 @@ COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", 
 SUMMARY = (
     "status", "error", "config_id", "seed", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy",
     "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
-    "data", "files", "resumed", "stopped", "tags", "failure", "checksum",
+    "data", "inference", "files", "resumed", "stopped", "tags", "failure", "checksum",
 )  # fmt: skip
 
 
@@ -134,7 +134,7 @@ BAD = {
     "optimizer=null": "optimizer: needs one option",
     "~optimizer": "optimizer: needs one option",
     "optimizer=[adam,sgd]": "optimizer: needs one option",
-    "optimizer=adam,sgd": "optimizer=adam,sgd: is several values; -m makes a sweep of them",
+    "optimizer=adam,sgd": "optimizer=adam,sgd: has several values; -m makes a sweep of them",
     "epochs=${nope}": "Interpolation key 'nope' not found",
     "data.batch_size=0": "data.batch_size=0: must be 1 or more",
     "data.batch_size=1301": "data.batch_size=1301: must be 1 to 1,300",

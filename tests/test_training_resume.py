@@ -102,9 +102,13 @@ def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(run: R
     assert "resumed after epoch 1" in (Path("outputs/a") / str(moments // 2 + 4) / "train.log").read_text()
 
 
-def parts() -> list[str]:
+def parts() -> list[Any]:
+    """Every option with a state, or with randomness; one of each kind is quick, and the others are alike."""
+    quick = ["optimizer=adam", "schedule=onecycle", "augmentation=affine_elastic", "model=lenet", "loss=mse"]
     kept = [path for path in OPTIONS if path.parent.name in ("optimizer", "schedule", "augmentation", "model", "loss")]
-    return [f"{path.parent.name}={path.stem}" for path in kept] + ["activation=prelu", "model.dropout=0.5"]
+    options = [f"{path.parent.name}={path.stem}" for path in kept]
+    others = [pytest.param(option, marks=pytest.mark.slow) for option in options if option not in quick]
+    return [*quick, *others, "activation=prelu", "model.dropout=0.5"]
 
 
 @pytest.mark.parametrize("part", parts())
@@ -325,7 +329,7 @@ def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
         ("", "resume=: no such file or folder"),
         ("/nowhere.pt", "resume=/nowhere.pt: no such file or folder"),
         ("latest", "resume=latest: no run under"),
-        (".", "resume=.: this is no run of this program: it has no metrics.csv"),
+        (".", "resume=.: this is not a run of this program: it has no metrics.csv"),
         ("sweep", "resume=sweep: this is a sweep; python train.py -m resume=sweep resumes it"),
         ("sweep/0", "a job of a sweep; python train.py -m resume="),
         ("foreign", "damaged, or not of this program: "),
@@ -399,16 +403,16 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
     foreign = Path("foreign.pt")
     torch.save({"model": Evil()}, foreign)
     for content, message in (
-        (whole[:-1], "is no checkpoint of this program, or was cut short"),
-        (whole[:4096], "is no checkpoint of this program, or was cut short"),
-        (b"", "is no checkpoint of this program, or was cut short"),
+        (whole[:-1], "is not a checkpoint of this program, or was cut short"),
+        (whole[:4096], "is not a checkpoint of this program, or was cut short"),
+        (b"", "is not a checkpoint of this program, or was cut short"),
         (whole[:500] + bytes([whole[500] ^ 1]) + whole[501:], "is altered or damaged: its checksum is wrong"),
-        (foreign.read_bytes(), "is no checkpoint of this program, or was cut short"),
+        (foreign.read_bytes(), "is not a checkpoint of this program, or was cut short"),
         (bytes(checkpoint.pack({"format": 1, "model": Evil()})), "holds more than numbers and text, so it is not read"),
         (bytes(checkpoint.pack({"format": 2})), "has another format; this version reads format 1"),
         (bytes(checkpoint.pack({"format": 1})), "has another format; this version reads format 1"),
         (other.read_bytes(), "is of a run with another config: seed was 1 and is 0"),
-        (os.urandom(5000), "is no checkpoint of this program, or was cut short"),
+        (os.urandom(5000), "is not a checkpoint of this program, or was cut short"),
     ):
         last.write_bytes(content)
         before = contents(interrupted)
@@ -434,7 +438,7 @@ def test_a_damaged_best_checkpoint_is_told_before_it_is_needed(run: Run) -> None
     best.write_bytes(best.with_name("last.pt").read_bytes())
     assert "best.pt: not of epoch" in run("resume=outputs/a/it", "epochs=7").err
     best.write_bytes(b"")
-    assert "best.pt: is no checkpoint of this program" in run("resume=outputs/a/it", "epochs=7").err
+    assert "best.pt: is not a checkpoint of this program" in run("resume=outputs/a/it", "epochs=7").err
 
 
 def test_an_altered_summary_is_reported_or_rewritten(run: Run) -> None:

@@ -244,7 +244,7 @@ class _RefuseHTTP(request.BaseHandler):
 
     def http_open(self, asked: request.Request) -> NoReturn:
         """Raise URLError."""
-        raise URLError(f"{asked.full_url} is refused, because it is no https:// address")
+        raise URLError(f"{asked.full_url} is refused, because it is not an https:// address")
 
 
 def _https_opener() -> request.OpenerDirector:

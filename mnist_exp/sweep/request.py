@@ -207,7 +207,7 @@ def find(target: str) -> Path:
         command = quoting.command(quoting.override("resume", target))
         reason = f"this is a single run; without -m, {command} resumes it"
     else:
-        reason = f"this is no sweep of this program: it has no {LEDGER}"
+        reason = f"this is not a sweep of this program: it has no {LEDGER}"
     raise ConfigError(f"resume={target}: {reason}")
 
 

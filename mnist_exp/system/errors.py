@@ -64,7 +64,7 @@ def _explain(error: BaseException) -> str:
     ):
         key, _, values = several[1].partition("=")
         one = quoting.for_shell(f"{key}={quoting.quoted(values)}")
-        return f"{several[1]}: is several values; -m makes a sweep of them, and quotes make them one text: {one}"
+        return f"{several[1]}: has several values; -m makes a sweep of them, and quotes make them one text: {one}"
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
     if is_out_of_memory(error):
@@ -145,7 +145,7 @@ def offer(word: str, options: Sequence[str], elsewhere: Iterable[str] = ()) -> s
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question with the known name whose last part is most similar to a mistyped one; "" if none is."""
     last = {name.rpartition(".")[2]: name for name in known}
-    near = get_close_matches(word.rpartition(".")[2], last, n=1, cutoff=0.7)
+    near = get_close_matches(word.rpartition(".")[2], last, n=1, cutoff=0.65)
     return f"did you mean {last[near[0]]}?" if near else ""
 
 
@@ -190,7 +190,7 @@ def _unreadable(override: str) -> str:
     key, equals, value = override.partition("=")
     shown = quoting.shown(override)
     if not equals:
-        return f"{shown}: is no override, because it has no =; type key=value"
+        return f"{shown}: is not an override, because it has no =; type key=value"
     if value.startswith(("[", "{")):
         return f"{shown}: can't be read; a list is typed {key}=[1,2], and a mapping '{key}={{a: 1}}'"
     quoted = quoting.for_shell(quoting.override(key, value))

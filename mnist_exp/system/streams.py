@@ -10,7 +10,7 @@ GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe; a terminal
 
 
 def harden() -> None:
-    """Make both streams escape what they can't encode, such as file names that are no text."""
+    """Make both streams escape what they can't encode, such as file names that are not text."""
     logging.raiseExceptions = False  # the run reports a full disk once; each line of the log would again
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

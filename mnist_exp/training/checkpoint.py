@@ -143,7 +143,7 @@ def load(path: Path) -> CheckpointState:
     content = path.read_bytes()
     body, mark, digest = content[: -len(MARK) - HEX], content[-len(MARK) - HEX : -HEX], content[-HEX:]
     if mark != MARK:
-        raise ConfigError(f"{path}: is no checkpoint of this program, or was cut short")
+        raise ConfigError(f"{path}: is not a checkpoint of this program, or was cut short")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise ConfigError(f"{path}: is altered or damaged: its checksum is wrong")
     try:

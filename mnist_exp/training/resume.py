@@ -69,7 +69,7 @@ def find(target: str) -> Path:
         sweep = quoting.command("-m", quoting.override("resume", folder.parent))
         reason = f"this is a job of a sweep; {sweep} resumes the sweep"
     elif not (folder / METRICS).is_file():
-        reason = f"this is no run of this program: it has no {METRICS}"
+        reason = f"this is not a run of this program: it has no {METRICS}"
     elif not checkpoint.exists() and metrics.has_rows(folder / METRICS):
         best = quoting.command(quoting.override("resume", folder / BEST))
         reason = f"{checkpoint} is gone; {best} resumes from the best epoch"
