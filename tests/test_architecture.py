@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -33,6 +34,7 @@ KNOW_HYDRAS_ERRORS = {"system.errors", "system.quoting"}
 WITHOUT_TORCH = {"system", "figure_page", "config", "command_line", "store", "report", "cli", "hydra_plugins"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every Python file of the program, by its dotted name without `mnist_exp.`"""
     package = ROOT / "mnist_exp"
@@ -49,6 +51,7 @@ def part_of(module: str) -> str:
     return "cli" if module == "__main__" else module.partition(".")[0]
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Dotted names of everything that a file imports, anywhere in it."""
     names = set()
@@ -60,6 +63,7 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+@cache
 def imported_modules(path: Path) -> set[str]:
     """The modules of this program among them."""
     found = set()

@@ -240,7 +240,9 @@ def test_failures_are_told_and_the_rest_runs_on(run: Run, tmp_path: Path, monkey
         (errors.FusedGroupError("of one of them, or all"), None),
     ],
 )
-@pytest.mark.parametrize("may_write", [True, False], ids=["summary", "no summary"])
+@pytest.mark.parametrize(
+    "may_write", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["summary", "no summary"]
+)
 def test_how_a_run_failed(
     error: Exception, failure: str | None, may_write: bool, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +259,8 @@ def test_how_a_run_failed(
 
 
 @pytest.mark.parametrize(
-    ("number", "failure"), [(signal.SIGKILL, None), (signal.SIGSEGV, "error"), (signal.SIGABRT, "error")]
+    ("number", "failure"),
+    [(signal.SIGKILL, None), (signal.SIGSEGV, "error"), pytest.param(signal.SIGABRT, "error", marks=pytest.mark.slow)],
 )
 def test_a_crash_is_a_runs_own_doing_and_a_kill_is_not(
     number: int, failure: str | None, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -207,15 +207,18 @@ def test_longer_is_refused_where_the_schedule_would_have_been_another(schedule: 
 
 
 @pytest.fixture
-def interrupted(run: Run, kill_at: KillAt) -> Path:
-    """The folder of a run that was killed in its third epoch."""
-    kill_at(None)
-    events = kill_at(None)
-    run(*SMALL, "hydra.run.dir=outputs/a/whole")
-    kill_at(len(events) - [*reversed(events)].index("batch"))
-    with pytest.raises(Killed):
-        run(*SMALL, "hydra.run.dir=outputs/a/it")
-    kill_at(None)
+def interrupted(run: Run, kill_at: KillAt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was killed in its third epoch; the undisturbed run lies beside it."""
+    trained = tmp_path_factory.getbasetemp() / "interrupted"
+    if not trained.exists():  # once for all tests
+        events = kill_at(None)
+        run(*SMALL, "hydra.run.dir=outputs/a/whole")
+        kill_at(len(events) - [*reversed(events)].index("batch"))
+        with pytest.raises(Killed):
+            run(*SMALL, "hydra.run.dir=outputs/a/it")
+        kill_at(None)
+        shutil.move("outputs", trained)
+    shutil.copytree(trained, "outputs")
     return Path("outputs/a/it")
 
 
