@@ -181,6 +181,16 @@ def test_a_loss_that_runs_away_ends_the_run_and_keeps_the_last_good_checkpoint(r
     assert all(tensor.isfinite().all() for tensor in weights.values())
 
 
+def test_a_run_that_failed_before_it_started_leaves_its_folder_to_the_next(run: Run) -> None:
+    assert run(*TINY, "data.batch_size=1301", "hydra.run.dir=outputs/day/mine").code == 1
+    assert run(*TINY, "hydra.run.dir=outputs/day/mine").code == 0
+    (folder,) = run(
+        *TINY, "seed=1", "data.batch_size=1301", "hydra.run.dir=outputs/day/mine"
+    ).folders  # now it is taken
+    assert (summary(folder)["status"], summary(folder)["seed"]) == ("completed", 0)
+    assert "data.batch_size=1301: must be" in (folder / "train.log").read_text()  # the log of the first attempt stays
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(run: Run) -> None:
     (folder,) = run(*TINY, "hydra.run.dir=outputs/day/mine").folders
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

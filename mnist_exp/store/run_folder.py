@@ -17,7 +17,7 @@ CONFIG = Path(".hydra", "config.yaml")
 OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config: where it is, the config is whole
 LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")  # in plots/
-SWEEP = "a sweep"  # an owner of a folder
+RUN, SWEEP = "a run", "a sweep"  # owners of a folder
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 WRITTEN = (  # everything that a run writes into its folder, except its log
     *(".hydra/*.yaml", METRICS, SUMMARY, str(LAST), str(BEST)),
@@ -160,6 +160,15 @@ def has_completed(folder: Path, config_id: str) -> bool:
     return bool(summary) and summary["status"] == "completed" and summary["config_id"] == config_id  # type: ignore[index]
 
 
+def failed_before_start(folder: Path) -> bool:
+    """Return whether the folder holds a run that failed before its first checkpoint."""
+    try:
+        summary = read_summary(folder)
+    except (OSError, ConfigError):
+        return False
+    return bool(summary) and summary["status"] == "failed" and not (folder / LAST).exists()  # type: ignore[index]
+
+
 def is_unaltered(folder: Path, summary: Mapping[str, Any], name: str) -> bool:
     """Return whether a file still has the checksum that the summary of the completed run holds."""
     try:
@@ -174,23 +183,29 @@ def owner(folder: Path) -> str | None:
         return SWEEP
     if (folder.parent / LEDGER).exists() and folder.name.isdigit():
         return "a job of a sweep"
-    return "a run" if (folder / METRICS).exists() else None
+    return RUN if (folder / METRICS).exists() else None
 
 
 def claim(folder: Path) -> None:
     """Create `folder` for a new run. Of several processes that claim it at once, one succeeds.
 
+    A run that failed before it started, such as one with a mistyped key, leaves the folder to the next one.
+
     Raises:
         FileExistsError: The folder belongs to a run or a sweep.
         ConfigError: The folder can't be created or written.
     """
+    if owner(folder) == RUN and failed_before_start(folder):
+        with suppress(BlockingIOError), files.locked(folder / LOG):
+            if failed_before_start(folder):  # still, now that no other process can claim it
+                clear(folder)
     if not (taken_by := owner(folder)):
         create(folder, "hydra.run.dir")
         try:
             with open(folder / METRICS, "x", newline="") as file:
                 file.write(metrics.header())
         except FileExistsError:  # another run was sooner
-            taken_by = "a run"
+            taken_by = RUN
     if taken_by:
         raise FileExistsError(f"{folder} already holds {taken_by}: choose another hydra.run.dir")
 
