@@ -42,11 +42,20 @@ def in_parts(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0
     )  # fmt: skip
 
 
-def test_normalize_equals_torchvision(images: Tensor) -> None:
-    ours = Normalize(images)
-    floats = images / 255
-    theirs = transforms.Normalize(floats.mean(), floats.std(correction=0))(floats)
-    torch.testing.assert_close(ours(images), theirs)
+def test_normalize_equals_torchvision(images: Tensor, coloured: Tensor) -> None:
+    for pixels in (images, coloured):
+        ours, floats = Normalize(pixels), pixels / 255
+        mean, std = floats.mean(dim=(0, 2, 3)), floats.std(dim=(0, 2, 3), correction=0)
+        torch.testing.assert_close(ours(pixels), transforms.Normalize(mean, std)(floats))
+        torch.testing.assert_close(torch.tensor(ours.mean), 255 * mean)
+        torch.testing.assert_close(ours(pixels.view(1, *pixels.shape))[0], ours(pixels))
+
+
+def test_a_channel_that_is_all_one_value_becomes_zero(coloured: Tensor) -> None:
+    coloured[:, 1] = 7
+    normalize = Normalize(coloured)
+    assert (normalize.mean[1], normalize.std[1]) == (7, 1)
+    assert not normalize(coloured)[:, 1].any()
 
 
 def test_batches_keep_the_order_and_count_every_image_once(images: Tensor, labels: Tensor) -> None:
