@@ -80,7 +80,9 @@ class Learner:
 
 def loaders(cfg: DictConfig, data: Split, workers: int) -> tuple[Loader, Loader]:
     """Return loaders of the same number of images, each of which is augmented and normalized by itself."""
-    mean, std = ([number / 255 for number in numbers] for numbers in (data.train.normalize.mean, data.train.normalize.std))
+    mean, std = (
+        [number / 255 for number in numbers] for numbers in (data.train.normalize.mean, data.train.normalize.std)
+    )
     normalize = transforms.Normalize(mean, std)
     rotation = transforms.RandomRotation(cfg.augmentation.rotation.degrees)
     crop = transforms.RandomCrop(28, padding=cfg.augmentation.crop.padding)

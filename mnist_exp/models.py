@@ -121,7 +121,7 @@ def lenet(
     pooled_height, pooled_width = ((side // 2 - 4) // 2 for side in (height, width))
     return nn.Sequential(
         nn.Conv2d(channels, 6, kernel_size=5, padding=2), activation(), nn.MaxPool2d(2),  # -> (N, 6, H/2, W/2)
-        nn.Conv2d(6, 16, kernel_size=5), activation(), nn.MaxPool2d(2),  # -> (N, 16, 5, 5) for 28 x 28, 6 x 6 for 32 x 32
+        nn.Conv2d(6, 16, kernel_size=5), activation(), nn.MaxPool2d(2),  # -> (N, 16, 5, 5) for 28 x 28
         nn.Flatten(),
         nn.Linear(16 * pooled_height * pooled_width, 120), activation(), nn.Dropout(dropout),
         nn.Linear(120, 84), activation(), nn.Dropout(dropout),

@@ -14,7 +14,7 @@ from mnist_exp.training import loop
 
 OPTIONS = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
 EXPECTED = {
-    "data": "digits emnist fashion_mnist kmnist mnist qmnist",
+    "data": "cifar10 cifar100 digits emnist fashion_mnist kmnist mnist qmnist svhn usps",
     "augmentation": "affine affine_elastic elastic none rotate_crop",
     "model": "lenet linear mlp",
     "activation": "elu gelu leaky_relu prelu relu selu sigmoid silu tanh",

@@ -242,7 +242,7 @@ def _draw_tiles(axes: Axes, tiles: Tensor, left: float, top: float, side: float)
 
 
 def _table(title: str, note: str, classes: Sequence[str], groups: Sequence[Tensor]) -> Figure:
-    """Groups of tiles (classes, k, C, S, S) side by side, one row per class, in two blocks if there are many classes."""
+    """Groups of tiles (classes, k, C, S, S) side by side, a row for each class, in two blocks if there are many."""
     names = [_short(name) for name in classes]
     blocks = 1 if len(names) <= ONE_BLOCK else 2
     rows = math.ceil(len(names) / blocks)
