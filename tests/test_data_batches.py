@@ -12,6 +12,7 @@ from mnist_exp.data.batches import (
     Normalize,
     Split,
     TrainingBatches,
+    chunk_size,
     prefetch,
     split_batches,
     split_images,
@@ -105,6 +106,14 @@ def test_images_do_not_depend_on_how_many_are_made_chunk_size(
     batches = training(images, labels)
     assert [len(batch) for _, batch in batches[:]] == [10] * 10 + [3]
     assert all(torch.equal(one, other) for one, other in zip(plain, whole(batches), strict=True))
+
+
+def test_larger_images_are_augmented_in_smaller_chunks(coloured: Tensor) -> None:
+    assert chunk_size(coloured) == 512 * 28 * 28 // (3 * 32 * 32) == 130
+    assert chunk_size(coloured[:, :1, :8, :8]) == 512
+    huge = torch.empty(1, 3, 1, 1, dtype=torch.uint8).expand(100, 3, 80, 80)
+    batches = TrainingBatches(huge, torch.zeros(100), 30, Normalize(coloured), Compose(), generator(0), generator(1))
+    assert [len(images) for images, _ in batches.chunks()] == [30, 30, 30, 10]  # never less than a batch
 
 
 def test_equal_generators_give_equal_bits_and_others_do_not(images: Tensor) -> None:

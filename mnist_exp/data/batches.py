@@ -13,8 +13,9 @@ from mnist_exp.data.images import Part
 T = TypeVar("T")
 
 # Images that are augmented at once. On a CPU, 64 take twice as long per image, because of the calls, and 1,024 exceed
-# the cache. A GPU gains from fewer calls, and has the memory.
+# the cache; of CIFAR's larger images, more than 128 do. A GPU gains from fewer calls, and has the memory.
 CPU_CHUNK, GPU_CHUNK = 512, 16_384
+CPU_CHUNK_VALUES = 512 * 28 * 28  # the pixels of a chunk, in all channels
 EVALUATION_BATCH = 1000  # images; without gradients, memory alone limits it
 
 
@@ -130,7 +131,7 @@ class TrainingBatches(Batches):
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the same images and labels, several whole batches at a time."""
-        size = max(1, chunk_size(self.images.device) // self.batch_size) * self.batch_size
+        size = max(1, chunk_size(self.images) // self.batch_size) * self.batch_size
         for rows in self.shuffled().split(size):
             yield self.prepare(rows, self.random_numbers(len(rows)))
 
@@ -158,9 +159,9 @@ class TrainingBatches(Batches):
         return self.normalize(images), self.labels.index_select(0, rows)
 
 
-def chunk_size(device: torch.device) -> int:
-    """Return the number of images that are augmented at once on a device."""
-    return CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
+def chunk_size(images: Tensor) -> int:
+    """Return how many of the images (N, C, H, W) are augmented at once on their device."""
+    return min(CPU_CHUNK, CPU_CHUNK_VALUES // images[0].numel()) if images.device.type == "cpu" else GPU_CHUNK
 
 
 class SplitImages(NamedTuple):
