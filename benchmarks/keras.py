@@ -43,7 +43,7 @@ def errors(cfg: DictConfig, pixels: tuple[float, float] | None, images: int) -> 
     data = build.split(cfg, build.source(cfg), build.device(cfg))
     if pixels:
         scale = copy.copy(data.train.normalize)
-        scale.mean, scale.std = pixels
+        scale._mean, scale._std = pixels  # what it subtracts, and what it divides by
         data.train.normalize = data.val.normalize = data.test.normalize = scale
     train = data.train
     if images > len(train.images):

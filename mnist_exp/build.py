@@ -149,8 +149,8 @@ def inference_facts(cfg: DictConfig, split: Split) -> InferenceFacts:
         "classes": list(split.classes),
         "image_shape": list(split.image_shape),
         "crop": list(split.val.images.shape[2:]),
-        "mean": [normalize.mean],
-        "std": [normalize.std],
+        "mean": normalize.mean,
+        "std": normalize.std,
         "preparation": split.preparation,
         "config": {group: OmegaConf.to_container(cfg[group], resolve=True) for group in INFERENCE_GROUPS},
     }

@@ -103,6 +103,13 @@ def images() -> torch.Tensor:
 
 
 @pytest.fixture
+def coloured() -> torch.Tensor:
+    """103 images of noise, (103, 3, 32, 32) uint8, whose channels differ in brightness and contrast."""
+    noise = torch.rand(103, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return (noise * torch.tensor([250, 120, 60]).view(3, 1, 1)).to(torch.uint8)
+
+
+@pytest.fixture
 def labels() -> torch.Tensor:
     """Their labels, 0 to 9 in turn."""
     return torch.arange(103) % 10
@@ -112,6 +119,12 @@ def labels() -> torch.Tensor:
 def source(images: torch.Tensor, labels: torch.Tensor) -> DataSet:
     """A data set that uses these images for training and for the test."""
     return DataSet("made", tuple("0123456789"), Part(images, labels), Part(images, labels), "")
+
+
+@pytest.fixture
+def coloured_source(coloured: torch.Tensor, labels: torch.Tensor) -> DataSet:
+    """A data set that uses the coloured images for training and for the test."""
+    return DataSet("made", tuple("0123456789"), Part(coloured, labels), Part(coloured, labels), "", preparation="crop")
 
 
 @pytest.fixture

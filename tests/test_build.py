@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_exp import build
 from mnist_exp.system import resources
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.use.trained_run import Classifier
 
 Run = Callable[..., Outcome]
 
@@ -110,6 +111,21 @@ def test_weights_follow_the_seed_alone(composed: Composed, images: torch.Tensor,
     plain = weights()
     assert torch.equal(plain, weights("augmentation=none", "data.seed=5", "optimizer=sgd", "data.batch_size=10"))
     assert not torch.equal(plain, weights("seed=1"))
+
+
+@pytest.mark.parametrize(("name", "channels", "size"), [("source", 1, 28), ("coloured_source", 3, 32)])
+@pytest.mark.parametrize("words", [[], ["augmentation.crop.size=20"]])
+def test_a_classifier_sees_what_the_model_was_trained_on(
+    name: str, channels: int, size: int, words: list[str], composed: Composed, request: pytest.FixtureRequest
+) -> None:
+    """To the bit: the facts of a run hold what Normalize computed."""
+    cfg, source = composed("data.validation=20", "model=linear", *words), request.getfixturevalue(name)
+    data = build.split(cfg, source, torch.device("cpu"))
+    facts = build.inference_facts(cfg, data)
+    assert (facts["image_shape"], len(facts["mean"]), len(facts["std"])) == ([channels, size, size], channels, channels)
+    model, loss = build.from_inference_facts(facts)
+    [(normalized, _)] = data.test
+    assert torch.equal(Classifier(model, loss, facts)(source.test.images), loss.probabilities(model(normalized)))
 
 
 def test_an_optimizer_that_can_not_take_a_step_is_told(

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT
-from helpers.trainings import Composed
+from helpers.trainings import Composed, training
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -14,7 +14,7 @@ from mnist_exp.training import loop
 
 OPTIONS = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
 EXPECTED = {
-    "data": "digits emnist fashion_mnist kmnist mnist qmnist",
+    "data": "cifar10 cifar100 digits emnist fashion_mnist kmnist mnist qmnist svhn usps",
     "augmentation": "affine affine_elastic elastic none rotate_crop",
     "model": "lenet linear mlp",
     "activation": "elu gelu leaky_relu prelu relu selu sigmoid silu tanh",
@@ -51,6 +51,20 @@ def test_every_option_composes_builds_and_takes_a_step(
     )
     assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     assert row.lr > 0
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet"])
+@pytest.mark.parametrize(
+    "option", [path for path in OPTIONS if path.parent.name in ("augmentation", "activation", "loss")], ids=str
+)
+def test_every_option_trains_on_coloured_images(
+    option: Path, model: str, composed: Composed, coloured_source: DataSet
+) -> None:
+    cfg = composed(f"{option.parent.name}={option.stem}", f"model={model}", "data.validation=20", "data.batch_size=40")
+    data = build.split(cfg, coloured_source, build.device(cfg))
+    parts = training(cfg, coloured_source)
+    build.check_step(cfg, parts.model, parts.loss, data)
+    assert loop.train_and_validate(parts, epoch=1).train_loss > 0
 
 
 @pytest.mark.parametrize("option", [path for path in OPTIONS if path.parent.name == "optimizer"], ids=str)

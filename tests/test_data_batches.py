@@ -12,6 +12,7 @@ from mnist_exp.data.batches import (
     Normalize,
     Split,
     TrainingBatches,
+    chunk_size,
     prefetch,
     split_batches,
     split_images,
@@ -42,11 +43,20 @@ def in_parts(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0
     )  # fmt: skip
 
 
-def test_normalize_equals_torchvision(images: Tensor) -> None:
-    ours = Normalize(images)
-    floats = images / 255
-    theirs = transforms.Normalize(floats.mean(), floats.std(correction=0))(floats)
-    torch.testing.assert_close(ours(images), theirs)
+def test_normalize_equals_torchvision(images: Tensor, coloured: Tensor) -> None:
+    for pixels in (images, coloured):
+        ours, floats = Normalize(pixels), pixels / 255
+        mean, std = floats.mean(dim=(0, 2, 3)), floats.std(dim=(0, 2, 3), correction=0)
+        torch.testing.assert_close(ours(pixels), transforms.Normalize(mean, std)(floats))
+        torch.testing.assert_close(torch.tensor(ours.mean), 255 * mean)
+        torch.testing.assert_close(ours(pixels.view(1, *pixels.shape))[0], ours(pixels))
+
+
+def test_a_channel_that_is_all_one_value_becomes_zero(coloured: Tensor) -> None:
+    coloured[:, 1] = 7
+    normalize = Normalize(coloured)
+    assert (normalize.mean[1], normalize.std[1]) == (7, 1)
+    assert not normalize(coloured)[:, 1].any()
 
 
 def test_batches_keep_the_order_and_count_every_image_once(images: Tensor, labels: Tensor) -> None:
@@ -96,6 +106,14 @@ def test_images_do_not_depend_on_how_many_are_made_chunk_size(
     batches = training(images, labels)
     assert [len(batch) for _, batch in batches[:]] == [10] * 10 + [3]
     assert all(torch.equal(one, other) for one, other in zip(plain, whole(batches), strict=True))
+
+
+def test_larger_images_are_augmented_in_smaller_chunks(coloured: Tensor) -> None:
+    assert chunk_size(coloured) == 512 * 28 * 28 // (3 * 32 * 32) == 130
+    assert chunk_size(coloured[:, :1, :8, :8]) == 512
+    huge = torch.empty(1, 3, 1, 1, dtype=torch.uint8).expand(100, 3, 80, 80)
+    batches = TrainingBatches(huge, torch.zeros(100), 30, Normalize(coloured), Compose(), generator(0), generator(1))
+    assert [len(images) for images, _ in batches.chunks()] == [30, 30, 30, 10]  # never less than a batch
 
 
 def test_equal_generators_give_equal_bits_and_others_do_not(images: Tensor) -> None:

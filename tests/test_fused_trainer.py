@@ -44,6 +44,15 @@ def test_fused_equals_alone(choice: dict[str, str], composed: Composed, source: 
 
 
 @pytest.mark.usefixtures("in_double")
+@pytest.mark.parametrize(("model", "augmentation"), [("lenet", "affine"), ("mlp", "rotate_crop"), ("linear", "none")])
+def test_fused_equals_alone_in_colour(
+    model: str, augmentation: str, composed: Composed, coloured_source: DataSet
+) -> None:
+    cfg = composed(*overrides({"model": model}), f"augmentation={augmentation}")
+    require_equal(variants(cfg, SEEDS_AND_FACTORS[:4]), coloured_source)
+
+
+@pytest.mark.usefixtures("in_double")
 def test_max_norm_initialization_and_augmentation(composed: Composed, source: DataSet) -> None:
     cfg = composed(*SMALL, "model=mlp", "model.max_norm=0.5", "init=orthogonal", "augmentation=elastic")
     require_equal(variants(cfg, SEEDS_AND_FACTORS), source)

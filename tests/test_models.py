@@ -28,6 +28,11 @@ def test_parameter_counts() -> None:
         assert count(models.mlp(**mnist, hidden_layers=hidden)) == parameters
     assert count(models.linear(**mnist)) == 784 * 10 + 10
     assert count(models.mlp(**mnist, hidden_layers=[])) == 784 * 10 + 10
+    colour: dict[str, Any] = mnist | {"in_shape": (3, 32, 32)}
+    assert count(models.linear(**colour)) == 3072 * 10 + 10
+    assert count(models.mlp(**colour, hidden_layers=[256, 512])) == 3073 * 256 + 257 * 512 + 513 * 10 == 923_402
+    # The sides: 32, pooled 16, convolved 12, pooled 6.
+    assert count(models.lenet(**colour)) == (6 * 76) + 16 * (6 * 25 + 1) + 120 * 577 + 84 * 121 + 10 * 85 == 83_126
     assert count(models.lenet(**mnist)) == (6 * 26) + 16 * (6 * 25 + 1) + 120 * 401 + 84 * 121 + 10 * 85 == 61_706
 
 

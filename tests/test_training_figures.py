@@ -147,6 +147,27 @@ def test_images_keep_their_pixels() -> None:
     assert (sheet[5:-4:2, 5:-4:2] == image[0, 0].numpy()).all()
 
 
+def test_coloured_images_keep_their_colours_on_white_paper() -> None:
+    image = torch.randint(0, 256, (1, 3, 28, 28), dtype=torch.uint8)
+    figure = figures.samples(image, torch.tensor([0]), ["a"], per_class=2)
+    sheet = np.asarray(figure.axes[0].images[0].get_array())
+    assert sheet.shape == (64, 2 * 64, 3)
+    assert (sheet[4:60:2, 4:60:2] == image[0].permute(1, 2, 0).numpy()).all()
+    assert (sheet[:2] == 255).all()  # around the images
+    assert (sheet[2:4, 2:62] == 255 - figures.EDGE).all()
+    assert (sheet[4:-4, 68:-4] == 255).all()  # an image that the class lacks
+    figure = figures.correct(image, torch.tensor([0]), torch.tensor([[0.9, 0.1]]), ["a", "b"])
+    assert (np.asarray(figure.axes[0].images[0].get_array()) == sheet[:, :64]).all()
+
+
+def test_colours_reach_the_file(tmp_path: Path) -> None:
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(4, 3, 8, 8)
+    figure = figures.augmented(red, torch.tensor([0, 0, 1, 1]), ["a", "b"], lambda batch: batch.flip(1))
+    figures.save(figure, tmp_path / "augmented.png")
+    colours = {tuple(pixel) for pixel in imread(tmp_path / "augmented.png")[::7, ::7, :3].reshape(-1, 3).tolist()}
+    assert {(1, 0, 0), (0, 0, 1), (1, 1, 1)} <= colours
+
+
 def test_augmented_shows_the_original_and_what_augment_made_of_it() -> None:
     batches: list[torch.Tensor] = []
 

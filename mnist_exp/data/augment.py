@@ -24,11 +24,11 @@ class Transform:
         """Return the images, transformed at random.
 
         Args:
-            images: uint8 (N, 1, H, W), on any device.
+            images: uint8 (N, C, H, W), on any device.
             u: Random numbers, uniform in [0, 1), (N, num_random), on the same device or on the CPU.
 
         Returns:
-            uint8 images (N, 1, H', W'), on the device of `images`.
+            uint8 images (N, C, H', W'), on the device of `images`.
         """
         return images
 
@@ -36,10 +36,10 @@ class Transform:
         """Return the images as evaluation sees them: of the size that training sees, without randomness.
 
         Args:
-            images: uint8 (N, 1, H, W).
+            images: uint8 (N, C, H, W).
 
         Returns:
-            uint8 images (N, 1, H', W'), of the size that a call returns.
+            uint8 images (N, C, H', W'), of the size that a call returns.
 
         Raises:
             ValueError: The transform can't be applied to images of this size.
@@ -210,12 +210,12 @@ def rotate(images: Tensor, degrees: Tensor, interpolation: str) -> Tensor:
     """Rotate each image counter-clockwise by its own angle.
 
     Args:
-        images: uint8 (N, 1, H, W).
+        images: uint8 (N, C, H, W).
         degrees: (N,).
         interpolation: nearest or bilinear.
 
     Returns:
-        uint8 images (N, 1, H, W).
+        uint8 images (N, C, H, W).
     """
     zero = torch.zeros_like(degrees)
     return affine(images, -degrees, zero, zero, zero + 1, zero, interpolation)
@@ -227,7 +227,7 @@ def affine(
     """Shear each image along x, scale it, rotate it clockwise, then shift it, by its own numbers.
 
     Args:
-        images: uint8 (N, 1, H, W).
+        images: uint8 (N, C, H, W).
         degrees: The rotations, (N,).
         right: The shifts along x, in pixels, (N,).
         down: The shifts along y, in pixels, (N,).
@@ -236,7 +236,7 @@ def affine(
         interpolation: nearest or bilinear.
 
     Returns:
-        uint8 images (N, 1, H, W).
+        uint8 images (N, C, H, W).
     """
     angle, tangent = torch.deg2rad(degrees.double()), torch.tan(torch.deg2rad(shear.double()))
     cos, sin = angle.cos(), angle.sin()
@@ -251,7 +251,7 @@ def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int, pad
     """Pad each image with dark pixels and crop it at its own position.
 
     Args:
-        images: uint8 (N, 1, H, W).
+        images: uint8 (N, C, H, W).
         top: The first row of each crop in the padded image, int64 (N,).
         left: The first column of each crop, int64 (N,).
         height: The height of all crops.
@@ -259,24 +259,24 @@ def crop(images: Tensor, top: Tensor, left: Tensor, height: int, width: int, pad
         padding: Pixels added to each side.
 
     Returns:
-        uint8 images (N, 1, height, width).
+        uint8 images (N, C, height, width).
     """
-    padded = F.pad(images[:, 0], [padding] * 4)
-    windows = padded.unfold(1, height, 1).unfold(2, width, 1)  # (N, H', W') -> (N, tops, lefts, height, width), a view
+    padded = F.pad(images, [padding] * 4)
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # -> (N, C, tops, lefts, height, width), a view
     index = to_device(torch.stack([torch.arange(len(images), device=top.device), top, left]), images.device)
-    return windows[index[0], index[1], index[2]].unsqueeze(1)
+    return windows[index[0], :, index[1], index[2]]
 
 
 def displace(images: Tensor, field: Tensor, interpolation: str) -> Tensor:
     """Read each pixel of each image from where its own field points to.
 
     Args:
-        images: uint8 (N, 1, H, W).
+        images: uint8 (N, C, H, W).
         field: The displacements along x and y, in pixels, (N, 2, H, W).
         interpolation: nearest or bilinear.
 
     Returns:
-        uint8 images (N, 1, H, W), dark where the field points outside.
+        uint8 images (N, C, H, W), dark where the field points outside.
     """
     height, width = images.shape[-2:]
     points = _pixels(height, width, field.device)[:2].view(2, height, width) + field

@@ -13,35 +13,47 @@ from mnist_exp.data.images import Part
 T = TypeVar("T")
 
 # Images that are augmented at once. On a CPU, 64 take twice as long per image, because of the calls, and 1,024 exceed
-# the cache. A GPU gains from fewer calls, and has the memory.
+# the cache; of CIFAR's larger images, more than 128 do. A GPU gains from fewer calls, and has the memory.
 CPU_CHUNK, GPU_CHUNK = 512, 16_384
+CPU_CHUNK_VALUES = 512 * 28 * 28  # the pixels of a chunk, in all channels
 EVALUATION_BATCH = 1000  # images; without gradients, memory alone limits it
 
 
 class Normalize:
-    """Scales images to mean 0 and standard deviation 1 over the images that it was fitted to.
+    """Scales each channel to mean 0 and standard deviation 1 over the images that it was fitted to.
 
     Attributes:
-        mean: The mean of all pixels, in 0..255.
-        std: Their standard deviation.
+        mean: The mean of the pixels of each channel, in 0..255.
+        std: Their standard deviation; 1 for a channel whose pixels are all equal.
     """
 
     def __init__(self, images: Tensor) -> None:
-        """Fit to uint8 images of any shape."""
-        counts = torch.bincount(images.flatten(), minlength=256).cpu()  # exact, and without a float copy
-        levels, share = torch.arange(256), counts.double() / counts.sum()
-        self.mean = float((levels * share).sum())
-        self.std = float(((levels - self.mean) ** 2 * share).sum().sqrt())
+        """Fit to images, uint8 (N, C, H, W)."""
+        channels = [_mean_and_std(channel) for channel in images.unbind(1)]
+        self.mean, self.std = [mean for mean, _ in channels], [std for _, std in channels]
+        self._mean, self._std = (_per_channel(numbers, images.device) for numbers in (self.mean, self.std))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return uint8 images as float32 of the same shape."""
-        return images.float().sub_(self.mean).div_(self.std)
+        """Return uint8 images (..., C, H, W), on the device of those that it was fitted to, as float32."""
+        return images.float().sub_(self._mean).div_(self._std)
+
+
+def _mean_and_std(pixels: Tensor) -> tuple[float, float]:
+    counts = torch.bincount(pixels.flatten(), minlength=256).cpu()  # exact, and without a float copy
+    levels, share = torch.arange(256), counts.double() / counts.sum()
+    mean = float((levels * share).sum())
+    return mean, float(((levels - mean) ** 2 * share).sum().sqrt()) or 1.0
+
+
+def _per_channel(numbers: list[float], device: torch.device) -> Tensor | float:
+    """Return what broadcasts over images: one number as it is, because a GPU divides by a tensor in other bits."""
+    return torch.tensor(numbers, device=device).view(-1, 1, 1) if len(numbers) > 1 else numbers[0]
 
 
 class Batches:
     """Batches of images and labels in their order, each once; the last batch may be smaller.
 
-    An iteration yields normalized images, float32 (n, 1, H, W), and labels, int64 (n,). A slice has the batches of a
+    An iteration yields normalized images, float32 (n, C, H, W), and labels, int64 (n,). A slice has the batches of a
     part of the images.
     """
 
@@ -49,7 +61,7 @@ class Batches:
         """Store the images.
 
         Args:
-            images: uint8 (N, 1, H, W).
+            images: uint8 (N, C, H, W).
             labels: int64 (N,), on the same device.
             batch_size: Images per batch.
             normalize: Applied to each batch.
@@ -90,7 +102,7 @@ class TrainingBatches(Batches):
         """Store the images, as `Batches` does, and the sources of randomness.
 
         Args:
-            images: uint8 (N, 1, H, W).
+            images: uint8 (N, C, H, W).
             labels: int64 (N,), on the same device.
             batch_size: Images per batch.
             normalize: Applied after the augmentation.
@@ -119,7 +131,7 @@ class TrainingBatches(Batches):
 
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the same images and labels, several whole batches at a time."""
-        size = max(1, chunk_size(self.images.device) // self.batch_size) * self.batch_size
+        size = max(1, chunk_size(self.images) // self.batch_size) * self.batch_size
         for rows in self.shuffled().split(size):
             yield self.prepare(rows, self.random_numbers(len(rows)))
 
@@ -139,7 +151,7 @@ class TrainingBatches(Batches):
             numbers: The random numbers of each image, (n, augment.num_random).
 
         Returns:
-            Images, float32 (n, 1, H', W') of the augmentation's size, and labels, int64 (n,).
+            Images, float32 (n, C, H', W') of the augmentation's size, and labels, int64 (n,).
         """
         # CUDA computes the angles' sines faster than the CPU. Apple's GPU has no float64, which they take.
         numbers = to_device(numbers, self.images.device) if self.images.is_cuda else numbers
@@ -147,9 +159,9 @@ class TrainingBatches(Batches):
         return self.normalize(images), self.labels.index_select(0, rows)
 
 
-def chunk_size(device: torch.device) -> int:
-    """Return the number of images that are augmented at once on a device."""
-    return CPU_CHUNK if device.type == "cpu" else GPU_CHUNK
+def chunk_size(images: Tensor) -> int:
+    """Return how many of the images (N, C, H, W) are augmented at once on their device."""
+    return min(CPU_CHUNK, CPU_CHUNK_VALUES // images[0].numel()) if images.device.type == "cpu" else GPU_CHUNK
 
 
 class SplitImages(NamedTuple):

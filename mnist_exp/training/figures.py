@@ -1,8 +1,8 @@
 """The figures of a run.
 
 All tensors of one call are on the same device. A page of images is a few large arrays in one Axes, measured in inches:
-one Axes per image would take seconds. Images are ink on paper (0 is white, 255 is black), which is how MNIST was
-scanned; Fashion-MNIST was negated from photographs on white.
+one Axes per image would take seconds. Greyscale images are ink on paper (0 is white, 255 is black), which is how MNIST
+was scanned; Fashion-MNIST was negated from photographs on white. Images of three channels are drawn in their colours.
 """
 
 import math
@@ -61,7 +61,7 @@ def draw_results(folder: Path, rows: Sequence[Row], best: Row, data: Split, prob
         rows: One row per epoch.
         best: The row of the best epoch.
         data: The data set.
-        probabilities: The predicted probability of each class for each test image, (N, C).
+        probabilities: The predicted probability of each class for each test image, (N, classes).
     """
     images, labels, probabilities = data.test.images.cpu(), data.test.labels.cpu(), probabilities.cpu()
     save(curves(rows, best.epoch), folder / "curves.png")
@@ -80,9 +80,9 @@ def samples(images: Tensor, labels: Tensor, classes: Sequence[str], per_class: i
     """Show the first images of each class, one row per class. The row of a class with fewer images ends white.
 
     Args:
-        images: (N, 1, H, W) uint8.
+        images: (N, C, H, W) uint8.
         labels: (N,) int64.
-        classes: The names of the C classes.
+        classes: The names of the classes.
         per_class: How many images of each class to show.
     """
     height, width = images.shape[-2:]
@@ -98,15 +98,15 @@ def augmented(
     """Show the first image of each class beside random versions of it, all at one scale.
 
     Args:
-        images: (N, 1, H, W) uint8.
+        images: (N, C, H, W) uint8.
         labels: (N,) int64.
-        classes: The names of the C classes.
-        augment: Maps images (n, 1, H, W) uint8 to their random versions (n, 1, h, w) uint8.
+        classes: The names of the classes.
+        augment: Maps images (n, C, H, W) uint8 to their random versions (n, C, h, w) uint8.
         copies: How many random versions of each image to show.
     """
-    originals = _first_of_each_class(images, labels, len(classes), 1)  # (C, 1, H, W)
-    versions = augment(originals.repeat_interleave(copies, 0))  # (C*copies, 1, h, w)
-    versions = versions.reshape(len(classes), copies, *versions.shape[2:])
+    originals = _first_of_each_class(images, labels, len(classes), 1)  # (classes, 1, C, H, W)
+    versions = augment(originals[:, 0].repeat_interleave(copies, 0))  # (classes*copies, C, h, w)
+    versions = versions.unflatten(0, (len(classes), copies))
     (height, width), (new_height, new_width) = originals.shape[-2:], versions.shape[-2:]
     title = f"One image of each class (left) and {copies} random augmentations of it"
     note = f"{height}x{width} pixels before, {new_height}x{new_width} after; every epoch draws new ones"
@@ -144,10 +144,10 @@ def correct(images: Tensor, labels: Tensor, probabilities: Tensor, classes: Sequ
     """Show test images that the model classifies correctly, evenly spaced over the test set.
 
     Args:
-        images: (N, 1, H, W) uint8.
+        images: (N, C, H, W) uint8.
         labels: (N,) int64.
-        probabilities: The predicted probability of each class, (N, C).
-        classes: The names of the C classes.
+        probabilities: The predicted probability of each class, (N, classes).
+        classes: The names of the classes.
         count: How many images to show at most.
     """
     right = (probabilities.argmax(1) == labels).nonzero().flatten()
@@ -161,10 +161,10 @@ def incorrect(images: Tensor, labels: Tensor, probabilities: Tensor, classes: Se
     """Show test images that the model misclassifies, the most confident mistake first.
 
     Args:
-        images: (N, 1, H, W) uint8.
+        images: (N, C, H, W) uint8.
         labels: (N,) int64.
-        probabilities: The predicted probability of each class, (N, C).
-        classes: The names of the C classes.
+        probabilities: The predicted probability of each class, (N, classes).
+        classes: The names of the classes.
         count: How many images to show at most.
     """
     confidence, predicted = probabilities.max(1)
@@ -183,7 +183,7 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, classes: Sequence[str]) 
     Args:
         labels: (N,) int64.
         predicted: (N,) int64.
-        classes: The names of the C classes.
+        classes: The names of the classes.
     """
     n = len(classes)
     counts = torch.bincount(labels * n + predicted, minlength=n * n).view(n, n).cpu()
@@ -208,24 +208,30 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, classes: Sequence[str]) 
 
 
 def _first_of_each_class(images: Tensor, labels: Tensor, classes: int, k: int) -> Tensor:
-    """The first k images of each class, padded with white ones: (N, 1, H, W), (N,) -> (C, k, H, W)."""
-    found = [images[(labels == c).nonzero().flatten()[:k], 0] for c in range(classes)]
-    return torch.stack([F.pad(some, (0, 0, 0, 0, 0, k - len(some))) for some in found])
+    """The first k images of each class, padded with white ones: (N, C, H, W), (N,) -> (classes, k, C, H, W)."""
+    found = [images[(labels == c).nonzero().flatten()[:k]] for c in range(classes)]
+    return torch.stack([F.pad(some, (0, 0, 0, 0, 0, 0, 0, k - len(some)), value=_white(images)) for some in found])
 
 
 def _framed(tiles: Tensor, side: int) -> Tensor:
-    """Tiles with an edge, centred on white squares with room for `side` pixels: (R, K, H, W) -> (R, K, S, S)."""
-    scale = max(1, 56 // side)  # an edge of 2 pixels is thin beside an image of 56 or more
-    framed = F.pad(tiles.repeat_interleave(scale, 2).repeat_interleave(scale, 3), (2, 2, 2, 2), value=EDGE)
-    down, across = (side * scale + 8 - size for size in framed.shape[2:])
-    return F.pad(framed, (across // 2, across - across // 2, down // 2, down - down // 2))
+    """Tiles with an edge, centred on white squares with room for `side` pixels: (..., H, W) -> (..., S, S)."""
+    scale, white = max(1, 56 // side), _white(tiles)  # an edge of 2 pixels is thin beside an image of 56 or more
+    enlarged = tiles.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+    framed = F.pad(enlarged, (2, 2, 2, 2), value=abs(white - EDGE))
+    down, across = (side * scale + 8 - size for size in framed.shape[-2:])
+    return F.pad(framed, (across // 2, across - across // 2, down // 2, down - down // 2), value=white)
+
+
+def _white(images: Tensor) -> int:
+    """The value of white in images (..., C, H, W): see the top of this file."""
+    return 0 if images.shape[-3] == 1 else 255
 
 
 def _draw_tiles(axes: Axes, tiles: Tensor, left: float, top: float, side: float) -> None:
-    """Draw square tiles (R, K, S, S) in R rows and K columns, `side` inches each."""
+    """Draw square tiles (R, K, C, S, S) in R rows and K columns, `side` inches each."""
     for row, line in enumerate(tiles):  # one array per row: matplotlib takes 50 bytes per dot to draw an array
-        axes.imshow(
-            line.transpose(0, 1).flatten(1).cpu().numpy(),  # (K, S, S) -> (S, K*S)
+        axes.imshow(  # (K, C, S, S) -> (S, K*S, C), or (S, K*S), of which alone matplotlib heeds cmap, vmin and vmax
+            line.permute(2, 0, 3, 1).flatten(1, 2).squeeze(2).cpu().numpy(),
             cmap="gray_r",
             vmin=0,
             vmax=255,
@@ -236,7 +242,7 @@ def _draw_tiles(axes: Axes, tiles: Tensor, left: float, top: float, side: float)
 
 
 def _table(title: str, note: str, classes: Sequence[str], groups: Sequence[Tensor]) -> Figure:
-    """Groups of tiles (C, k, S, S) side by side, one row per class, in two blocks if there are many classes."""
+    """Groups of tiles (classes, k, C, S, S) side by side, a row for each class, in two blocks if there are many."""
     names = [_short(name) for name in classes]
     blocks = 1 if len(names) <= ONE_BLOCK else 2
     rows = math.ceil(len(names) / blocks)
@@ -266,7 +272,7 @@ def _gallery(
         f"→ {_short(classes[i])}  {_probability(p)}"
         for i, p in zip(predicted.tolist(), confidence.tolist(), strict=True)
     ]
-    tiles = _framed(images, max(images.shape[2:])).unsqueeze(1)  # (n, 1, S, S) -> (n, 1, 1, S, S)
+    tiles = _framed(images, max(images.shape[2:]))[:, None, None]  # (n, C, S, S) -> (n, 1, 1, C, S, S)
     cell = (WIDTH - 2 * MARGIN) / COLUMNS
     size = TEXT * min([1.0, *(0.95 * cell / text_width(guess) for guess in guesses)])
     figure, page = _page(title, note if guesses else "None to show.", HEAD + math.ceil(len(tiles) / COLUMNS) * ROW)

@@ -3,6 +3,7 @@
 A plugin of pytest: its fixtures need no import.
 """
 
+import bz2
 import contextlib
 import gzip
 import hashlib
@@ -12,6 +13,7 @@ import pickle
 import ssl
 import struct
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -25,7 +27,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mnist_exp.data import fetch, idx, sources, wheel
+from mnist_exp.data import fetch, idx, sources, torchvision_sets, wheel
 from mnist_exp.data.verify import FILE_NAMES
 
 Contents = dict[str, bytes]  # of files, by name
@@ -51,6 +53,10 @@ def idx_bytes(array: NDArray[Any], kind: int = 8) -> bytes:
 
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content).hexdigest()
 
 
 def gz(content: bytes) -> bytes:
@@ -92,7 +98,7 @@ def snapshot(root: Path) -> dict[Path, bytes]:
 
 def published(archives: Contents) -> list[tuple[str, str]]:
     """The archives as torchvision lists them."""
-    return [(name, hashlib.md5(content).hexdigest()) for name, content in archives.items()]
+    return [(name, md5(content)) for name, content in archives.items()]
 
 
 def replace_pip(monkeypatch: pytest.MonkeyPatch, pip: Callable[..., object]) -> None:
@@ -112,7 +118,12 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for data_set in (datasets.MNIST, datasets.FashionMNIST, datasets.KMNIST):
         monkeypatch.setattr(data_set, "mirrors", [DEAD, DEAD + "second/"])
-    monkeypatch.setattr(datasets.EMNIST, "url", DEAD + "gzip.zip")
+    for data_set, archive in (
+        (datasets.EMNIST, "gzip.zip"),
+        (datasets.CIFAR10, "cifar-10-python.tar.gz"),
+        (datasets.CIFAR100, "cifar-100-python.tar.gz"),
+    ):
+        monkeypatch.setattr(data_set, "url", DEAD + archive)
     monkeypatch.setattr(fetch, "HTTPS_MIRRORS", {})
     monkeypatch.setenv("SSL_CERT_FILE", str(_certificate()))
     replace_pip(monkeypatch, lambda command, **_: subprocess.CompletedProcess(command, 1, "", "no pip"))
@@ -166,8 +177,118 @@ def emnist_zip(monkeypatch: pytest.MonkeyPatch) -> bytes:
         for split, first in (("letters", 1), ("digits", 0)):
             for part, array in zip(parts, (pixels(12), labels(12, first), pixels(5), labels(5, first)), strict=True):
                 archive.writestr(f"gzip/emnist-{split}-{part}-ubyte.gz", gz(idx_bytes(array)))
-    monkeypatch.setattr(datasets.EMNIST, "md5", hashlib.md5(file.getvalue()).hexdigest())
+    monkeypatch.setattr(datasets.EMNIST, "md5", md5(file.getvalue()))
     return file.getvalue()
+
+
+_PythonPickler: Any = pickle._Pickler  # private, and without its methods in the type stubs
+
+
+class Python2Pickler(_PythonPickler):  # type: ignore[misc]
+    """A pickler that writes texts and bytes as Python 2 wrote its one kind of string."""
+
+    def save_string(self, text: str | bytes) -> None:
+        content = text.encode() if isinstance(text, str) else text
+        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+        self.memoize(text)
+
+    dispatch = _PythonPickler.dispatch | {str: save_string, bytes: save_string}
+
+
+def python2_pickle(value: object) -> bytes:
+    """The pickle of a value as Python 2 and numpy 1 wrote it."""
+    file = io.BytesIO()
+    Python2Pickler(file, protocol=2).dump(value)
+    return file.getvalue().replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+def tar_of(contents: Contents) -> bytes:
+    """A compressed tar of files."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return gz(file.getvalue())
+
+
+def cifar_batch(n: int, classes: int, labels_key: str) -> bytes:
+    """A pickle of `n` images and their labels, as CIFAR's files are."""
+    images = RNG.integers(0, 256, (n, 3072), dtype=np.uint8)
+    names = [f"image_{i}.png" for i in range(n)]
+    numbers = RNG.integers(0, classes, n).tolist()
+    return python2_pickle({"batch_label": "a batch", labels_key: numbers, "data": images, "filenames": names})
+
+
+@pytest.fixture
+def cifar10(monkeypatch: pytest.MonkeyPatch) -> Contents:
+    """The files in CIFAR-10's archive, of 5 x 4 training images and 6 test images, that count as published."""
+    batches = {f"data_batch_{i}": cifar_batch(4, 10, "labels") for i in range(1, 6)}
+    classes = {"label_names": [f"thing {i}" for i in range(10)], "num_vis": 3072}
+    contents = batches | {"test_batch": cifar_batch(6, 10, "labels"), "batches.meta": python2_pickle(classes)}
+    return _publish_cifar(monkeypatch, "CIFAR10", "cifar-10-batches-py", contents)
+
+
+@pytest.fixture
+def cifar100(monkeypatch: pytest.MonkeyPatch) -> Contents:
+    """The files in CIFAR-100's archive, of 20 training images and 6 test images, that count as published."""
+    classes = {"fine_label_names": [f"thing {i}" for i in range(100)], "coarse_label_names": ["things"]}
+    contents = {name: cifar_batch(n, 100, "fine_labels") for name, n in (("train", 20), ("test", 6))}
+    return _publish_cifar(monkeypatch, "CIFAR100", "cifar-100-python", contents | {"meta": python2_pickle(classes)})
+
+
+def _publish_cifar(monkeypatch: pytest.MonkeyPatch, name: str, folder: str, contents: Contents) -> Contents:
+    from torchvision import datasets
+
+    data_set, sums = getattr(datasets, name), {name: md5(content) for name, content in contents.items()}
+    *train, test, meta = sums.items()
+    files = {f"{folder}/{name}": content for name, content in contents.items()}
+    monkeypatch.setattr(data_set, "train_list", train)
+    monkeypatch.setattr(data_set, "test_list", [test])
+    monkeypatch.setattr(data_set, "meta", data_set.meta | {"md5": meta[1]})
+    monkeypatch.setattr(data_set, "tgz_md5", md5(tar_of(files)))
+    monkeypatch.setattr(torchvision_sets, f"{name}_MD5", {name: md5(content) for name, content in files.items()})
+    return files
+
+
+@pytest.fixture
+def svhn(monkeypatch: pytest.MonkeyPatch) -> Contents:
+    """SVHN's files, of 12 and 5 images, that count as published; the label of a zero is 10."""
+    from scipy.io import savemat
+
+    contents = {}
+    for name, n in (("train_32x32.mat", 12), ("test_32x32.mat", 5)):
+        file = io.BytesIO()
+        images = RNG.integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
+        savemat(file, {"X": images, "y": (np.arange(n) % 10 + 1).astype(np.uint8)[:, None]}, do_compression=True)
+        contents[name] = file.getvalue()
+    return _publish_files(monkeypatch, "SVHN", contents)
+
+
+@pytest.fixture
+def usps(monkeypatch: pytest.MonkeyPatch) -> Contents:
+    """USPS's files, of 12 and 5 images, that count as published."""
+    contents = {}
+    for name, n in (("usps.bz2", 12), ("usps.t.bz2", 5)):
+        pixels = RNG.choice([-1, -0.9995, -0.32, 0.001, 0.6275, 1], (n, 256)).tolist()
+        lines = (
+            " ".join([str(i % 10 + 1), *(f"{k}:{value:g}" for k, value in enumerate(row, 1))]) + " \n"
+            for i, row in enumerate(pixels)
+        )
+        contents[name] = bz2.compress("".join(lines).encode())
+    return _publish_files(monkeypatch, "USPS", contents)
+
+
+def _publish_files(monkeypatch: pytest.MonkeyPatch, name: str, contents: Contents) -> Contents:
+    from torchvision import datasets
+
+    listed = {
+        part: [DEAD + name, name, md5(contents[name])] for part, name in zip(("train", "test"), contents, strict=True)
+    }
+    monkeypatch.setattr(getattr(datasets, name), "split_list", listed)
+    monkeypatch.setattr(torchvision_sets, f"{name}_MD5", {name: md5(content) for name, content in contents.items()})
+    return contents
 
 
 @cache
