@@ -97,7 +97,7 @@ def export(parser: Parser, arguments: list[str]) -> None:
     )
     parser.add_argument("--safetensors", metavar="FILE", type=Path, help="the weights, and all that rebuilds the model")
     parser.add_argument("--torch-export", metavar="FILE", type=Path, help="for PyTorch without mnist_exp, as .pt2")
-    parser.add_argument("--noise", action="store_true", help="verify on images of noise, where the test images are not")
+    parser.add_argument("--noise", action="store_true", help="verify on images of noise, not on the test images")
     options = vars(parser.parse_args(arguments))
     folder, noise = options.pop("folder"), options.pop("noise")
     paths = {name: path for name, path in options.items() if path}

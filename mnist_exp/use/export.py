@@ -6,7 +6,8 @@ own model. All three have the same metadata. None has the name of a file or fold
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,7 +19,7 @@ from mnist_exp.data.batches import EVALUATION_BATCH
 from mnist_exp.models import without_limits
 from mnist_exp.store import run_folder
 from mnist_exp.store.run_folder import BEST, InferenceFacts
-from mnist_exp.system import extras, files
+from mnist_exp.system import errors, extras, files
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import checkpoint
 from mnist_exp.use import trained_run
@@ -136,7 +137,7 @@ def export_and_print(folder: Path, paths: dict[str, Path], on_noise: bool) -> No
         difference = FORMATS[name](run, path, images)
         print(
             f"{path}  {path.stat().st_size / 1e6:.2f} MB; same class for all {len(images):,} {kind}, "
-            f"probabilities within {difference:.1e}"
+            f"probabilities within {difference:.2g}"
         )
 
 
@@ -146,7 +147,7 @@ def _test_images_or_advice(run: TrainedRun) -> Tensor:
     except (ConfigError, OSError) as error:
         raise ConfigError(
             "nothing is written, because the exported model can't be verified on the test images (--noise verifies it "
-            f"on images of noise): {error}"
+            f"on images of noise): {errors.explain(error)}"
         ) from error
 
 
@@ -182,17 +183,32 @@ def _program(run: TrainedRun) -> torch.export.ExportedProgram:
     """Return the classifier as a graph of operations on any number of images."""
     example = torch.zeros(2, *run.facts["image_shape"], dtype=torch.uint8)  # torch makes 1 image a special case
     batch = {0: torch.export.Dim("batch")}
-    with build.naming("model"):  # a user's own may do what can't be exported
+    with _tracing():
         program = torch.export.export(without_limits(run.classifier), (example,), dynamic_shapes=(batch,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it has the folders of this machine
     return program
 
 
+@contextmanager
+def _tracing() -> Iterator[None]:
+    """Turn the errors of torch's exporters into one line. They say much more, on stderr, which nobody asked for.
+
+    Raises:
+        ConfigError: The model, of a user's own, does what can't be exported.
+    """
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"model: torch can't export it: {reason}") from error
+
+
 def _onnx(run: TrainedRun) -> bytes:
     names: dict[str, Any] = {"input_names": [INPUT], "output_names": [OUTPUT], "dynamic_shapes": ({0: "batch"},)}
     graph = _program(run)
-    with build.naming("model"):
+    with _tracing():
         program: Any = torch.onnx.export(graph, dynamo=True, opset_version=OPSET, verbose=False, **names)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # so have these, and they are for those who work on the exporter
