@@ -157,7 +157,7 @@ def _write(path: Path, content: bytes, load: Callable[[bytes], Predict], run: Tr
     with torch.inference_mode():
         theirs = torch.cat([predict(part) for part in images.split(EVALUATION_BATCH)])
     found = _compare(run.probabilities(images), theirs)
-    if found.other_classes or not found.difference <= TOLERANCE:  # `not <=` is true of NaN too
+    if not found.is_equal:
         raise ConfigError(
             f"{path}: not written: loaded again, the exported model gives another class for {found.other_classes:,} of "
             f"{len(images):,} images, and probabilities that differ by up to {found.difference:.1e} (allowed: "
@@ -168,8 +168,12 @@ def _write(path: Path, content: bytes, load: Callable[[bytes], Predict], run: Tr
 
 
 class _Comparison(NamedTuple):
-    other_classes: int
-    difference: float
+    other_classes: int  # images
+    difference: float  # the largest
+
+    @property
+    def is_equal(self) -> bool:
+        return self.other_classes == 0 and self.difference <= TOLERANCE  # which NaN is not
 
 
 def _compare(ours: Tensor, theirs: Tensor) -> _Comparison:
@@ -210,8 +214,6 @@ def _onnx(run: TrainedRun) -> bytes:
     graph = _program(run)
     with _tracing():
         program: Any = torch.onnx.export(graph, dynamo=True, opset_version=OPSET, verbose=False, **names)
-    for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # so have these, and they are for those who work on the exporter
     program.model.metadata_props.update(metadata(run))
     return cast(bytes, program.model_proto.SerializeToString())
 
