@@ -117,6 +117,16 @@ def _split_images(cfg: DictConfig, source: DataSet, device: torch.device) -> Spl
     return _last_split[key][1]
 
 
+def test_images(cfg: DictConfig, source: DataSet) -> Tensor:
+    """Return the test images of a run as its data set has them, not cropped: uint8 (N, C, H, W) on the CPU.
+
+    Raises:
+        ConfigError: The data set can't be split as the config says.
+    """
+    with naming("data"):
+        return _split_images(cfg, source, torch.device("cpu")).test.images
+
+
 def model(cfg: DictConfig, split: Split) -> nn.Module:
     """Return the model. The data decides on its input and output sizes, cfg.seed on its weights and its dropout.
 

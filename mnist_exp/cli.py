@@ -53,6 +53,8 @@ def run(name: str, args: Sequence[str]) -> None:
         ConfigError: There is no such command, or it can't work as it is typed.
     """
     command, *arguments = args or ["--help"]
+    if os.environ.get(program.ALLOW_MORE):  # the user lets configs name classes of their own, which lie in this folder
+        sys.path.insert(0, os.getcwd())
     if command in COMMANDS:
         COMMANDS[command](Parser(prog=f"{name} {command}", description=_summary(command)), arguments)
     elif command.startswith("-"):
@@ -65,8 +67,6 @@ def train(_: Parser, arguments: list[str]) -> None:
     """Train one model. Takes the overrides and flags of train.py."""
     import runpy
 
-    if os.environ.get(program.ALLOW_MORE):  # the user lets configs name classes of their own, which lie in this folder
-        sys.path.insert(0, os.getcwd())
     sys.argv = [str(program.TRAIN), *arguments]
     runpy.run_path(str(program.TRAIN), run_name="__main__")
 
@@ -87,6 +87,26 @@ def report(parser: Parser, arguments: list[str]) -> None:
     from mnist_exp.report.report import write_and_print
 
     write_and_print(options.folders, options.out)
+
+
+def export(parser: Parser, arguments: list[str]) -> None:
+    """Write the trained model of a run as an ONNX, a safetensors or a torch.export file."""
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a run, such as outputs/2026-11-23/10-00-00-000000")
+    parser.add_argument(
+        "--onnx", metavar="FILE", type=Path, help="for onnxruntime, in Python, C++, JavaScript and others"
+    )
+    parser.add_argument("--safetensors", metavar="FILE", type=Path, help="the weights, and all that rebuilds the model")
+    parser.add_argument("--torch-export", metavar="FILE", type=Path, help="for PyTorch without mnist_exp, as .pt2")
+    parser.add_argument("--noise", action="store_true", help="verify on images of noise, not on the test images")
+    options = vars(parser.parse_args(arguments))
+    folder, noise = options.pop("folder"), options.pop("noise")
+    paths = {name: path for name, path in options.items() if path}
+    if not paths:
+        parser.error("name a file: --onnx FILE, --safetensors FILE or --torch-export FILE")
+
+    from mnist_exp.use.export import export_and_print
+
+    export_and_print(folder, paths, noise)
 
 
 def _describe(name: str, flag: str) -> None:
@@ -113,4 +133,9 @@ def _summary(command: str) -> str:
     return (COMMANDS[command].__doc__ or "").partition("\n")[0]
 
 
-COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {"train": train, "sweep": sweep, "report": report}
+COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {
+    "train": train,
+    "sweep": sweep,
+    "report": report,
+    "export": export,
+}

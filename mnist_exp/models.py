@@ -4,6 +4,7 @@ The data decides on the input shape and the number of classes. `activation` is a
 because layers would otherwise share the weights of an activation such as PReLU.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -58,6 +59,13 @@ class MaxNormLinear(nn.Linear):
         limit_norms(self.weight, self.max_norm)
         return super().forward(x)
 
+    def limited(self) -> nn.Linear:
+        """Return a plain linear layer that computes the same."""
+        plain: nn.Linear = nn.utils.skip_init(nn.Linear, self.in_features, self.out_features)
+        plain.load_state_dict(self.state_dict())
+        limit_norms(plain.weight, self.max_norm)
+        return plain
+
     def extra_repr(self) -> str:
         """Return the arguments, for printing."""
         return f"{super().extra_repr()}, max_norm={self.max_norm:g}"
@@ -68,6 +76,15 @@ def limit_norms(weights: Tensor, max_norm: float) -> None:
     """Scale down, in place, each row of weights (..., units, inputs) whose norm exceeds `max_norm`."""
     norms = torch.linalg.vector_norm(weights, dim=-1, keepdim=True)
     weights.mul_((max_norm / norms).clamp_(max=1))
+
+
+def without_limits(model: nn.Module) -> nn.Module:
+    """Return a copy of a trained model that computes the same, and changes no weights."""
+    model = copy.deepcopy(model)
+    for name, layer in [*model.named_modules()]:
+        if isinstance(layer, MaxNormLinear):
+            model.set_submodule(name, layer.limited())
+    return model
 
 
 def initialize(model: nn.Module, weights: Callable[[Tensor], object]) -> None:

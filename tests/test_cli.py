@@ -20,6 +20,7 @@ from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.run_folder import read_summary
 from mnist_exp.system import program
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.use import export
 
 DIGITS = ["data=digits", "epochs=1", "plots=false", "model.hidden_layers=[8]"]
 
@@ -52,12 +53,18 @@ def test_help_waits_for_neither_torch_nor_hydra() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tran"], "tran: no such command, did you mean train? Choose from train, sweep, report"),
-        (["x"], "x: no such command, choose from train, sweep, report"),
+        (["tran"], "tran: no such command, did you mean train? Choose from train, sweep, report, export"),
+        (["x"], "x: no such command, choose from train, sweep, report, export"),
         (["--foo", "train"], "unrecognized arguments: --foo; mnist-exp --help says more"),
         (["report"], "the following arguments are required: FOLDER; mnist-exp report --help says more"),
         (["report", "s", "--to=x"], "unrecognized arguments: --to=x; mnist-exp report --help says more"),
         (["report", "nowhere"], "nowhere: no such folder"),
+        (
+            ["export", "run"],
+            "name a file: --onnx FILE, --safetensors FILE or --torch-export FILE; mnist-exp export --help says more",
+        ),
+        (["export", "--onnx", "m"], "the following arguments are required: FOLDER; mnist-exp export --help says more"),
+        (["export", "nowhere", "--onnx", "m"], "nowhere: no such folder"),
     ],
 )
 def test_a_wrong_command_is_one_line(words: list[str], message: str) -> None:
@@ -112,6 +119,17 @@ def test_report_writes_and_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     cli.run("mnist-exp", ["report", "a", "b", "--out", "c"])
     cli.run("mnist-exp", ["report", "a"])
     assert capsys.readouterr().out == "['a', 'b'] c\n['a'] None\n"
+
+
+def test_export_writes_the_formats_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(export, "export_and_print", lambda *arguments: calls.append(arguments))
+    cli.run("mnist-exp", ["export", "run", "--onnx", "m.onnx", "--torch-export=m.pt2"])
+    cli.run("mnist-exp", ["export", "--noise", "--safetensors", "m", "run"])
+    assert calls == [
+        (Path("run"), {"onnx": Path("m.onnx"), "torch_export": Path("m.pt2")}, False),
+        (Path("run"), {"safetensors": Path("m")}, True),
+    ]
 
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]

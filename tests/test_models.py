@@ -93,6 +93,17 @@ def test_hidden_layers_keep_within_a_norm_and_the_last_does_not() -> None:
     assert kinds == [models.MaxNormLinear, models.MaxNormLinear, nn.Linear]
 
 
+def test_a_copy_without_limits_computes_the_same_with_plain_layers() -> None:
+    net = models.mlp((1, 28, 28), 10, nn.ReLU, hidden_layers=[8, 8], max_norm=0.1).eval()
+    before = {name: weights.clone() for name, weights in net.state_dict().items()}
+    plain = models.without_limits(net)
+    assert [type(layer) for layer in plain.modules() if isinstance(layer, nn.Linear)] == [nn.Linear] * 3
+    assert all(torch.equal(weights, before[name]) for name, weights in net.state_dict().items())
+    images = torch.randn(5, 1, 28, 28)
+    assert torch.equal(plain(images), net(images))
+    assert plain.state_dict().keys() == before.keys()
+
+
 def test_pixels_and_hidden_units_have_their_own_shares_of_dropout() -> None:
     net = models.mlp((1, 28, 28), 10, nn.ReLU, hidden_layers=[8, 8], dropout=0.5, input_dropout=0.2)
     assert [layer.p for layer in net if isinstance(layer, nn.Dropout)] == [0.2, 0.5, 0.5]
