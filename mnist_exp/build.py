@@ -183,7 +183,8 @@ def from_inference_facts(facts: InferenceFacts) -> tuple[nn.Module, Any]:
     """
     cfg = OmegaConf.create(facts["config"])
     channels = facts["image_shape"][0]
-    return _model(cfg, (channels, *facts["crop"]), len(facts["classes"])), loss(cfg)
+    with torch.random.fork_rng(()):  # what constructors draw is for nothing, and must not move the caller's numbers
+        return _model(cfg, (channels, *facts["crop"]), len(facts["classes"])), loss(cfg)
 
 
 def loss(cfg: DictConfig) -> Any:

@@ -73,12 +73,6 @@ def _arranged(overrides: Sequence[str]) -> list[str]:
 
 def _train(overrides: list[str]) -> Path:
     """Train a run as train.py does, or resume one, and return its folder."""
-    main = runpy.run_path(str(program.TRAIN))["main"]
-
-    def logged(cfg: DictConfig) -> float:
-        with _writing_to(_log_file()):
-            return float(main(cfg))
-
     with (
         signals.contained(),
         errors.without_exit(),
@@ -88,10 +82,17 @@ def _train(overrides: list[str]) -> Path:
         _hydra() as hydra,
     ):
         try:
-            job = hydra.run("config", logged, overrides, with_log_configuration=False)
+            job = hydra.run("config", _main, overrides, with_log_configuration=False)
         except Completed as end:
             return end.folder
         return Path(job.hydra_cfg.hydra.runtime.output_dir)  # type: ignore[union-attr]
+
+
+def _main(cfg: DictConfig) -> Any:
+    """Do what the main function of train.py does, and write the log of the run."""
+    main = runpy.run_path(str(program.TRAIN))["main"]
+    with _writing_to(_log_file()):
+        return main(cfg)
 
 
 @contextmanager
