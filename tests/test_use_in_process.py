@@ -21,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobRuntime
 from hydra.version import VersionBase
+from jupyter_client.manager import start_new_kernel
 
 import mnist_exp
 from mnist_exp.data.batches import TrainingBatches
@@ -30,6 +31,12 @@ from mnist_exp.use import in_process
 
 Run = Callable[..., Outcome]
 TIMES = r"(?m)^\[[\d-]+ [\d:,]+\]|\d+\.\d s"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the first run of a process imports sets variables and handlers."""
+    mnist_exp.train(*TINY, "epochs=1", f"hydra.run.dir={tmp_path_factory.mktemp('first')}")
 
 
 @pytest.fixture(autouse=True)
@@ -247,6 +254,33 @@ def test_commands_begin_as_the_one_that_started_this_process(monkeypatch: pytest
     with in_process._command_named("mnist-exp train"):
         assert program.beginning() == "mnist-exp train"
     assert program.beginning() == "python train.py"
+
+
+@pytest.mark.slow
+def test_a_notebook_shows_progress_and_its_stop_button_leaves_the_kernel_alive(tmp_path: Path) -> None:
+    manager, kernel = start_new_kernel(env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=str(tmp_path))
+    said: dict[str, str] = {"stdout": "", "stderr": "", "error": ""}
+
+    def listen(message: dict[str, Any]) -> None:
+        content = message["content"]
+        said[content.get("name", "error")] += content.get("text", "") + content.get("ename", "")
+        if re.search(r"epoch +2/", content.get("text", "")):
+            manager.interrupt_kernel()
+
+    try:
+        long = [*TINY, "data.batch_size=1", "epochs=1000000", "hydra.run.dir=it"]
+        kernel.execute_interactive(f"import mnist_exp\nmnist_exp.train(*{long})", output_hook=listen, timeout=120)
+        assert said["error"] == "KeyboardInterrupt"
+        assert re.search(r"epoch 1: +\d+%\|.*\d+/1300 \[", said["stderr"])
+        assert "interrupted; to resume: mnist-exp train resume=" in said["stdout"]
+        assert summary(tmp_path / "it")["status"] == "interrupted"
+        kernel.execute_interactive(
+            f"print(mnist_exp.train(*{TINY}).summary['status'])", output_hook=listen, timeout=120
+        )
+        assert said["stdout"].endswith("\ncompleted\n")
+    finally:
+        kernel.stop_channels()
+        manager.shutdown_kernel()
 
 
 @pytest.mark.slow

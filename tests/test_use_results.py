@@ -17,7 +17,7 @@ from mnist_exp.report import results
 from mnist_exp.report.text import to_csv
 from mnist_exp.use.in_process import train
 
-GRID = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.1, 0.01]}
+GRID: dict[str, list[Any]] = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.1, 0.01]}
 
 
 @pytest.fixture
