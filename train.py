@@ -3,7 +3,8 @@
 python train.py --help
 """
 
-import mnist_exp.system.startup  # noqa: F401  # first of all: Ctrl-C is one line from here on
+if __name__ == "__main__":
+    import mnist_exp.system.startup  # noqa: F401  # first of all: Ctrl-C is one line from here on
 
 # isort: split
 import hydra

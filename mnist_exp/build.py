@@ -40,6 +40,25 @@ def setup_torch(cfg: DictConfig) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and never read
 
 
+@contextmanager
+def torch_settings_kept() -> Iterator[None]:
+    """Restore, after the block, what `setup_torch` sets in the whole process, and torch's own random numbers."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    flushed = bool(torch.tensor([1e-323], dtype=torch.float64) == 0)  # torch can set it, but not tell
+    mode = torch.get_deterministic_debug_mode()
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(gpus):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_flush_denormal(flushed)
+        torch.set_deterministic_debug_mode(mode)
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+
+
 def device(cfg: DictConfig) -> torch.device:
     """Return the device that cfg.device names; auto is cuda, then mps, then cpu.
 
@@ -174,7 +193,8 @@ def from_inference_facts(facts: InferenceFacts) -> tuple[nn.Module, Any]:
     """
     cfg = OmegaConf.create(facts["config"])
     channels = facts["image_shape"][0]
-    return _model(cfg, (channels, *facts["crop"]), len(facts["classes"])), loss(cfg)
+    with torch.random.fork_rng(()):  # what constructors draw is for nothing, and must not move the caller's numbers
+        return _model(cfg, (channels, *facts["crop"]), len(facts["classes"])), loss(cfg)
 
 
 def loss(cfg: DictConfig) -> Any:

@@ -16,10 +16,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from helpers import notebooks
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page for folder in ("tutorial", "how-to") for page in (ROOT / "docs" / folder).glob("*.md"))
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 BLOCK = re.compile(
     r"^(?P<indent> *)(?:<!-- (?P<mark>not run|fails): [^\n]+ -->\n *)?"
     r'```(?P<language>\w+)(?: title="(?P<title>[^"]+)")?\n(?P<text>.*?)^(?P=indent)```$',
@@ -76,6 +79,19 @@ def test_commands(page: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert outcome.returncode == 0, outcome.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[notebook.stem for notebook in NOTEBOOKS])
+def test_notebooks(notebook: Path, tmp_path: Path) -> None:
+    made = notebooks.presentable(notebooks.execute(notebook, tmp_path), tmp_path)
+    shown = nbformat.read(notebook, as_version=4)
+    kinds = [
+        [[output.output_type for output in cell.get("outputs", ())] for cell in each.cells] for each in (made, shown)
+    ]
+    assert kinds[0] == kinds[1]
+    assert sum(map(len, kinds[0])) > 0
+    nbformat.validate(shown)
 
 
 def test_every_block_is_read() -> None:

@@ -27,12 +27,14 @@ def test_all_code_counts_but_what_only_reads_or_draws() -> None:
         assert (package / path).exists(), path
     counted = provenance.code_of_results().keys()
     assert {name.partition("/")[0] for name in everything - counted} == {
+        "__init__.py",
         "__main__.py",
         "cli.py",
         "figure_page.py",
         "report",
         "sweep",
         "training",
+        "use",
     }
     assert {name for name in everything - counted if name.startswith("training/")} == {
         "training/figures.py",

@@ -21,6 +21,16 @@ from mnist_exp.system.errors import ConfigError
 # Groups whose options are understood without the name of the group.
 SELF_EXPLANATORY = ("experiment", "data", "model", "activation", "optimizer", "loss")
 AMBIGUOUS = ("seed", "_target_")  # last parts of keys that say too little, or something else, on their own
+COLUMNS = {  # of results.csv and of the Python API: keys of summary.json
+    "parameters": "parameters",
+    "best_epoch": "best_epoch",
+    "val_loss": "best_val_loss",
+    "val_accuracy": "best_val_accuracy",
+    "test_loss": "test_loss",
+    "test_accuracy": "test_accuracy",
+    "test_misses": "test_errors",
+    "seconds": "seconds",
+}
 FAILURES = {"diverged": "diverged", "out of memory": "ran out of memory", "error": "failed"}  # in a sentence
 
 
@@ -144,15 +154,15 @@ def read(folders: Sequence[Path]) -> Results:
     for folder in folders:
         if not (folder / run_folder.LEDGER).is_file():
             raise ConfigError(f"{folder}: {_describe(folder)}")
-        commands, jobs = Ledger(folder).read()
+        commands, members = read_sweep(folder)
         sessions += commands
-        runs += [_read_run(folder, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
+        runs += members
     if not runs:
         raise ConfigError(f"{', '.join(map(str, folders))}: the ledger has no jobs")
     beside = keys_beside_identity(run.job for run in runs)
     runs = [replace(run, job=run.job._replace(arm=run.job.arm_beside(beside))) for run in runs]
     distinct = {run.id: run for run in reversed(runs) if isinstance(run, CompletedRun)}  # the first of repeated runs
-    swept = _swept_keys(runs)
+    swept = swept_keys(runs)
     run_of_id = {run.id: run for run in runs} | distinct
     arms = _group([run_of_id[each] for each in dict.fromkeys(run.id for run in runs)], swept)
     ranked = sorted((arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -arm.val.mean))
@@ -170,6 +180,23 @@ def read(folders: Sequence[Path]) -> Results:
         lr_search=read(searches) if searches else None,
         without_results=[arm for arm in arms if arm.failed and not arm.runs],
     )
+
+
+def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
+    """Return the commands that worked on a sweep, and its runs, by number.
+
+    Raises:
+        ConfigError: The ledger is damaged.
+    """
+    sessions, jobs = Ledger(folder).read()
+    return sessions, [_read_run(folder, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
+
+
+def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
+    """Return the typed keys that vary, without the seed."""
+    typed = dict.fromkeys(override.lstrip("+~").partition("=")[0] for run in runs for override in run.job.overrides)
+    varying = [key for key in typed if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
+    return tuple(key for key in varying if key != "seed")
 
 
 def format_value(value: Any) -> str:
@@ -226,13 +253,6 @@ def _read_run(sweep: Path, job: Job) -> RunResult:
         test_accuracy=facts["test_accuracy"],
         misses=facts["test_errors"],
     )
-
-
-def _swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
-    """Return the typed keys that vary, without the seed."""
-    typed = dict.fromkeys(override.lstrip("+~").partition("=")[0] for run in runs for override in run.job.overrides)
-    varying = [key for key in typed if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
-    return tuple(key for key in varying if key != "seed")
 
 
 def _short_pair(key: str, value: str, keys: Iterable[str]) -> str:

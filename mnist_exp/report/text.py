@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mnist_exp.report import figures, sentences, tables
-from mnist_exp.report.results import Results, format_value
+from mnist_exp.report.results import COLUMNS, Results, format_value
 from mnist_exp.report.tables import Table
 from mnist_exp.system import quoting
 
@@ -24,16 +24,6 @@ MAX_ROWS = 10  # of the leaderboard in a terminal
 MIN_WIDTH = 16  # of a column of text, which is wrapped
 GAP = 2  # between columns
 UNLIMITED = 100_000  # columns: wider than any line
-CSV_COLUMNS = {  # of results.csv: keys of summary.json
-    "parameters": "parameters",
-    "best_epoch": "best_epoch",
-    "val_loss": "best_val_loss",
-    "val_accuracy": "best_val_accuracy",
-    "test_loss": "test_loss",
-    "test_accuracy": "test_accuracy",
-    "test_misses": "test_errors",
-    "seconds": "seconds",
-}
 
 
 def to_csv(results: Results) -> str:
@@ -41,14 +31,14 @@ def to_csv(results: Results) -> str:
     several = len(results.folders) > 1
     file = io.StringIO()
     writer = csv.writer(file)
-    header = ["number", "config_id", *results.swept, "seed", "status", *CSV_COLUMNS]
+    header = ["number", "config_id", *results.swept, "seed", "status", *COLUMNS]
     header += ["failure", "error", "stopped", "tags"]
     writer.writerow(["sweep", *header] if several else header)
     for run in results.runs:
         job = run.job
         summary: Mapping[str, Any] = run.summary
         choices = [format_value(job.choices.get(key)) for key in results.swept]
-        values = [summary[key] for key in CSV_COLUMNS.values()]
+        values = [summary[key] for key in COLUMNS.values()]
         row = [job.number, job.config_id, *choices, job.seed, job.status, *values]
         row += [job.failure, job.error, summary["stopped"], tables.tags(run)]
         writer.writerow([run.sweep, *row] if several else row)

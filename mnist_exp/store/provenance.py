@@ -17,6 +17,8 @@ PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaco
 WITHOUT_EFFECT_ON_RESULTS = (
     "report",
     "sweep",
+    "use",
+    "__init__.py",
     "cli.py",
     "__main__.py",
     "figure_page.py",

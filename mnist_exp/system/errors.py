@@ -122,6 +122,26 @@ def in_one_line() -> Iterator[None]:
         os.environ.update({"HYDRA_FULL_ERROR": full} if full else {})
 
 
+@contextmanager
+def without_exit() -> Iterator[None]:
+    """Raise the error that makes a command exit, in a process that goes on.
+
+    Raises:
+        ConfigError: Hydra or OmegaConf refuses the config; the message is the command's line.
+        KeyboardInterrupt: A signal asked the process to stop.
+    """
+    try:
+        yield
+        return
+    except BaseException as raised:
+        error = raised.__cause__ or raised if isinstance(raised, SystemExit) else raised
+    if signals.caused(error):
+        raise KeyboardInterrupt from None
+    if isinstance(error, ConfigError) or not _is_of_composers(error):
+        raise error from error.__cause__  # without SystemExit as its context
+    raise ConfigError(explain(error)) from None
+
+
 class NoTraceback(logging.Filter):
     """Keeps records with a traceback off the console. conf/hydra/job_logging uses it."""
 

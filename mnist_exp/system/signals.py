@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -72,7 +73,7 @@ def unblock() -> None:
 @contextmanager
 def handled_by(handler: Any) -> Iterator[None]:
     """Call `handler` for a stop signal in the block. Signals that are ignored stay ignored."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    before = _handlers()
     heard = [number for number, old in before.items() if old != signal.SIG_IGN]  # a script's `command &` ignores some
     for number in heard:
         signal.signal(number, handler)
@@ -91,6 +92,25 @@ def raising() -> AbstractContextManager[None]:
 
 
 @contextmanager
+def contained() -> Iterator[None]:
+    """Raise Stopped at a stop signal in the block; afterwards handle signals as before, because the process goes on.
+
+    What asks for more than the end of the block, SIGTERM and SIGHUP, is delivered again after it.
+    """
+    before = _handlers()
+    try:
+        with raising():
+            yield
+    finally:
+        stopped_by = _raised[:1]
+        _raised.clear()
+        for changed, handler in before.items():
+            signal.signal(changed, handler)
+        for number in set(stopped_by) - {signal.SIGINT}:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def deferred() -> Iterator[None]:
     """Deliver stop signals after the block, so that it writes its files completely."""
     pending: list[int] = []
@@ -100,3 +120,11 @@ def deferred() -> Iterator[None]:
         signal.raise_signal(number)
     if _raised:  # a destructor, say, swallowed an earlier one
         raise Stopped
+
+
+def _handlers() -> dict[signal.Signals, Any]:
+    """Return the handlers that this thread can change, and restore: no thread but the main one, and none in C."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    return {number: handler for number, handler in handlers.items() if handler is not None}

@@ -48,6 +48,11 @@ def discard(stream: IO[Any]) -> None:
     os.close(nowhere)
 
 
+def shows_progress() -> bool:
+    """Return whether a progress bar may write on standard error: a terminal and a notebook show it, a file keeps it."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__ == "ipykernel.iostream"
+
+
 def shows_blocks() -> bool:
     """Return whether standard output can show the blocks of a progress bar."""
     try:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from mnist_exp.data.batches import Batches, TrainingBatches
 from mnist_exp.store.metrics import Row
+from mnist_exp.system import streams
 
 ADVICE = "a smaller optimizer.lr usually helps"
 
@@ -71,7 +72,8 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
     model.train()
     weights, loss_sum = list(model.parameters()), 0.0
     hits: list[Tensor] = []
-    progress = tqdm(train, desc=f"epoch {epoch}", unit="batch", leave=False, disable=None)  # None: quiet in a file
+    quiet = not streams.shows_progress()
+    progress = tqdm(train, desc=f"epoch {epoch}", unit="batch", leave=False, disable=quiet)
     for step, (images, labels) in enumerate(progress, start=1):
         logits = model(images)
         batch_loss = loss(logits, labels)

@@ -1,7 +1,6 @@
 """Resuming a run: which one, with which config, and from which checkpoint."""
 
 import logging
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,14 @@ log = logging.getLogger(__name__)
 MAY_GROW = ("epochs", "patience")  # keys that change nothing about the epochs that are done
 
 
+class Completed(SystemExit):
+    """The run to resume is completed, so the command ends here, with exit code 0."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(0)
+        self.folder = folder
+
+
 class RunFolder(Callback):
     """Decides on the folder of a single run before Hydra writes there. conf/config.yaml names this class."""
 
@@ -38,8 +45,8 @@ class RunFolder(Callback):
         except Exception as error:  # Hydra would log a warning and carry on
             if not errors.is_mendable(error):
                 traceback.print_exc()
-                sys.exit(1)
-            sys.exit(f"error: {errors.explain(error)}")
+                raise SystemExit(1) from error
+            raise SystemExit(f"error: {errors.explain(error)}") from error
 
 
 def find(target: str) -> Path:
@@ -139,7 +146,7 @@ def _exit_if_completed(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
     key = "patience" if summary["stopped"] else "epochs"
     accuracy = f"{summary['test_accuracy']:.2%} on the test set"
     log.info(f"{folder}: the run is completed, with {accuracy}; {key}=N trains it longer")
-    sys.exit(0)
+    raise Completed(folder)
 
 
 def _read_config(path: Path) -> DictConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -88,9 +87,9 @@ class TrainingRun:
         except (KeyboardInterrupt, Exception) as error:
             run.fail(error)
             if signals.caused(error):
-                sys.exit(signals.exit_code())
+                raise SystemExit(signals.exit_code()) from error
             if run.is_single and errors.is_mendable(error):
-                sys.exit(f"error: {errors.explain(error)}")
+                raise SystemExit(f"error: {errors.explain(error)}") from error
             raise
         finally:
             run._lock.close()

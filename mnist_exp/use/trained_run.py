@@ -1,8 +1,9 @@
 """A run that is done: its model, ready to predict."""
 
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,13 @@ from torch import Tensor, nn
 
 from mnist_exp import build
 from mnist_exp.data.batches import EVALUATION_BATCH
-from mnist_exp.store import run_folder
-from mnist_exp.store.run_folder import BEST, CONFIG, LEDGER, InferenceFacts
+from mnist_exp.store import metrics, run_folder
+from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.run_folder import BEST, CONFIG, LEDGER, InferenceFacts, Summary
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import checkpoint
 from mnist_exp.training.loop import Loss
+from mnist_exp.use.results import as_table
 
 
 class Classifier(nn.Module):
@@ -63,6 +66,9 @@ class TrainedRun:
     def __init__(self, folder: Path, facts: InferenceFacts, classifier: Classifier) -> None:
         self.folder, self.facts, self.classifier = folder, facts, classifier
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self.folder)!r})"
+
     @property
     def model(self) -> nn.Module:
         """The model, which takes normalized images, float32 (N, C, H, W), and gives logits (N, classes)."""
@@ -78,6 +84,16 @@ class TrainedRun:
         """The config of the run."""
         return _config(self.folder)
 
+    @cached_property
+    def summary(self) -> Summary:
+        """The content of summary.json; empty while the run is trained, and if it was killed."""
+        return run_folder.read_summary(self.folder) or run_folder.empty_summary()
+
+    @property
+    def metrics(self) -> Any:
+        """The epochs as in metrics.csv: a pandas.DataFrame where pandas is installed, else a list of dicts."""
+        return as_table([row._asdict() for row in metrics.read(self.folder / METRICS)])
+
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
         """Return the probability of each class.
@@ -91,7 +107,7 @@ class TrainedRun:
         return torch.cat([self.classifier(part) for part in images.split(EVALUATION_BATCH)])
 
 
-def load(folder: Path) -> TrainedRun:
+def load(folder: str | PathLike[str]) -> TrainedRun:
     """Load the weights of the best epoch of a run that is done, or that was interrupted after an epoch.
 
     Args:
@@ -100,6 +116,7 @@ def load(folder: Path) -> TrainedRun:
     Raises:
         ConfigError: The folder holds no such run, or a file of it is damaged.
     """
+    folder = Path(folder)
     if not (folder / BEST).is_file():
         raise ConfigError(f"{folder}: {_why_without_weights(folder)}")
     state = checkpoint.load(folder / BEST)

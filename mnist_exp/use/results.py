@@ -1,0 +1,111 @@
+"""The results of runs and of sweeps, as rows."""
+
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_exp import config
+from mnist_exp.report import results as sweeps
+from mnist_exp.report.results import COLUMNS, RunResult
+from mnist_exp.store import metrics, run_folder
+from mnist_exp.store.ledger import Job
+from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.run_folder import CONFIG, OVERRIDES
+from mnist_exp.system.errors import ConfigError
+
+HYDRA = CONFIG.with_name("hydra.yaml")
+
+
+def results(folder: str | PathLike[str], *more: str | PathLike[str]) -> Any:
+    """Return the results of runs, one row each, whatever their status.
+
+    A row has the run's folder; the keys that were typed and differ between the rows; seed and status; what results.csv
+    has of the results, accuracies as fractions; and how the run failed, why it stopped early, its tags and config_id.
+
+    Args:
+        folder: A sweep, a run, or a folder with such folders in it, as outputs.
+        *more: Further ones.
+
+    Returns:
+        A pandas.DataFrame where pandas is installed, and a list of dicts where it is not.
+
+    Raises:
+        ConfigError: There is no run in a folder, or a file of one is damaged.
+    """
+    runs = [run for each in map(Path, dict.fromkeys(map(str, (folder, *more)))) for run in _runs(each)]
+    keys = sweeps.swept_keys(runs)
+    return as_table([_row(run, keys) for run in runs])
+
+
+def as_table(rows: Sequence[dict[str, Any]]) -> Any:
+    """Return rows as a pandas.DataFrame where pandas is installed, and as they are where it is not."""
+    try:
+        import pandas
+    except ImportError:
+        return rows
+    return pandas.DataFrame(rows)
+
+
+def _row(run: RunResult, keys: Sequence[str]) -> dict[str, Any]:
+    job, summary = run.job, cast(dict[str, Any], run.summary)
+    return {
+        "folder": str(run.folder),
+        **{key: job.choices.get(key) for key in keys},
+        "seed": job.seed,
+        "status": job.status,
+        **{column: summary[key] for column, key in COLUMNS.items()},
+        "failure": job.failure,
+        "error": job.error,
+        "stopped": summary["stopped"],
+        "tags": summary["tags"],
+        "config_id": job.config_id,
+    }
+
+
+def _runs(folder: Path) -> list[RunResult]:
+    """Return the runs in a folder. Raises ConfigError if there is none."""
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder")
+    runs = [run for found in _find(folder) for run in _read(found)]
+    if not runs:
+        raise ConfigError(f"{folder}: no run and no sweep of this program is in it")
+    return runs
+
+
+def _find(folder: Path) -> Iterator[Path]:
+    """Yield the folders of runs and sweeps, in the order of their names: the folder itself, or those below it."""
+    if run_folder.owner(folder):
+        yield folder
+        return
+    for child in sorted(folder.iterdir()):
+        if child.is_dir() and not child.is_symlink():
+            yield from _find(child)
+
+
+def _read(folder: Path) -> list[RunResult]:
+    """Return the runs of a sweep, or the one run; nothing for one that was killed as it started."""
+    if run_folder.owner(folder) == run_folder.SWEEP:
+        return sweeps.read_sweep(folder)[1]
+    return [_read_run(folder)] if (folder / OVERRIDES).is_file() else []
+
+
+def _read_run(folder: Path) -> RunResult:
+    """Return a run outside a sweep. One without a summary is running, or was killed, as a sweep's ledger has it."""
+    summary = run_folder.read_summary(folder) or run_folder.empty_summary()
+    cfg, hydra, overrides = (OmegaConf.load(folder / name) for name in (CONFIG, HYDRA, OVERRIDES))
+    assert isinstance(cfg, DictConfig)
+    job = Job(
+        number=0,
+        overrides=tuple(overrides),
+        config_id=config.config_id(cfg),
+        arm=config.config_id(cfg, without=("seed",)),
+        seed=cfg.seed,
+        choices=config.choices(cfg, hydra.hydra),
+        status=summary["status"] or "running",
+        error=summary["error"],
+        failure=summary["failure"],
+    )
+    return RunResult(folder, folder, job, summary, metrics.read_columns(folder / METRICS))
