@@ -17,7 +17,9 @@ from mnist_exp.data.batches import (
     split_images,
     stratified_split,
 )
-from mnist_exp.data.images import Part
+from mnist_exp.data.images import DataSet, Part
+
+TEN = tuple("0123456789")
 
 
 def generator(seed: int) -> torch.Generator:
@@ -37,7 +39,7 @@ def whole(batches: Batches) -> tuple[Tensor, Tensor]:
 def in_parts(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0, batch_size: int = 10) -> Split:
     whole = Part(images, labels)
     return split_batches(
-        split_images(whole, whole, validation, generator(seed), torch.device("cpu")),
+        split_images(DataSet("", TEN, whole, whole, ""), validation, None, generator(seed), torch.device("cpu")),
         batch_size, Compose(), order_rng=generator(1), augment_rng=generator(2),
     )  # fmt: skip
 
