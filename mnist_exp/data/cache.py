@@ -116,13 +116,14 @@ def _find(index: Path, state: str) -> DataSet | None:
         facts = files.unseal(index.read_bytes())
         if facts["state"] != state:
             return None
-        with np.load(_arrays(index, facts["sha256"]), allow_pickle=False) as arrays:
-            parts = {part: Part(*(torch.from_numpy(arrays[f"{letter}_{part}"]) for letter in "xy")) for part in PARTS}
-        about = {key: facts[key] for key in ("name", "sha256", "preparation")}
-        data = DataSet(classes=tuple(facts["classes"]), **parts, **about)
+        with open(_arrays(index, facts["sha256"]), "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            parts = (tuple(torch.from_numpy(arrays[f"{letter}_{name}"]) for letter in "xy") for name in PARTS)
+            train, val, test = (Part(*tensors) for tensors in parts)
+        name, sha256, preparation = (facts[key] for key in ("name", "sha256", "preparation"))
+        data = DataSet(name, tuple(facts["classes"]), train, test, sha256, val, preparation)
         if checksum(data) != data.sha256:
             raise ValueError("its checksum does not match its content")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         _log.warning("%s: damaged (%s); the data is read again", index, " ".join(str(error).split()))

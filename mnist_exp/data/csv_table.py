@@ -4,19 +4,20 @@ import csv
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from math import isqrt, prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
 from mnist_exp.data import cache, decode, own
 from mnist_exp.data.cache import Read, State
-from mnist_exp.data.decode import Fit, Pixels
+from mnist_exp.data.decode import Fit
 from mnist_exp.data.images import DataSet
 from mnist_exp.data.own import Labelled
 from mnist_exp.system import resources
@@ -113,7 +114,7 @@ def _read(
     skip_broken: bool,
     state: State,
 ) -> Read:
-    name = tables["train"].resolve().stem
+    name = own.name_of(tables["train"])
     if image:
         rows = [(part, *row) for part, path in tables.items() for row in _named(path, label, image)]
         files = decode.on_disk(Path(), [file for _, file, _ in rows], state)
@@ -130,12 +131,23 @@ def _read(
     return Read(own.data_set(name, parts, fit.mode))
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            yield file
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is no text in UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}: is no CSV file: {error}") from error
+
+
 def _named(path: Path, label: str, image: str) -> list[tuple[str, str]]:
     """Return the path of the image file, and the label, of each line."""
     columns = _columns(path, label, image)
     assert columns.image is not None
     found = []
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with _opened(path) as file:
         for line in islice(reader := csv.reader(file), columns.has_header, None):
             if len(line) != columns.width:
                 raise ValueError(f"{path}, line {reader.line_num}: has {len(line)} columns, not {columns.width}")
@@ -146,7 +158,7 @@ def _named(path: Path, label: str, image: str) -> list[tuple[str, str]]:
 
 
 def _columns(path: Path, label: str, image: str | None) -> Columns:
-    with open(path, newline="", encoding="utf-8-sig") as file:
+    with _opened(path) as file:
         first = next(csv.reader(file), [])
     if not first:
         raise ValueError(f"{path}: is empty")
@@ -167,48 +179,52 @@ def _pixels(path: Path, label: str, shape: Sequence[int] | None, fit: Fit) -> La
     """Return the images of a table of pixels."""
     columns = _columns(path, label, None)
     before, after = columns.label, columns.width - columns.label - 1
+    image_shape = _image_shape(before + after, shape)
     pixels = [("before", np.uint8, (before,)), ("label", f"U{LONGEST_LABEL + 1}"), ("after", np.uint8, (after,))]
     fields = np.dtype([field for field in pixels if field[-1] != (0,)])
-    with open(path, encoding="utf-8-sig") as file, warnings.catch_warnings():
+    with _opened(path) as file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # numpy's, for pixels like 0.5
+        warnings.filterwarnings("ignore", "loadtxt: input contained no data")
         lines = tqdm(file, desc=f"reading {path.name}", unit="line", leave=False, disable=None)
         try:
             rows = np.loadtxt(
-                lines, fields, delimiter=",", quotechar='"', comments=None, skiprows=columns.has_header, ndmin=1
+                lines, fields, delimiter=",", quotechar='"', comments=None, skiprows=int(columns.has_header), ndmin=1
             )
         except UnicodeDecodeError:
-            raise ValueError(f"{path}: is no UTF-8 text") from None
+            raise
         except (ValueError, OverflowError, DeprecationWarning) as error:
             raise ValueError(f"{path}: {_reason(error, columns)}") from error
     names = rows.dtype.names or ()
     flat = np.concatenate([rows[name] for name in ("before", "after") if name in names], axis=1)
     labels = [_label(text, f"{path}, row {row}") for row, text in enumerate(rows["label"].tolist(), start=1)]
-    return Labelled(decode.resize(_arranged(flat, shape), fit), labels)
+    return Labelled(decode.resize(flat.reshape(-1, *image_shape), fit), labels)
 
 
 def _reason(error: Exception, columns: Columns) -> str:
     """Return what is wrong with a table that numpy can't read."""
     text = str(error)
-    if ragged := re.search(r"changed from (\d+) to (\d+) at row (\d+)", text):
-        return f"row {ragged[3]} has {ragged[2]} columns, and those before have {ragged[1]}"
+    if ragged := re.search(r"requires (\d+) columns but (\d+) were found at row (\d+)", text):
+        return f"row {ragged[3]} has {ragged[2]} columns, not {ragged[1]}"
     if wrong := re.search(r"could not convert string '(.*)' to uint8 at row (\d+), column (\d+)", text):
-        hint = "; data.image=COLUMN says that a column names image files" if not NUMBER.match(wrong[1]) else ""
-        return (
-            f"row {int(wrong[2]) + 1}, column {wrong[3]}: {wrong[1] or 'an empty cell'} is no pixel, "
-            f"a whole number from 0 to 255{hint}"
-        )
+        is_text = wrong[1] and not NUMBER.match(wrong[1])
+        hint = "; data.image=COLUMN says that a column names image files" if is_text else ""
+        where = f"row {int(wrong[2]) + 1}, column {wrong[3]}"
+        return f"{where}: {wrong[1] or 'an empty cell'} is no pixel, a whole number from 0 to 255{hint}"
     return " ".join(text.split())
 
 
-def _arranged(flat: Pixels, shape: Sequence[int] | None) -> Pixels:
-    """Return pixels (N, C*H*W) as images (N, C, H, W)."""
-    count = flat.shape[1]
+def _image_shape(count: int, shape: Sequence[int] | None) -> tuple[int, ...]:
+    """Return channels, height and width of the image in `count` pixels.
+
+    Raises:
+        ValueError: The pixels don't fill the shape, or there are none.
+    """
     side = isqrt(count)
     size = (1, side, side) if shape is None else (*[1] * (3 - len(shape)), *shape)
-    if prod(size) != count:
+    if prod(size) != count or not count:
         arranged = "no square" if shape is None else f"not {decode.by(shape)}"
         raise ValueError(f"the {count:,} pixel columns are {arranged}; data.shape=[H,W] or [C,H,W] arranges them")
-    return np.ascontiguousarray(flat).reshape(-1, *size)
+    return size
 
 
 def _label(text: str, where: str) -> str:

@@ -230,7 +230,7 @@ def _decode_one(fit: Fit, content: bytes | str) -> Pixels | str:
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        return f"no image, or none of {', '.join(FORMATS)}"
+        return "no image of a known format"
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return f"a decompression bomb: more than {Image.MAX_IMAGE_PIXELS:,} pixels"
     except Exception as error:  # of a broken file, Pillow raises errors of many kinds

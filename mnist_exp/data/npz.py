@@ -52,15 +52,15 @@ def npz(path: str, root: str, size: int | None, fit: str, color: str) -> DataSet
 
 
 def _read(path: Path, fit: Fit, _: State) -> Read:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("is no archive of arrays (.npz)")
+    require_memory(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("is a single array; an archive with images and labels is needed (numpy.savez)")
-            require_memory(path)
             parts = {part: _part(arrays, *names, fit) for part, names in _names(set(arrays))}
     except (zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
-        raise ValueError(f"is no archive of arrays (.npz), or damaged: {error}") from error
-    return Read(own.data_set(path.resolve().stem, parts, fit.mode))
+        raise ValueError(f"is damaged: {error}") from error
+    return Read(own.data_set(own.name_of(path), parts, fit.mode))
 
 
 def require_memory(path: Path) -> None:

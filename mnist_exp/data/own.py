@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,11 +73,11 @@ def data_set(
     return DataSet(name, classes, made["train"], test, "", val, preparation)
 
 
-def parts(part_of: Sequence[str], images: NDArray[np.uint8], labels: Sequence[str]) -> dict[str, Labelled]:
-    """Return the parts of images that lie part by part; `part_of` names the part of each image."""
-    starts = [row for row, part in enumerate(part_of) if row == 0 or part != part_of[row - 1]]
-    ends = [*starts[1:], len(part_of)]
-    return {part_of[i]: Labelled(images[i:j], labels[i:j]) for i, j in zip(starts, ends, strict=True)}
+def parts(of_images: Sequence[str], images: NDArray[np.uint8], labels: Sequence[str]) -> dict[str, Labelled]:
+    """Return the parts of images that lie part by part; `of_images` names the part of each."""
+    starts = [row for row, part in enumerate(of_images) if row == 0 or part != of_images[row - 1]]
+    ranges = pairwise([*starts, len(of_images)])
+    return {of_images[i]: Labelled(images[i:j], labels[i:j]) for i, j in ranges}
 
 
 def natural(text: str) -> tuple[list[str | int], str]:
@@ -84,6 +85,22 @@ def natural(text: str) -> tuple[list[str | int], str]:
     parts: list[str | int] = list(re.split(r"([0-9]+)", text))
     parts[1::2] = map(int, parts[1::2])
     return parts, text
+
+
+def name_of(path: Path) -> str:
+    """Return the name of a data set: that of its folder or its file, or of the folder around a file like train.csv."""
+    path = path.resolve()
+    name = path.name if path.is_dir() else path.stem
+    return path.parent.name if part_of(name) else name
+
+
+def part_of(name: str) -> str | None:
+    """Return the part of a file or folder whose name begins like train-00000-of-00001; None for other names."""
+    return PART_OF.get(_first_word(name))
+
+
+def _first_word(name: str) -> str:
+    return re.split(r"[-_.]", name.lower())[0]
 
 
 def stat(paths: Mapping[str, Path]) -> dict[str, os.stat_result]:

@@ -1,8 +1,7 @@
 """Images in Parquet files, as Hugging Face lays them out: data=parquet."""
 
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from mnist_exp.data import cache, decode, own
 from mnist_exp.data.cache import Read, State
 from mnist_exp.data.decode import Encoded, Fit
 from mnist_exp.data.images import DataSet
-from mnist_exp.data.own import PART_OF, natural
+from mnist_exp.data.own import natural
 from mnist_exp.system import resources
 
 if TYPE_CHECKING:
@@ -68,21 +67,17 @@ def _files(top: Path) -> dict[str, Path]:
 
 def _parts(names: Sequence[str]) -> dict[str, str]:
     """Return the part of each file."""
-    parts = {name: part for name in names for part in _part(name)}
-    if not parts:
+    parts = {name: _part(name) for name in names}
+    if not any(parts.values()):
         return dict.fromkeys(names, "train")
-    if others := [name for name in names if name not in parts]:
+    if others := [name for name, part in parts.items() if not part]:
         raise ValueError(f"{decode.shortened(others)}: belongs to no part, as train-0.parquet and test-0.parquet do")
-    return parts
+    return {name: part for name, part in parts.items() if part}
 
 
-def _part(name: str) -> Iterator[str]:
-    """Yield the part that a file's name, or else the name of its folder, begins with."""
-    for word in reversed(Path(name).parts):
-        first = re.split(r"[-_.]", word.lower())[0]
-        if first in PART_OF:
-            yield PART_OF[first]
-            return
+def _part(name: str) -> str | None:
+    """Return the part that a file's name, or else the name of a folder around it, begins with."""
+    return next(filter(None, map(own.part_of, reversed(Path(name).parts))), None)
 
 
 def _read(top: Path, label: str, image: str, fit: Fit, skip_broken: bool, _: State) -> Read:
@@ -112,7 +107,7 @@ def _read(top: Path, label: str, image: str, fit: Fit, skip_broken: bool, _: Sta
     kept = [number for number in range(len(encoded)) if number not in broken]
     parts = own.parts([part_of[number] for number in kept], images, [labels[number] for number in kept])
     notes = decode.note(broken, len(encoded))
-    return Read(own.data_set(top.resolve().name.removesuffix(".parquet"), parts, fit.mode, classes), notes)
+    return Read(own.data_set(own.name_of(top), parts, fit.mode, classes), notes)
 
 
 def _table(path: Path, name: str, label: str, image: str) -> "pyarrow.Table":
@@ -151,8 +146,10 @@ def _labels(column: "pyarrow.ChunkedArray", name: str, classes: Sequence[str] | 
         raise ValueError(f"{name}: the labels are of type {column.type}; they should be whole numbers or text")
     labels = column.to_pylist()
     for row, label in enumerate(labels, start=1):
-        if label is None or (classes and not 0 <= label < len(classes)):
-            raise ValueError(f"{name}, row {row}: the label {label} is none of the {len(classes or ())} classes")
+        if label is None:
+            raise ValueError(f"{name}, row {row}: has no label")
+        if classes and not 0 <= label < len(classes):
+            raise ValueError(f"{name}, row {row}: the label {label} is none of the {len(classes)} classes")
     return [classes[label] for label in labels] if classes else list(map(str, labels))
 
 

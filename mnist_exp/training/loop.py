@@ -99,7 +99,7 @@ def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
     """
     images = labels.bincount(minlength=logits.shape[1])
     hits = labels[logits.argmax(dim=1) == labels].bincount(minlength=logits.shape[1])
-    return float((hits[images > 0] / images[images > 0]).double().mean())
+    return float((hits.double() / images)[images > 0].mean())
 
 
 @torch.inference_mode()
