@@ -124,6 +124,7 @@ def test_every_limit_is_of_a_key_that_exists(key: str) -> None:
         "optimizer.weight_decay=0",
         "augmentation.rotation.degrees=7.5",
         "optimizer.eps=${optimizer.lr}",
+        "data.validation=0.1",
     ],
 )
 def test_good_values_pass(fine: str, composed: Composed) -> None:
@@ -143,6 +144,21 @@ def test_good_values_pass(fine: str, composed: Composed) -> None:
         (["data.batch_size=0"], "data.batch_size=0: must be 1 or more"),
         (["data.batch_size=2.5"], "data.batch_size=2.5: must be a whole number like 64, as in data/mnist.yaml"),
         (["data.validation=-1"], "data.validation=-1: must be 1 or more images, or a share between 0 and 1"),
+        (["data.validation=0.0"], "data.validation=0.0: must be 1 or more images, or a share between 0 and 1"),
+        (["data.validation=2.5"], "data.validation=2.5: must be 1 or more images, or a share between 0 and 1"),
+        (["data.validation=many"], "data.validation=many: must be a whole number like 5000, as in data/mnist.yaml"),
+        (["data=folder"], "data.path=???: must be the path of your data, as in data.path=photos"),
+        (["data=npz", "data.path=a", "data.size=0"], "data.size=0: must be 1 or more pixels, or null"),
+        (["data=npz", "data.path=a", "data.fit=blur"], "data.fit=blur: must be pad, crop or stretch"),
+        (["data=npz", "data.path=a", "data.color=red"], "data.color=red: must be auto, gray or rgb"),
+        (
+            ["data=npz", "data.path=a", "data.test=0"],
+            "data.test=0: must be 1 or more images, or a share between 0 and 1",
+        ),
+        (
+            ["data=csv", "data.path=a", "data.shape=[9]"],
+            "data.shape=[9]: must be [height,width] or [channels,height,wid",
+        ),
         (["data.root=null"], "data.root=null: must be text like data, as in data/mnist.yaml"),
         (["model.hidden_layers=[0]"], "model.hidden_layers=[0]: must be layers of 1 or more units"),
         (["model.hidden_layers=[-5]"], "model.hidden_layers=[-5]: must be layers of 1 or more units"),
