@@ -19,7 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from mnist_exp.data import batches
 from mnist_exp.data.batches import Split, SplitImages
 from mnist_exp.data.images import DataSet
-from mnist_exp.store.run_folder import InferenceFacts
+from mnist_exp.store import run_folder
+from mnist_exp.store.run_folder import DataFacts, InferenceFacts
 from mnist_exp.system import errors, resources
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.program import ALLOW_MORE
@@ -74,7 +75,7 @@ def device(cfg: DictConfig) -> torch.device:
 
 
 INFERENCE_GROUPS = ("model", "activation", "loss")  # of the config, that a trained model is built from
-SPLIT_KEYS = ("validation", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
+SPLIT_KEYS = ("validation", "test", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
 _sources: dict[str, DataSet] = {}
 
 
@@ -122,16 +123,17 @@ def split(cfg: DictConfig, source: DataSet, device: torch.device) -> Split:
         sha256=source.sha256,
         image_shape=tuple(source.train.images.shape[1:]),
         preparation=source.preparation,
+        cut=images.cut,
     )
 
 
 def _split_images(cfg: DictConfig, source: DataSet, device: torch.device) -> SplitImages:
     """Split the data set, and cache the last split: the runs of one process often share it."""
-    key = *map(id, source), cfg.data.validation, cfg.data.seed, device
+    key = *map(id, source), cfg.data.validation, cfg.data.get("test"), cfg.data.seed, device
     if key not in _last_split:
         _last_split.clear()
         rng = generator(cfg.data.seed, "split")
-        parts = batches.split_images(source.train, source.test, cfg.data.validation, rng, device)
+        parts = batches.split_images(source, cfg.data.validation, cfg.data.get("test"), rng, device)
         _last_split[key] = source, parts  # with the source, so that no other source gets its ids
     return _last_split[key][1]
 
@@ -169,6 +171,30 @@ def _model(cfg: DictConfig, in_shape: Sequence[int], num_classes: int) -> nn.Mod
         build = _factory(cfg.model)
         model: nn.Module = build(in_shape=tuple(in_shape), num_classes=num_classes, activation=activation)
         return model
+
+
+def data_facts(split: Split) -> DataFacts:
+    """Return what a summary says about the data of a run."""
+    return {
+        "name": split.name,
+        "sha256": split.sha256,
+        "test": "cut" if "test" in split.cut else "given",
+        "imbalance": round(batches.imbalance(split.train.labels), 3),
+    }
+
+
+def data_notes(split: Split) -> list[str]:
+    """Return what a reader of a run's results should know about its data."""
+    notes = []
+    if "test" in split.cut:
+        notes.append("the source has no test images: they are cut from its training images, by data.test and data.seed")
+    if run_folder.is_imbalanced(data_facts(split)):
+        counts = split.train.labels.bincount(minlength=len(split.classes))
+        most, least = (f"{int(counts[each]):,} of {split.classes[each]}" for each in (counts.argmax(), counts.argmin()))
+        notes.append(
+            f"the classes differ in size, from {least} to {most}: balanced accuracy is reported beside accuracy"
+        )
+    return notes
 
 
 def inference_facts(cfg: DictConfig, split: Split) -> InferenceFacts:
@@ -270,7 +296,8 @@ def require_memory(cfg: DictConfig, split: Split, device: torch.device, times: i
     state_size = sum(isinstance(value, Tensor) and value.shape == (1,) for value in state.values()) * count
     needs = {"weights": count, "gradients": count, "optimizer state": state_size}
     needs["checkpoint"] = count + state_size if device.type == "cpu" else 0
-    resources.require_memory(device.type, needs, times)
+    with naming("model"):
+        resources.require_memory(device.type, needs, times, advice="smaller layers need less")
 
 
 def check_step(cfg: DictConfig, model: nn.Module, loss: Any, split: Split) -> None:

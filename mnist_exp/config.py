@@ -83,6 +83,9 @@ NOT_NEGATIVE = Limit(lambda value: value >= 0, "0 or more")
 SHARE = Limit(lambda value: 0 <= value <= 1, "0 to 1")
 BELOW_ONE = Limit(lambda value: 0 <= value < 1, "0 or more and less than 1")
 HALF_TURN = Limit(lambda value: 0 <= value <= 180, "0 to 180 degrees")
+PART = Limit(
+    lambda value: 0 < value < 1 or (value >= 1 and value == int(value)), "1 or more images, or a share between 0 and 1"
+)
 INTERPOLATION = Limit(lambda value: value in ("nearest", "bilinear"), "nearest or bilinear")
 
 # The constructor of a part checks the keys that are not listed here, such as those of a user's own option.
@@ -94,7 +97,16 @@ LIMITS = {
     "tags": Limit(lambda value: all(isinstance(word, str) for word in value), "a list of words, such as [baseline,v2]"),
     "threads": THREADS,
     "matmul_precision": Limit(lambda value: value in ("highest", "high", "medium"), "highest, high or medium"),
-    "data.validation": COUNT,
+    "data.path": Limit(lambda value: value != "???", "the path of your data, as in data.path=photos"),
+    "data.size": Limit(lambda value: isinstance(value, int) and value >= 1, "1 or more pixels, or null"),
+    "data.fit": Limit(lambda value: value in ("pad", "crop", "stretch"), "pad, crop or stretch"),
+    "data.color": Limit(lambda value: value in ("auto", "gray", "rgb"), "auto, gray or rgb"),
+    "data.shape": Limit(
+        lambda value: len(value) in (2, 3) and all(isinstance(side, int) and side >= 1 for side in value),
+        "[height,width] or [channels,height,width], or null for a square",
+    ),
+    "data.validation": PART,
+    "data.test": PART,
     "data.batch_size": COUNT,
     "data.seed": SEED,
     "augmentation.rotation.degrees": HALF_TURN,
@@ -151,6 +163,8 @@ def check(cfg: DictConfig, hydra: HydraConf) -> None:
     _require_one_run(cfg, hydra)
     if unknown := cfg.keys() - Config.__dataclass_fields__.keys():
         raise ConfigError(f"{', '.join(sorted(map(str, unknown)))}: no such key")
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{key}=???: must be {LIMITS[key].text if key in LIMITS else 'set'}")
     for group in GROUPS if cfg.resume is None else ():  # a resumed run was checked against its options when it started
         if not isinstance(hydra.runtime.choices.get(group), str):
             raise ConfigError(f"{group}: needs one option; {quoting.command('--help')} lists them")
@@ -264,7 +278,7 @@ def _require_types(key: str, value: Any, example: Any, file: Path, overrides: Se
             elif "defaults" not in example and not _added(f"{key}.{name}", overrides):
                 known = [f"{key}.{other}" for other in example if other != "_target_"]
                 raise ConfigError(f"{key}.{name}: no such key, {offer(name, known)}; +{key}.{name}=... adds it")
-    elif example is not None and "${" not in str(example) and example != "???" and not _alike(value, example):
+    elif example is not None and "${" not in str(example) and example != "???" and not _alike(key, value, example):
         raise ConfigError(f"{key}={spell(value)}: must be {_kind(example)}, as in {file.parent.name}/{file.name}")
 
 
@@ -274,10 +288,12 @@ def _added(key: str, overrides: Sequence[str]) -> bool:
     return any(f"{key}.".startswith(f"{name}.") for name in added)
 
 
-def _alike(value: Any, example: Any) -> bool:
+def _alike(key: str, value: Any, example: Any) -> bool:
     value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
     if isinstance(example, list):
-        return isinstance(value, list) and all(_alike(item, kind) for item in value for kind in example[:1])
+        return isinstance(value, list) and all(_alike(key, item, kind) for item in value for kind in example[:1])
+    if LIMITS.get(key) is PART:  # the file has a number of images, or a share
+        return type(value) in (int, float)
     return type(value) is type(example) or (type(value) is int and type(example) is float)
 
 

@@ -14,7 +14,7 @@ from mnist_exp.training import loop
 
 OPTIONS = sorted(path.relative_to(ROOT / "conf") for path in (ROOT / "conf").glob("*/*.yaml"))
 EXPECTED = {
-    "data": "cifar10 cifar100 digits emnist fashion_mnist kmnist mnist qmnist svhn usps",
+    "data": "cifar10 cifar100 csv digits emnist fashion_mnist folder kmnist mnist npz parquet qmnist svhn usps",
     "augmentation": "affine affine_elastic elastic none rotate_crop",
     "model": "lenet linear mlp",
     "activation": "elu gelu leaky_relu prelu relu selu sigmoid silu tanh",
@@ -26,6 +26,7 @@ EXPECTED = {
     "lenet lenet_98 lenet_99 mlp_98 mlp_99 optimizers simard2003_800 small_mlp srivastava2014_dropout "
     "srivastava2014_max_norm",
 }
+OWN_DATA = ("csv", "folder", "npz", "parquet")
 
 
 def test_every_group_has_its_options() -> None:
@@ -38,7 +39,8 @@ def test_every_group_has_its_options() -> None:
 def test_every_option_composes_builds_and_takes_a_step(
     option: Path, composed: Composed, images: torch.Tensor, labels: torch.Tensor
 ) -> None:
-    cfg = composed(f"{option.parent.name}={option.stem}", "data.validation=20", "data.batch_size=40")
+    path = ["data.path=mine"] if option.stem in OWN_DATA else []
+    cfg = composed(f"{option.parent.name}={option.stem}", "data.validation=20", "data.batch_size=40", *path)
     config.check(cfg, HydraConfig.get())
     source = DataSet("made", tuple("0123456789"), Part(images, labels), Part(images, labels), "")
     data = build.split(cfg, source, build.device(cfg))
@@ -121,8 +123,8 @@ def test_an_identity_does_not_change_its_config(composed: Composed) -> None:
 def test_every_limit_is_of_a_key_that_exists(key: str) -> None:
     group, _, rest = key.partition(".")
     files = [ROOT / "conf" / path for path in OPTIONS if path.parent.name == group] or [ROOT / "conf" / "config.yaml"]
-    missing = object()
-    assert any(OmegaConf.select(OmegaConf.load(file), rest or key, default=missing) is not missing for file in files)
+    contents = [OmegaConf.to_container(OmegaConf.load(file)) for file in files]
+    assert any((rest or key) in dict(config.leaves(values)) for values in contents)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +138,7 @@ def test_every_limit_is_of_a_key_that_exists(key: str) -> None:
         "optimizer.weight_decay=0",
         "augmentation.rotation.degrees=7.5",
         "optimizer.eps=${optimizer.lr}",
+        "data.validation=0.1",
     ],
 )
 def test_good_values_pass(fine: str, composed: Composed) -> None:
@@ -154,7 +157,22 @@ def test_good_values_pass(fine: str, composed: Composed) -> None:
         (["augmentation.rotation=5"], "augmentation.rotation=5: must be a mapping with _target_, degrees"),
         (["data.batch_size=0"], "data.batch_size=0: must be 1 or more"),
         (["data.batch_size=2.5"], "data.batch_size=2.5: must be a whole number like 64, as in data/mnist.yaml"),
-        (["data.validation=-1"], "data.validation=-1: must be 1 or more"),
+        (["data.validation=-1"], "data.validation=-1: must be 1 or more images, or a share between 0 and 1"),
+        (["data.validation=0.0"], "data.validation=0.0: must be 1 or more images, or a share between 0 and 1"),
+        (["data.validation=2.5"], "data.validation=2.5: must be 1 or more images, or a share between 0 and 1"),
+        (["data.validation=many"], "data.validation=many: must be a whole number like 5000, as in data/mnist.yaml"),
+        (["data=folder"], "data.path=???: must be the path of your data, as in data.path=photos"),
+        (["data=npz", "data.path=a", "data.size=0"], "data.size=0: must be 1 or more pixels, or null"),
+        (["data=npz", "data.path=a", "data.fit=blur"], "data.fit=blur: must be pad, crop or stretch"),
+        (["data=npz", "data.path=a", "data.color=red"], "data.color=red: must be auto, gray or rgb"),
+        (
+            ["data=npz", "data.path=a", "data.test=0"],
+            "data.test=0: must be 1 or more images, or a share between 0 and 1",
+        ),
+        (
+            ["data=csv", "data.path=a", "data.shape=[9]"],
+            "data.shape=[9]: must be [height,width] or [channels,height,wid",
+        ),
         (["data.root=null"], "data.root=null: must be text like data, as in data/mnist.yaml"),
         (["model.hidden_layers=[0]"], "model.hidden_layers=[0]: must be layers of 1 or more units"),
         (["model.hidden_layers=[-5]"], "model.hidden_layers=[-5]: must be layers of 1 or more units"),

@@ -11,14 +11,18 @@ from mnist_exp.data.batches import (
     Batches,
     Normalize,
     Split,
+    SplitImages,
     TrainingBatches,
     chunk_size,
+    imbalance,
     prefetch,
     split_batches,
     split_images,
     stratified_split,
 )
-from mnist_exp.data.images import Part
+from mnist_exp.data.images import NO_IMAGES, DataSet, Part
+
+TEN = tuple("0123456789")
 
 
 def generator(seed: int) -> torch.Generator:
@@ -38,7 +42,7 @@ def whole(batches: Batches) -> tuple[Tensor, Tensor]:
 def in_parts(images: Tensor, labels: Tensor, validation: int = 23, seed: int = 0, batch_size: int = 10) -> Split:
     whole = Part(images, labels)
     return split_batches(
-        split_images(whole, whole, validation, generator(seed), torch.device("cpu")),
+        split_images(DataSet("", TEN, whole, whole, ""), validation, None, generator(seed), torch.device("cpu")),
         batch_size, Compose(), order_rng=generator(1), augment_rng=generator(2),
     )  # fmt: skip
 
@@ -57,6 +61,58 @@ def test_a_channel_that_is_all_one_value_becomes_zero(coloured: Tensor) -> None:
     normalize = Normalize(coloured)
     assert (normalize.mean[1], normalize.std[1]) == (7, 1)
     assert not normalize(coloured)[:, 1].any()
+
+
+def made(count: int, val: Part = NO_IMAGES, test: Part = NO_IMAGES) -> DataSet:
+    """A data set of single pixels, which number its training images, in ten classes."""
+    train = Part(torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1), torch.arange(count) % 10)
+    return DataSet("made", TEN, train, test, "", val)
+
+
+def split(source: DataSet, validation: float, test: float | None) -> SplitImages:
+    return split_images(source, validation, test, generator(0), torch.device("cpu"))
+
+
+def rows(part: Part) -> list[int]:
+    return part.images.flatten().tolist()
+
+
+def test_parts_that_the_source_lacks_are_cut_by_class() -> None:
+    cut = split(made(100), 0.1, 0.2)
+    assert cut.cut == ("test", "val")
+    assert (len(cut.train.labels), len(cut.val.labels), len(cut.test.labels)) == (72, 8, 20)
+    assert sorted(rows(cut.train) + rows(cut.val) + rows(cut.test)) == list(range(100))
+    assert cut.test.labels.bincount().tolist() == [2] * 10
+    assert cut.val.labels.bincount(minlength=10).max() == 1
+    assert rows(split(made(100), 30, 20).test) == rows(cut.test)  # whatever the validation
+
+
+def test_parts_that_the_source_has_are_kept() -> None:
+    given = made(30).train
+    both = split(made(100, val=given, test=given), 0.1, 0.2)
+    assert both.cut == ()
+    assert [rows(part) for part in both[:3]] == [list(range(100)), rows(given), rows(given)]
+    only_test = split(made(100, test=given), 10, None)
+    assert (only_test.cut, len(only_test.val.labels), rows(only_test.test)) == (("val",), 10, rows(given))
+
+
+@pytest.mark.parametrize(
+    ("count", "validation", "test", "message"),
+    [
+        (100, 100, 0.2, r"^validation=100: must be 1 to 79, of 80 training images"),
+        (100, 0.001, 0.2, r"^validation=0.001: must be 1 to 79, of 80 training images"),
+        (100, 0.1, 100, r"^test=100: must be 1 to 99, of 100 training images"),
+        (100, 0.1, None, r"^the source has no test images; \+data.test=0.2 cuts a share of the training images"),
+        (20, 0.5, 0.8, r"^class \d has 2 training images, and none is left after validation"),
+    ],
+)
+def test_what_can_not_be_cut_is_refused(count: int, validation: float, test: float | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split(made(count), validation, test)
+
+
+def test_imbalance_is_the_ratio_of_the_largest_class_to_the_smallest() -> None:
+    assert imbalance(torch.tensor([0, 0, 0, 2, 2, 2, 2, 2, 2, 7])) == 6
 
 
 def test_batches_keep_the_order_and_count_every_image_once(images: Tensor, labels: Tensor) -> None:

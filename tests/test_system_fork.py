@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from mnist_exp.system.errors import ConfigError
-from mnist_exp.system.fork import run_in_subprocess
+from mnist_exp.system.fork import parallel, run_in_subprocess
 
 found = list[int]()
 
@@ -38,3 +38,33 @@ def test_what_can_not_be_told_is_told_as_an_error() -> None:
 def test_a_process_that_is_killed_is_told() -> None:
     with pytest.raises(MemoryError, match="a helper process was killed by SIGKILL"):
         run_in_subprocess(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def pid_and_double(number: int) -> tuple[int, int]:
+    if number < 0:
+        raise ConfigError(f"{number}: must be 0 or more")
+    if number == 666:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid(), 2 * number
+
+
+def test_items_are_computed_in_their_order_by_several_processes() -> None:
+    results = list(parallel(pid_and_double, range(50), workers=2))
+    assert [double for _, double in results] == list(range(0, 100, 2))
+    assert os.getpid() not in {pid for pid, _ in results}
+    assert list(parallel(pid_and_double, [1], workers=2)) == [(os.getpid(), 2)]
+    assert list(parallel(pid_and_double, [], workers=2)) == []
+
+
+def test_a_subprocess_which_may_have_none_of_its_own_uses_threads() -> None:
+    def work() -> set[int]:
+        return {pid - os.getpid() for pid, _ in parallel(pid_and_double, range(9), workers=2)}
+
+    assert run_in_subprocess(work) == {0}
+
+
+def test_what_a_parallel_call_raises_is_raised_here_and_a_killed_process_is_told() -> None:
+    with pytest.raises(ConfigError, match="-1: must be 0 or more"):
+        list(parallel(pid_and_double, [1, -1, 2], workers=2))
+    with pytest.raises(MemoryError, match="a helper process was killed"):
+        list(parallel(pid_and_double, [1, 666, 2], workers=2))

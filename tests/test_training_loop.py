@@ -1,5 +1,6 @@
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
 from mnist_exp import losses, models, schedules
@@ -76,3 +77,11 @@ def test_a_validation_loss_that_is_not_finite_stops_as_well(images: Tensor, labe
     """One step spoils the weights; nothing but validation can notice."""
     with pytest.raises(FloatingPointError, match=r"the validation loss became (nan|inf) after epoch 1: a smaller"):
         fit(images[:10], labels[:10], lr=1e30, epochs=1)
+
+
+def test_balanced_accuracy_is_scikit_learn_s() -> None:
+    logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+    logits[:, [2, 4]] = -9
+    labels = torch.tensor([0] * 150 + [1] * 30 + [3] * 20)  # some classes have no images
+    theirs = balanced_accuracy_score(labels, logits.argmax(dim=1))
+    assert loop.balanced_accuracy(logits, labels) == pytest.approx(theirs, rel=1e-12)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mnist_exp.data.augment import Transform, to_device
-from mnist_exp.data.images import Part
+from mnist_exp.data.images import DataSet, Part
 
 T = TypeVar("T")
 
@@ -171,6 +171,7 @@ class SplitImages(NamedTuple):
     val: Part
     test: Part
     normalize: Normalize
+    cut: tuple[str, ...]  # the parts that the source doesn't give, and that were cut from its training images
 
 
 class Split(NamedTuple):
@@ -185,6 +186,7 @@ class Split(NamedTuple):
         sha256: The checksum of the data set as its source gives it.
         image_shape: Channels, height and width of its images, before the augmentation crops them.
         preparation: How an image of any size becomes one like these: see DataSet.
+        cut: The parts that are not given by the source, but cut from its training images: val, test.
     """
 
     train: TrainingBatches
@@ -195,33 +197,72 @@ class Split(NamedTuple):
     sha256: str = ""
     image_shape: tuple[int, ...] = ()
     preparation: str = "pad"
+    cut: tuple[str, ...] = ()
 
 
 def split_images(
-    train: Part, test: Part, validation: int, generator: torch.Generator, device: torch.device
+    source: DataSet, validation: float, test: float | None, generator: torch.Generator, device: torch.device
 ) -> SplitImages:
-    """Move some training images into a validation part, in which each class has the same share.
+    """Return the three parts of a data set. Those that its source doesn't give are cut from the training images.
+
+    First the test images are cut, then the validation images, each class by its share.
 
     Args:
-        train: Training images and labels, on the CPU.
-        test: Test images and labels.
-        validation: The number of validation images.
+        source: The data set, on the CPU.
+        validation: How many validation images are cut: a number, or a share of the training images below 1.
+        test: The same for the test images; None if they can't be cut.
         generator: The CPU generator that draws them.
         device: Where the parts go.
 
-    Returns:
-        The three parts on the device.
+    Raises:
+        ValueError: There are too few training images, or a class has none left.
+    """
+    parts = {"train": source.train, "val": source.val, "test": source.test}
+    sizes = {"test": ("test", test), "val": ("validation", validation)}
+    cut = tuple(part for part in sizes if not len(parts[part].images))
+    for part in cut:
+        key, size = sizes[part]
+        if size is None:
+            raise ValueError("the source has no test images; +data.test=0.2 cuts a share of the training images")
+        whole = parts["train"]
+        rest, chosen = stratified_split(whole.labels, count_of(key, size, len(whole.labels)), generator)
+        parts |= {"train": _rows(whole, rest), part: _rows(whole, chosen)}
+    _require_every_class(source, parts["train"])
+    train, val, test_part = (Part(*(tensor.to(device) for tensor in parts[name])) for name in ("train", "val", "test"))
+    return SplitImages(train, val, test_part, Normalize(train.images), cut)
+
+
+def count_of(key: str, size: float, total: int) -> int:
+    """Return how many of `total` images a size means: a number of 1 or more, or a share.
 
     Raises:
-        ValueError: There are too few training images.
+        ValueError: It is none or all of them. The message begins with the key.
     """
-    count = len(train.images)
-    if not 0 < validation < count:
-        raise ValueError(f"validation={validation}: must be 1 to {count - 1:,}, of {count:,} training images")
-    rest, chosen = stratified_split(train.labels, validation, generator)
-    parts = [Part(train.images[rows], train.labels[rows]) for rows in (rest, chosen)] + [test]
-    train, val, test = (Part(part.images.to(device), part.labels.to(device)) for part in parts)
-    return SplitImages(train, val, test, Normalize(train.images))
+    count = round(size * total) if size < 1 else int(size)
+    if not 0 < count < total:
+        raise ValueError(f"{key}={size}: must be 1 to {total - 1:,}, of {total:,} training images")
+    return count
+
+
+def imbalance(labels: Tensor) -> float:
+    """Return how many times the largest class is as large as the smallest one that there is."""
+    counts = labels.bincount()
+    counts = counts[counts > 0]
+    return float(counts.max() / counts.min())
+
+
+def _rows(part: Part, rows: Tensor) -> Part:
+    return Part(part.images[rows], part.labels[rows])
+
+
+def _require_every_class(source: DataSet, train: Part) -> None:
+    """Raise ValueError if a class has training images, but none of them is left."""
+    before, after = (labels.bincount(minlength=len(source.classes)) for labels in (source.train.labels, train.labels))
+    if lost := ((before > 0) & (after == 0)).nonzero().flatten().tolist():
+        name, count = source.classes[lost[0]], int(before[lost[0]])
+        raise ValueError(
+            f"class {name} has {count} training images, and none is left after validation and test are cut"
+        )
 
 
 def split_batches(

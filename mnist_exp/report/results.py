@@ -29,6 +29,7 @@ COLUMNS = {  # of results.csv and of the Python API: keys of summary.json
     "test_loss": "test_loss",
     "test_accuracy": "test_accuracy",
     "test_misses": "test_errors",
+    "test_balanced_accuracy": "test_balanced_accuracy",
     "seconds": "seconds",
 }
 FAILURES = {"diverged": "diverged", "out of memory": "ran out of memory", "error": "failed"}  # in a sentence

@@ -56,7 +56,7 @@ def progress(runs: Sequence[RunResult]) -> str:
 
 
 def notes(results: Results) -> list[str]:
-    """Return what a reader should know before the results: that runs are left to do, or that the sweep was resumed."""
+    """Return what a reader should know first: runs are left to do, the sweep was resumed, the test images are cut."""
     found = []
     unfinished = [run.sweep for run in results.runs if run.job.status in ("running", "interrupted", "pending")]
     if unfinished:
@@ -70,6 +70,12 @@ def notes(results: Results) -> list[str]:
     if len(results.sessions) > len(results.folders):
         sweeps = "the sweep" if len(results.folders) == 1 else f"{len(results.folders)} sweeps"
         found.append(f"Resumed: {len(results.sessions)} commands worked on {sweeps}.")
+    data = {run.data["name"]: run.data.get("test") for arm in results.arms for run in arm.runs}
+    if cut := [name for name, test in data.items() if test == "cut"]:
+        found.append(
+            f"The source of {' and '.join(cut)} has no test images: they are cut from its training images, "
+            "by data.test and data.seed."
+        )
     return found
 
 

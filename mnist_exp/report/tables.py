@@ -6,14 +6,16 @@ import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from mnist_exp.report import lr_search, sentences
-from mnist_exp.report.results import Results, RunResult, count_failures, format_value, total_seconds
+from mnist_exp.report.results import Arm, Results, RunResult, count_failures, format_value, total_seconds
+from mnist_exp.store import run_folder
 
+BALANCED = "test, balanced (%)"  # the header of a column that only data with classes of different sizes has
 NEARLY_BEST = 0.005  # a rate whose accuracy is this close to the best rate's would have done nearly as well
 
 
@@ -72,12 +74,24 @@ VALUES = (
 )
 
 
+def values(results: Results) -> list[Value]:
+    """Return what the table of all runs shows."""
+    balanced = [Value(BALANCED, "test_balanced_accuracy", ".2f", 100)] if has_imbalance(results) else []
+    return [*VALUES[:3], *balanced, *VALUES[3:]]
+
+
+def has_imbalance(results: Results) -> bool:
+    """Return whether a run's classes differ so much in size that balanced accuracy belongs beside accuracy."""
+    return any(run_folder.is_imbalanced(run.data) for arm in results.arms for run in arm.runs)
+
+
 def leaderboard(results: Results) -> Table:
     """Return the arms ranked by validation, and after them the arms with failed runs."""
     arms = [*results.compared, *results.failing]
     keys = list(dict.fromkeys(key for arm in arms for key in arm.choices))
     headers = ["rank", *keys, "seeds", "validation (%)", "95 % interval", "against the leader"]
     headers += ["sd (pp)", "best", "worst", "test (%)", "test misses"]
+    is_imbalanced = has_imbalance(results)
     rows = []
     for rank, (arm, verdict) in enumerate(zip(arms, sentences.verdicts(results), strict=True), start=1):
         choices = [arm.choices.get(key, "") for key in keys]
@@ -85,7 +99,8 @@ def leaderboard(results: Results) -> Table:
         row += [_percent(arm.val.mean), sentences.interval(arm.val), verdict]
         row += [_percent(arm.val.sd), _percent(arm.val.best), _percent(arm.val.worst)]
         row += [_percent(arm.test.mean), _number(arm.misses, ".1f")]
-        rows.append(row)
+        rows.append([*row, *([_percent(_balanced(arm))] if is_imbalanced else [])])
+    headers += [BALANCED] if is_imbalanced else []
     return Table(headers, rows, [*keys, "against the leader"])
 
 
@@ -116,6 +131,7 @@ def failures(results: Results) -> Table:
 def runs(results: Results) -> RunTable:
     """Return all runs, whatever their status."""
     several = len(results.folders) > 1
+    shown = values(results)
     rows = []
     for run, versions in zip(results.runs, uncommon_versions(results.runs), strict=True):
         choices = [format_value(run.job.choices.get(key)) for key in results.swept]
@@ -128,11 +144,11 @@ def runs(results: Results) -> RunTable:
                 status=run.job.status,
                 marks=[mark for mark in (run.job.failure, versions) if mark],
                 tags=tags(run),
-                values=[_number(summary[value.key], value.format, value.scale) for value in VALUES],
+                values=[_number(summary[value.key], value.format, value.scale) for value in shown],
             )
         )
     headers = ["sweep", *results.swept] if several else list(results.swept)
-    return RunTable(headers, any(row.tags for row in rows), [value.header for value in VALUES], rows)
+    return RunTable(headers, any(row.tags for row in rows), [value.header for value in shown], rows)
 
 
 def provenance(results: Results) -> list[Facts]:
@@ -173,6 +189,12 @@ def tags(run: RunResult) -> str:
 def link(run: RunResult, out: Path) -> str:
     """Return the relative URL from the report in `out` to the folder of a run."""
     return quote(os.fsencode(Path(os.path.relpath(run.folder, out)).as_posix())) + "/"
+
+
+def _balanced(arm: Arm) -> float:
+    """Return the mean balanced accuracy of an arm's runs on the test images; nan if one of them did not record it."""
+    found = [run.summary["test_balanced_accuracy"] for run in arm.runs]
+    return sum(each if each is not None else nan for each in found) / len(found) if found else nan
 
 
 def _percent(fraction: float) -> str:

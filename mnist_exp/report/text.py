@@ -144,6 +144,7 @@ def _leaderboard(results: Results, width: int) -> rich_table.Table:
         _Column(quoting.shown(header), column, header in table.text_columns)
         for header, column in zip(table.headers, cells, strict=True)
     ]
+    columns = columns[:-1] if tables.BALANCED in table.headers else columns
     rank, *keys, seeds, val, interval, verdict, _sd, _best, _worst, test, _misses = columns
     arms = [*results.compared, *results.failing][:MAX_ROWS]
     arm = _Column("arm", [quoting.shown(arm.label) for arm in arms], is_text=True)

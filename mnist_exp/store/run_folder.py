@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from mnist_exp.store import metrics
 from mnist_exp.store.metrics import METRICS
@@ -32,6 +32,16 @@ class DataFacts(TypedDict):
 
     name: str
     sha256: str
+    test: NotRequired[str]  # given by the source, or cut from its training images; older versions did not say it
+    imbalance: NotRequired[float]  # how many times the largest class of the training images is as large as the smallest
+
+
+IMBALANCED = 1.5  # from here on, accuracy says too little about the small classes
+
+
+def is_imbalanced(data: DataFacts | None) -> bool:
+    """Return whether the classes differ so much in size that balanced accuracy belongs beside accuracy."""
+    return data is not None and data.get("imbalance", 1.0) > IMBALANCED
 
 
 class InferenceFacts(TypedDict):
@@ -75,6 +85,7 @@ class Summary(TypedDict):
     test_loss: float | None
     test_accuracy: float | None
     test_errors: int | None
+    test_balanced_accuracy: float | None  # the mean over the classes of the accuracy on their images
     seconds: float | None
     images_per_second: int | None
     device: str | None
@@ -107,7 +118,7 @@ class RunState(TypedDict):
     versions: dict[str, str]
 
 
-ADDED = ("stopped", "tags", "failure", "inference")  # keys that older versions did not write
+ADDED = ("stopped", "tags", "failure", "inference", "test_balanced_accuracy")  # keys that older versions did not write
 
 
 def empty_summary() -> Summary:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mnist_exp.system.errors import ConfigError
 
@@ -22,6 +22,17 @@ TEMPORARY = ".*.[0-9]*.tmp"  # matches the names under which `write` begins
 def write(path: Path, content: bytes | bytearray | memoryview) -> None:
     """Write a file in one step: a reader sees the old file or the new one, never a part.
 
+    Raises:
+        OSError: The disk is full, or the folder is read-only or gone. The old file stays.
+    """
+    with replacing(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for the block, whose content takes the place of `path` in one step if the block ends well.
+
     The bytes go to a temporary file in the same folder, are synced to the disk, and the file is renamed.
 
     Raises:
@@ -30,7 +41,7 @@ def write(path: Path, content: bytes | bytearray | memoryview) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -1,16 +1,21 @@
-"""Runs a function in a forked subprocess, so that this process stays free of CUDA and threads, and can fork again."""
+"""Runs functions in forked subprocesses: one that keeps this process free of CUDA and threads, or one for each core."""
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from mnist_exp.system import signals
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 CAN_FORK = sys.platform == "linux"  # macOS has fork, but its frameworks don't survive it
 
 
@@ -49,10 +54,58 @@ def run_in_subprocess(function: Callable[[], T]) -> T:
     return returned
 
 
-def _send_result(function: Callable[[], Any], sender: Connection) -> None:
+def parallel(function: Callable[[Item], T], items: Sequence[Item], workers: int) -> Iterator[T]:
+    """Yield the function's results in the order of the items, computed in forked subprocesses.
+
+    Threads take their place where there is no fork, and in a subprocess, which may have none of its own. A single item
+    is computed in this process.
+
+    Args:
+        function: What to call. It, the items and the results must be picklable.
+        items: What to call it with.
+        workers: The number of subprocesses.
+
+    Raises:
+        MemoryError: A subprocess was killed.
+        Exception: What the function raised.
+    """
+    if min(len(items), workers) <= 1:
+        yield from map(function, items)
+        return
+    pool = _pool(workers)
+    try:
+        with signals.blocked():  # until the subprocesses, which the first call starts, have their handlers
+            results = pool.map(function, items)
+        yield from results
+    except BrokenProcessPool:
+        raise MemoryError("a helper process was killed") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int) -> Executor:
+    if CAN_FORK and not multiprocessing.current_process().daemon:
+        context = multiprocessing.get_context("fork")
+        return ProcessPoolExecutor(workers, context, initializer=_live_as_long_as_the_parent)
+    return ThreadPoolExecutor(workers)
+
+
+def _live_as_long_as_the_parent() -> None:
+    """Leave stop signals to the parent process, and end when it ends, even if it is killed."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    _leave_signals_to_the_parent()
+    threading.Thread(target=lambda: wait([parent.sentinel]) and os._exit(1), daemon=True).start()
+
+
+def _leave_signals_to_the_parent() -> None:
     signals.ignore()  # the parent process receives them too, and ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signals.unblock()
+
+
+def _send_result(function: Callable[[], Any], sender: Connection) -> None:
+    _leave_signals_to_the_parent()
     try:
         sender.send((function(), None))
     except Exception as error:

@@ -17,22 +17,21 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def require_memory(device: str, needs: Mapping[str, int], times: int = 1) -> None:
-    """Raise ConfigError if a kind of device has less free memory than `times` models need.
+def require_memory(device: str, needs: Mapping[str, int], times: int = 1, *, advice: str) -> None:
+    """Raise ConfigError if a kind of device has less free memory than is needed.
 
     Args:
         device: cpu, cuda or mps.
-        needs: Bytes by purpose, of one model.
-        times: How many models need them at once.
+        needs: Bytes by purpose, of one job.
+        times: How many jobs need them at once.
+        advice: What needs less, for the error message.
     """
     needed, there = times * sum(needs.values()), free_memory(device)
     if needed > there:
         parts = ", ".join(f"{what} {_size(size)}" for what, size in needs.items() if size)
         for_each = f", for each of {times} jobs at once" if times > 1 else ""
-        raise ConfigError(
-            f"model: needs {_size(needed)} of memory ({parts}{for_each}), and {_size(there)} are free on the {device}; "
-            "smaller layers need less"
-        )
+        free = f"{_size(there)} are free on the {device}"
+        raise ConfigError(f"needs {_size(needed)} of memory ({parts}{for_each}), and {free}; {advice}")
 
 
 def free_memory(device: str) -> int:

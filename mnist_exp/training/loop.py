@@ -92,6 +92,18 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
     return loss_sum / len(train.labels), int(torch.cat(hits).sum()) / len(train.labels)
 
 
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the mean, over the classes that there are, of the accuracy on the images of a class.
+
+    Args:
+        logits: (N, C).
+        labels: int64 (N,).
+    """
+    images = labels.bincount(minlength=logits.shape[1])
+    hits = labels[logits.argmax(dim=1) == labels].bincount(minlength=logits.shape[1])
+    return float((hits.double() / images)[images > 0].mean())
+
+
 @torch.inference_mode()
 def evaluate(model: nn.Module, loss: Loss, data: Batches) -> Evaluation:
     """Return loss, accuracy and logits over all images. Each image counts once, whatever the batch size."""

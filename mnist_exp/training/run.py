@@ -164,12 +164,14 @@ class TrainingRun:
         self.checkpoints = Checkpoints(self.folder / "checkpoints", training)
         parameters = sum(tensor.numel() for tensor in training.model.parameters() if tensor.requires_grad)
         self.summary["parameters"], self.summary["device"] = parameters, str(data.val.labels.device)
-        self.summary["data"] = {"name": data.name, "sha256": data.sha256}
+        self.summary["data"] = build.data_facts(data)
         self.summary["inference"] = build.inference_facts(self.cfg, data)
         sizes = ", ".join(f"{len(getattr(data, part).images):,} {part}" for part in ("train", "val", "test"))
         self.log.info(training.model)
         self.log.info(f"{parameters:,} trainable parameters, on {self.summary['device']}")
         self.log.info(f"{data.name}: {sizes} images")
+        for line in build.data_notes(data):
+            self.log.info(line)
         if note := build.early_stop_note(self.cfg):
             self.log.info(note)
         if self._resumed:
@@ -198,14 +200,19 @@ class TrainingRun:
 
     def record_test(self, result: Evaluation) -> None:
         """Record the evaluation of the best epoch's weights on the test set."""
+        from mnist_exp.training.loop import balanced_accuracy
+
         if self.stopped:
             epochs = "1 epoch" if self.cfg.patience == 1 else f"{self.cfg.patience} epochs"
             self.log.info(f"stopped: {self.cfg.best_by} has not improved for {epochs} (patience)")
         self.summary["test_loss"], self.summary["test_accuracy"] = result.loss, result.accuracy
         self.summary["test_errors"] = result.errors
+        balanced = balanced_accuracy(result.logits, self.data.test.labels)
+        self.summary["test_balanced_accuracy"] = balanced
+        beside = f", balanced accuracy {balanced:.2%}" if run_folder.is_imbalanced(self.summary["data"]) else ""
         self.log.info(
-            f"test loss {result.loss:.4f}  {result.accuracy:.2%}: {result.errors:,} of {len(result.logits):,} wrong, "
-            f"with the weights of epoch {self.best.epoch}"
+            f"test loss {result.loss:.4f}  {result.accuracy:.2%}: {result.errors:,} of {len(result.logits):,} wrong"
+            f"{beside}, with the weights of epoch {self.best.epoch}"
         )
 
     def fail(self, error: BaseException) -> None:
