@@ -15,7 +15,7 @@ from helpers.arms import arm, results
 from helpers.sweeps import HOSTILE, KINDS, edit_summary, spoil, sweep
 from jinja2 import UndefinedError
 
-from mnist_exp.report import page
+from mnist_exp.report import page, template
 from mnist_exp.report.page import to_html, with_code
 from mnist_exp.report.results import Results, read
 
@@ -154,7 +154,7 @@ def test_runs_are_linked_by_relative_paths(failed: Results, folder: Path, tmp_pa
 def test_only_the_pages_own_script_may_run(text: str) -> None:
     [policy] = Page(text).having("meta", **{"http-equiv": "Content-Security-Policy"})
     script = text.rpartition("<script>")[2].partition("</script>")[0]
-    assert page._digest(script) in str(policy["content"])
+    assert template.digest(script) in str(policy["content"])
     assert "default-src 'none'" in str(policy["content"])
     assert script == (page.FOLDER / "page.js").read_text(encoding="utf-8")
 
