@@ -184,7 +184,13 @@ def _accuracy(summary: Summary) -> str:
 
 
 def _title(run: TrainedRun, summary: Summary) -> str:
-    return f"{_name(summary)}, {_accuracy(summary)}: {quoting.shown(str(run.folder))}"
+    return f"{_name(summary)}, {_accuracy(summary)}: {_place(run.folder)}"
+
+
+def _place(folder: Path) -> str:
+    """Return the name of a run folder, from the current folder if it lies below."""
+    whole, here = folder.absolute(), Path.cwd()
+    return quoting.shown(str(whole.relative_to(here) if whole.is_relative_to(here) else whole))
 
 
 def _claim(run: TrainedRun, summary: Summary) -> str:
@@ -218,7 +224,7 @@ def _facts(run: TrainedRun, summary: Summary, weights: Weights) -> list[tuple[st
     }.get(_surface(run.facts), "the whole sheet is scaled to {2} x {1} pixels")
     height, width = run.facts["image_shape"][1:]
     return [
-        ("Run", quoting.shown(str(run.folder))),
+        ("Run", _place(run.folder)),
         ("Data", f"{_name(summary)}, {_accuracy(summary)}"),
         ("Preparation", prepared.format(_box(run.facts), height, width)),
         ("Weights", f"{weights.type}, {weights.reason}"),
