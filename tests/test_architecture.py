@@ -23,7 +23,7 @@ MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
     "fused": {"data", "losses", "models", "store", "system", "training"},
     "report": {"config", "figure_page", "store", "system"},
     "sweep": {"build", "command_line", "config", "fused", "report", "store", "system", "training"},
-    "use": {"build", "config", "data", "report", "store", "system", "training"},
+    "use": {"build", "config", "data", "losses", "models", "report", "store", "system", "training"},
     "cli": {"report", "system", "use"},
     "train.py": {"build", "command_line", "system", "training"},
     "hydra_plugins": {"store", "sweep", "system"},

@@ -159,8 +159,8 @@ def test_names_are_only_ever_text(composed: Composed) -> None:
         ("0123456789", "a digit"),
         ("abc", "a letter"),
         ("0aB", "a letter or a digit"),
-        (["Trouser", "Bag"], "one of 2 things"),
-        (["10", "11"], "one of 2 things"),
+        (["Trouser", "Bag"], "a picture"),
+        (["10", "11"], "a picture"),
     ],
 )
 def test_the_page_says_what_to_draw(composed: Composed, classes: Any, thing: str) -> None:
@@ -188,7 +188,7 @@ def test_the_command(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert where == f"{outcome.folders[0]}/draw.html: 0.0 MB; open it in a browser"
     assert model_of(html)["type"] == "float16"
     accuracy = json.loads(Path("outputs/my run/summary.json").read_text())["test_accuracy"]
-    assert f"<title>digits, {100 * accuracy:.2f} % test accuracy: outputs/my run</title>" in html
+    assert f"<title>digits, {100 * accuracy:.2f}\u00a0% test accuracy: outputs/my run</title>" in html
 
     cli.run("mnist-exp", ["draw", "outputs/my run", "--out", "page.html"])
     assert Path("page.html").read_text() == html

@@ -175,11 +175,12 @@ sheet.addEventListener("keydown", event => {
 });
 sheet.addEventListener("blur", liftPen);
 
-// Images: opened, dropped or pasted. They fit the sheet, and where they are figures, their ink is found first.
+// Images: opened, dropped or pasted. They fit the sheet as the data set's images fit theirs; of figures, the ink is found.
 function fitted(image) {
   const part = new OffscreenCanvas(sheet.width, sheet.height), on = part.getContext("2d");
-  const scale = Math.min(sheet.width / image.width, sheet.height / image.height);
-  const [width, height] = [image.width, image.height].map(side => Math.max(1, Math.round(side * scale)));
+  const scales = [sheet.width / image.width, sheet.height / image.height];
+  const chosen = { stretch: i => scales[i], crop: () => Math.max(...scales) }[MODEL.preparation] ?? (() => Math.min(...scales));
+  const [width, height] = [image.width, image.height].map((side, i) => Math.max(1, Math.round(side * chosen(i))));
   const [x, y] = [Math.floor((sheet.width - width) / 2), Math.floor((sheet.height - height) / 2)];
   on.fillStyle = FIGURE ? "#fff" : MODEL.paper;
   if (FIGURE) on.fillRect(x, y, width, height);  // behind what is transparent

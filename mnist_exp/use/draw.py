@@ -29,6 +29,7 @@ NAME = "draw.html"
 SCRIPTS = [FOLDER / name for name in ("network.js", "prepare.js", "draw.js")]
 LONGEST_SIDE = 560  # px of the sheet: 20 for each pixel of a 28 x 28 image
 MOST_BARS = 12  # classes that are always shown; of more, the most probable
+LONGEST_LIST = 40  # characters of the classes' names in a sentence
 PEN = {"figure": 44, "dark": 60, "light": 60}  # px of its width, on each kind of sheet
 
 
@@ -171,7 +172,7 @@ def _thing(classes: list[str]) -> str:
         return "a digit"
     if all(len(name) == 1 for name in classes):
         return "a letter" if all(name.isalpha() for name in classes) else "a letter or a digit"
-    return f"one of {len(classes)} things"
+    return "a picture"
 
 
 def _name(summary: Summary) -> str:
@@ -180,7 +181,7 @@ def _name(summary: Summary) -> str:
 
 def _accuracy(summary: Summary) -> str:
     accuracy = summary["test_accuracy"]
-    return "not tested" if accuracy is None else f"{accuracy:.2%} test accuracy".replace("%", " %")
+    return "not tested" if accuracy is None else f"{accuracy:.2%} test accuracy".replace("%", "\u00a0%")
 
 
 def _title(run: TrainedRun, summary: Summary) -> str:
@@ -202,9 +203,10 @@ def _claim(run: TrainedRun, summary: Summary) -> str:
 
 
 def _known(classes: list[str]) -> str:
-    if len(classes) > MOST_BARS:
-        return f"its {len(classes)} classes"
-    return "the digits 0 to 9" if classes == list(string.digits) else f"{', '.join(classes[:-1])} and {classes[-1]}"
+    if classes == list(string.digits):
+        return "the digits 0 to 9"
+    names = f"{', '.join(classes[:-1])} and {classes[-1]}"
+    return names if len(names) <= LONGEST_LIST else f"its {len(classes)} classes"
 
 
 def _inside(run: TrainedRun) -> str:
@@ -219,9 +221,9 @@ def _inside(run: TrainedRun) -> str:
 def _facts(run: TrainedRun, summary: Summary, weights: Weights) -> list[tuple[str, str]]:
     """Return the page's last lines."""
     prepared = {
-        "figure": "the figure is scaled to fit {0} x {0} pixels of {2} x {1}, its center of mass in the middle, "
+        "figure": "the figure is scaled to fit {0} \u00d7 {0} pixels of {2} \u00d7 {1}, its center of mass in the middle, "
         "light on dark (LeCun et al. 1998)",
-    }.get(_surface(run.facts), "the whole sheet is scaled to {2} x {1} pixels")
+    }.get(_surface(run.facts), "the whole sheet is scaled to {2} \u00d7 {1} pixels")
     height, width = run.facts["image_shape"][1:]
     return [
         ("Run", _place(run.folder)),
