@@ -23,6 +23,7 @@ examples:
   {name} train --help                                     all choices
   {name} sweep optimizer=adam,sgd seed=0,1,2,3,4
   {name} report multirun/2026-11-23/10-00-00-000000
+  {name} draw outputs/2026-11-27/10-00-00-000000
 """
 
 
@@ -109,6 +110,19 @@ def export(parser: Parser, arguments: list[str]) -> None:
     export_and_print(folder, paths, noise)
 
 
+def draw(parser: Parser, arguments: list[str]) -> None:
+    """Write a page on which to draw, and on which the network of a run answers."""
+    parser.add_argument(
+        "folder", metavar="FOLDER", type=Path, help="of a run, such as outputs/2026-11-27/10-00-00-000000"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="the page; by default draw.html in the run's folder")
+    options = parser.parse_args(arguments)
+
+    from mnist_exp.use.draw import write_and_print
+
+    write_and_print(options.folder, options.out)
+
+
 def _describe(name: str, flag: str) -> None:
     """Do what a flag in the place of a command asks for: --help or --version."""
     parser = Parser(
@@ -138,4 +152,5 @@ COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {
     "sweep": sweep,
     "report": report,
     "export": export,
+    "draw": draw,
 }

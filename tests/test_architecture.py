@@ -24,7 +24,9 @@ MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
     "fused": {"data", "losses", "models", "store", "system", "training"},
     "report": {"config", "figure_page", "store", "system"},
     "sweep": {"build", "command_line", "config", "fused", "report", "store", "system", "training"},
-    "use": {"build", "command_line", "config", "data", "models", "report", "store", "system", "training"},
+    "use": {
+        *("build", "command_line", "config", "data", "losses", "models", "report", "store", "system", "training"),
+    },
     "cli": {"report", "system", "use"},
     "__init__": {"system", "use"},
     "train.py": {"build", "command_line", "system", "training"},

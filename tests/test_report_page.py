@@ -6,16 +6,16 @@ import json
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.arms import arm, results
+from helpers.pages import Page
 from helpers.sweeps import HOSTILE, KINDS, edit_summary, spoil, sweep
 from jinja2 import UndefinedError
 
-from mnist_exp.report import page
+from mnist_exp.report import page, template
 from mnist_exp.report.page import to_html, with_code
 from mnist_exp.report.results import Results, read
 
@@ -23,29 +23,6 @@ PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )  # one pixel
 PICTURES = {"leaderboard.png": PNG}
-VOID = {"meta", "img", "input", "br"}
-
-
-class Page(HTMLParser):
-    """The tags of a page in order; fails on those that are not closed in turn."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def having(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
-        return [found for name, found in self.tags if name == tag and attributes.items() <= found.items()]
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +131,7 @@ def test_runs_are_linked_by_relative_paths(failed: Results, folder: Path, tmp_pa
 def test_only_the_pages_own_script_may_run(text: str) -> None:
     [policy] = Page(text).having("meta", **{"http-equiv": "Content-Security-Policy"})
     script = text.rpartition("<script>")[2].partition("</script>")[0]
-    assert page._digest(script) in str(policy["content"])
+    assert template.digest(script) in str(policy["content"])
     assert "default-src 'none'" in str(policy["content"])
     assert script == (page.FOLDER / "page.js").read_text(encoding="utf-8")
 

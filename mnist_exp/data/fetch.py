@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,6 +35,17 @@ MIN_RATE = 20_000  # bytes per second, on average, that a mirror must send
 TEMPORARY = "mnist_exp-download-"  # the name of a hidden folder with incomplete downloads begins so
 
 _log = logging.getLogger(__name__)
+_may_download = ContextVar("may_download", default=True)
+
+
+@contextmanager
+def no_download() -> Iterator[None]:
+    """Let `load` take only what is on this machine, within the block."""
+    token = _may_download.set(False)
+    try:
+        yield
+    finally:
+        _may_download.reset(token)
 
 
 def load(file_set: FileSet, root: str) -> dict[str, RawFile]:
@@ -100,7 +112,8 @@ def _complete(file_set: FileSet, base: Path) -> dict[str, RawFile]:
 def _complete_raw_folder(file_set: FileSet, names: list[str], folder: Path) -> dict[str, RawFile]:
     """Return the verified files of these names, which are raw in torchvision's folder from now on."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if _may_download.get():
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"{error}, and there is no verified {', '.join(names)}") from error
     writable = os.access(folder, os.W_OK)  # a shared folder that is read-only may have all that is needed
@@ -109,6 +122,8 @@ def _complete_raw_folder(file_set: FileSet, names: list[str], folder: Path) -> d
         missing = [name for name in names if name not in found]
         if missing and not writable:
             raise PermissionError(f"{folder} cannot be written and has no verified {', '.join(missing)}")
+        if missing and not _may_download.get():
+            raise FileNotFoundError(f"{folder} has no verified {', '.join(missing)}")
         if missing:
             _download(file_set, folder, missing)
             found |= _read_raw_folder(file_set, missing, folder)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mnist_exp.report import figures, sentences, tables
+from mnist_exp.report import figures, sentences, tables, template
 from mnist_exp.report.results import Results, RunResult
 from mnist_exp.report.text import written_at
 
@@ -54,16 +51,9 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         light: The figures for a light page, PNG by name.
         dark: The same figures for a dark page.
     """
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template.environment(FOLDER)
     environment.filters["with_code"] = with_code
     headline, *others = sentences.answer(results)
-    style, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return environment.get_template("page.html.j2").render(
         title=sentences.title(results),
         scope=sentences.scope(results),
@@ -76,7 +66,10 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         method=sentences.METHOD,
         learning_rates=tables.learning_rates(results),
         rate_sentences=sentences.learning_rates(results),
-        pictures=[Picture(figures.CAPTIONS[name], _base64(png), _base64(dark[name])) for name, png in light.items()],
+        pictures=[
+            Picture(figures.CAPTIONS[name], template.to_base64(png), template.to_base64(dark[name]))
+            for name, png in light.items()
+        ],
         progress=sentences.progress(results.runs),
         statuses=Counter(run.job.status for run in results.runs),
         runs=tables.runs(results),
@@ -84,9 +77,7 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         provenance=tables.provenance(results),
         written=written_at(),
         data=[_run_data(run, out) for run in results.runs],
-        style=Markup(style),
-        script=Markup(script),
-        script_digest=_digest(script),
+        **template.inside([template.BASE, FOLDER / "page.css"], [FOLDER / "page.js"]),
     )
 
 
@@ -136,12 +127,3 @@ def _describe(run: RunResult) -> str:
 def _finite(value: float) -> float | None:
     """Return five digits, which are enough for a curve; None for nan and infinity, which JSON can't express."""
     return float(f"{value:.5g}") if isfinite(value) else None
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode()
-
-
-def _digest(script: str) -> str:
-    """Return the hash with which the page's Content-Security-Policy allows its own script and no other."""
-    return "sha256-" + _base64(hashlib.sha256(script.encode()).digest())

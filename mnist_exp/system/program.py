@@ -21,3 +21,9 @@ def starts_with(command: str) -> None:
 def beginning(script: str = "train.py") -> str:
     """Return what a command of this program begins with: "python train.py" unless `starts_with` set another."""
     return os.environ.get(COMMAND) or f"python {script}"
+
+
+def tool(name: str) -> str:
+    """Return what a command of mnist-exp begins with, such as "mnist-exp draw", as the user's own command began."""
+    started = os.environ.get(COMMAND)
+    return f"{started.removesuffix(' train')} {name}" if started else f"python -m mnist_exp {name}"

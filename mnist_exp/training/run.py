@@ -18,7 +18,7 @@ from mnist_exp import config
 from mnist_exp.store import metrics, provenance, run_folder
 from mnist_exp.store.metrics import METRICS, Row
 from mnist_exp.store.run_folder import RunState
-from mnist_exp.system import errors, files, quoting, signals
+from mnist_exp.system import errors, files, program, quoting, signals
 from mnist_exp.training import resume
 
 if TYPE_CHECKING:  # they import torch, and a wrong config should be reported before that
@@ -239,6 +239,10 @@ class TrainingRun:
         self.summary["files"] = {name: files.sha256(self.folder / name) for name in names}
         self._write_summary("completed")
         self.log.info(self.folder)
+        if self.is_single:
+            self.log.info(
+                f"to try it on your own drawing: {program.tool('draw')} {quoting.for_shell(str(self.folder))}"
+            )
         self._lock.close()
         self.is_open = False
 
