@@ -119,6 +119,7 @@ def other_settings() -> Iterator[None]:
         torch.set_float32_matmul_precision("high")
         torch.set_flush_denormal(False)
         torch.set_deterministic_debug_mode("warn")
+        torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
         yield
 
 
