@@ -190,6 +190,8 @@ def test_commands_of_a_wheel(installed: Shell) -> None:
 
     ended = installed("mnist-exp", "train", *DIGITS, "hydra.run.dir=run")
     assert (ended.returncode, ended.stderr) == (0, "")
+    ended = installed("python", "-c", "import mnist_exp; mnist_exp.train('resume=run')")
+    assert "run: the run is completed, with " in ended.stdout, ended.stderr
     ended = installed("mnist-exp", "sweep", "resume=run")
     assert "mnist-exp train resume=run" in ended.stderr
     ended = installed("mnist-exp", "sweep", *DIGITS, "optimizer=sgd", "optimizer.lr=1e9,1e10", "hydra.sweep.dir=failed")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from hydra.version import VersionBase
 from jupyter_client.manager import start_new_kernel
 
 import mnist_exp
+from mnist_exp import build
 from mnist_exp.data.batches import TrainingBatches
 from mnist_exp.system import program, signals
 from mnist_exp.training.run import TrainingRun
@@ -64,6 +65,7 @@ def state_of_the_process() -> dict[str, Any]:
         "job": JobRuntime.instance().get("name"),
         "random numbers": torch.get_rng_state().tolist(),
         "deterministic": torch.get_deterministic_debug_mode(),
+        "fill": torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         "precision": torch.get_float32_matmul_precision(),
         "threads": torch.get_num_threads(),
         "flushed": torch.tensor([1e-323], dtype=torch.float64).item() == 0,
@@ -109,8 +111,20 @@ def test_two_runs_of_one_process_equal_those_of_the_command(run: Run, capsys: py
     assert said.out == "".join(log(run.folder, r"(?m)^\[[^\n]*\]\[mnist_exp.run\]\[INFO\] ") for run in ours)
 
 
-def test_the_process_is_as_it_was(tmp_path: Path) -> None:
-    torch.manual_seed(7)
+@pytest.fixture
+def other_settings() -> Iterator[None]:
+    """Settings of torch that no run has."""
+    with build.torch_settings_kept():
+        torch.set_num_threads(2)
+        torch.set_float32_matmul_precision("high")
+        torch.set_flush_denormal(False)
+        torch.set_deterministic_debug_mode("warn")
+        torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+        yield
+
+
+@pytest.mark.usefixtures("other_settings")
+def test_the_process_is_as_it_was() -> None:
     before = state_of_the_process()
     mnist_exp.train(*TINY)
     assert state_of_the_process() == before
