@@ -142,19 +142,24 @@ def test_an_exported_model_changes_no_weights(made: Callable[..., TrainedRun], t
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "other_classes", "difference"),
+    ("ours", "theirs", "other_classes", "difference", "is_equal"),
     [
-        ([0.6, 0.4], [0.6, 0.4], 0, 0.0),
-        ([0.6, 0.4], [0.4, 0.6], 1, 0.2),
-        ([0.5, 0.5], [0.4999999, 0.5000001], 0, 1e-7),  # a tie has no class that another could differ from
-        ([0.50001, 0.49999], [0.49999, 0.50001], 1, 2e-5),
-        ([0.6, 0.4], [math.nan, math.nan], 0, math.nan),
+        ([0.6, 0.4], [0.6, 0.4], 0, 0.0, True),
+        ([0.6, 0.4], [0.600005, 0.399995], 0, 5e-6, True),
+        ([0.6, 0.4], [0.60002, 0.39998], 0, 2e-5, False),
+        ([0.6, 0.4], [0.4, 0.6], 1, 0.2, False),
+        ([0.500002, 0.499998], [0.499999, 0.500001], 1, 3e-6, False),
+        ([0.5000001, 0.4999999], [0.4999999, 0.5000001], 0, 2e-7, True),  # a tie has no class to differ from
+        ([0.6, 0.4], [math.nan, math.nan], 0, math.nan, False),
+        ([math.nan, math.nan], [math.nan, math.nan], 0, math.nan, False),
     ],
 )
-def test_comparison(ours: list[float], theirs: list[float], other_classes: int, difference: float) -> None:
+def test_comparison(
+    ours: list[float], theirs: list[float], other_classes: int, difference: float, is_equal: bool
+) -> None:
     found = export._compare(torch.tensor([ours]), torch.tensor([theirs]))
-    assert found.other_classes == other_classes
-    assert found.difference == pytest.approx(difference, abs=5e-8, nan_ok=True)
+    assert (found.other_classes, found.is_equal) == (other_classes, is_equal)
+    assert found.difference == pytest.approx(difference, abs=1e-7, nan_ok=True)
 
 
 @pytest.mark.parametrize(
