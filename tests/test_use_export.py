@@ -340,6 +340,15 @@ def test_every_option_of_conf_exports(
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
 
 
+def test_weights_that_layers_share(made: Callable[..., TrainedRun], tmp_path: Path) -> None:
+    run = made("model.hidden_layers=[10]", *SMALL[1:])
+    layers = [layer for layer in run.model.modules() if isinstance(layer, nn.Linear)]
+    layers[1].bias = layers[0].bias
+    path = tmp_path / "model.safetensors"
+    export.to_safetensors(run, path, made_up(1, 28, 28).test.images)
+    assert load_file(path)["2.bias"].equal(load_file(path)["5.bias"])
+
+
 @pytest.mark.slow
 def test_a_pt2_file_runs_where_mnist_exp_is_not_installed(made: Callable[..., TrainedRun], tmp_path: Path) -> None:
     export.to_torch_export(made(*SMALL), tmp_path / "model.pt2", made_up(1, 28, 28).test.images)
