@@ -24,6 +24,7 @@ examples:
   {name} sweep optimizer=adam,sgd seed=0,1,2,3,4
   {name} report multirun/2026-11-23/10-00-00-000000
   {name} draw outputs/2026-11-27/10-00-00-000000
+  {name} export outputs/2026-11-23/10-00-00-000000 --onnx model.onnx
 """
 
 

@@ -7,14 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT
 from helpers.trained_runs import untrained_run
 from omegaconf import DictConfig
 from safetensors import safe_open
@@ -59,10 +59,10 @@ def made(tmp_path: Path, composed: Composed) -> Callable[..., TrainedRun]:
 
 
 @pytest.fixture
-def digits(tmp_path: Path, composed: Composed) -> Path:
-    """The folder of a run on the digits, whose test images every machine has."""
-    cfg = composed(*TINY)
-    return untrained_run(tmp_path / "digits", cfg, build.source(cfg))
+def folder(made: Callable[..., TrainedRun], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a run whose data set is found."""
+    monkeypatch.setattr(build, "source", lambda cfg: made_up(1, 28, 28))
+    return made(*SMALL).folder
 
 
 def by_onnxruntime(path: Path, images: Tensor) -> Any:
@@ -142,19 +142,24 @@ def test_an_exported_model_changes_no_weights(made: Callable[..., TrainedRun], t
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "other_classes", "difference"),
+    ("ours", "theirs", "other_classes", "difference", "is_equal"),
     [
-        ([0.6, 0.4], [0.6, 0.4], 0, 0.0),
-        ([0.6, 0.4], [0.4, 0.6], 1, 0.2),
-        ([0.5, 0.5], [0.4999999, 0.5000001], 0, 1e-7),  # a tie has no class that another could differ from
-        ([0.50001, 0.49999], [0.49999, 0.50001], 1, 2e-5),
-        ([0.6, 0.4], [math.nan, math.nan], 0, math.nan),
+        ([0.6, 0.4], [0.6, 0.4], 0, 0.0, True),
+        ([0.6, 0.4], [0.600005, 0.399995], 0, 5e-6, True),
+        ([0.6, 0.4], [0.60002, 0.39998], 0, 2e-5, False),
+        ([0.6, 0.4], [0.4, 0.6], 1, 0.2, False),
+        ([0.500002, 0.499998], [0.499999, 0.500001], 1, 3e-6, False),
+        ([0.5000001, 0.4999999], [0.4999999, 0.5000001], 0, 2e-7, True),  # a tie has no class to differ from
+        ([0.6, 0.4], [math.nan, math.nan], 0, math.nan, False),
+        ([math.nan, math.nan], [math.nan, math.nan], 0, math.nan, False),
     ],
 )
-def test_comparison(ours: list[float], theirs: list[float], other_classes: int, difference: float) -> None:
+def test_comparison(
+    ours: list[float], theirs: list[float], other_classes: int, difference: float, is_equal: bool
+) -> None:
     found = export._compare(torch.tensor([ours]), torch.tensor([theirs]))
-    assert found.other_classes == other_classes
-    assert found.difference == pytest.approx(difference, abs=5e-8, nan_ok=True)
+    assert (found.other_classes, found.is_equal) == (other_classes, is_equal)
+    assert found.difference == pytest.approx(difference, abs=1e-7, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -180,37 +185,49 @@ def test_a_model_that_differs_is_not_written(
 
 
 def test_the_command_verifies_on_all_test_images_and_prints_a_line_for_each_file(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a file.pt2").write_bytes(b"older")
-    cli.run("mnist-exp", ["export", "digits", "--safetensors", "weights", "--torch-export", "a file.pt2"])
+    cli.run("mnist-exp", ["export", str(folder), "--safetensors", "weights", "--torch-export", "a file.pt2"])
     out, err = capsys.readouterr()
     assert err == ""
     assert [line.partition(", prob")[0] for line in out.splitlines()] == [
-        "weights  0.01 MB; same class for all 297 test images",
-        "a file.pt2  0.03 MB; same class for all 297 test images",
+        "weights  0.04 MB; same class for all 40 test images",
+        "a file.pt2  0.06 MB; same class for all 40 test images",
     ]
     assert torch.export.load(tmp_path / "a file.pt2")
 
 
 def test_without_the_data_the_user_decides(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = digits / ".hydra" / "config.yaml"
-    config.write_text(config.read_text().replace("mnist_exp.data.sources.digits", "mnist_exp.data.sources.gone"))
-    words = ["export", str(digits), "--safetensors", str(tmp_path / "weights")]
-    with pytest.raises(ConfigError, match=r"can't be verified on the test images \(--noise .*\): data._target_=.*gone"):
+    def gone(cfg: DictConfig) -> DataSet:
+        raise ConfigError("data.root=data: MNIST is incomplete")
+
+    monkeypatch.setattr(build, "source", gone)
+    words = ["export", str(folder), "--safetensors", str(tmp_path / "weights")]
+    with pytest.raises(
+        ConfigError, match=r"can't be verified on the test images \(--noise .*\): data.root=data: MNIST"
+    ):
         cli.run("mnist-exp", words)
     assert not (tmp_path / "weights").exists()
     cli.run("mnist-exp", [*words, "--noise"])
     assert "same class for all 1,000 images of noise, probabilities within 0" in capsys.readouterr().out
 
 
-def test_test_images_that_are_others_are_refused(digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "source", lambda cfg: made_up(1, 8, 8))
-    with pytest.raises(ConfigError, match=r"trained on digits with SHA-256 .*, but it is f{64} now"):
-        export.test_images(trained_run.load(digits))
+def test_a_run_without_its_config_can_be_verified_on_noise_alone(folder: Path, tmp_path: Path) -> None:
+    (folder / ".hydra" / "config.yaml").unlink()
+    words = ["export", str(folder), "--safetensors", str(tmp_path / "weights")]
+    with pytest.raises(ConfigError, match=r"--noise .*\): .*config.yaml: No such file or directory$"):
+        cli.run("mnist-exp", words)
+    cli.run("mnist-exp", [*words, "--noise"])
+
+
+def test_test_images_that_are_others_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "source", lambda cfg: made_up(1, 28, 28)._replace(sha256="e" * 64))
+    with pytest.raises(ConfigError, match=r"trained on made with SHA-256 f{64}, but it is e{64} now"):
+        export.test_images(trained_run.load(folder))
 
 
 def test_noise_looks_like_the_runs_images(made: Callable[..., TrainedRun]) -> None:
@@ -235,12 +252,11 @@ def test_a_missing_package(
     package: str,
     call: Callable[..., float],
     monkeypatch: pytest.MonkeyPatch,
-    made: Callable[..., TrainedRun],
     tmp_path: Path,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"^{package}: not installed; type pip install 'mnist_exp\[export\]'$"):
-        call(made(*SMALL), tmp_path / "model", made_up(1, 28, 28).test.images)
+        call(cast(TrainedRun, None), tmp_path / "model", made_up(1, 28, 28).test.images)
 
 
 def test_files_that_cannot_be_written(
@@ -322,6 +338,15 @@ def test_every_option_of_conf_exports(
         found = by_onnxruntime(tmp_path / "onnx", images)
         np.testing.assert_allclose(found, run.probabilities(images).numpy(), rtol=0, atol=1e-6)
         np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+def test_weights_that_layers_share(made: Callable[..., TrainedRun], tmp_path: Path) -> None:
+    run = made("model.hidden_layers=[10]", *SMALL[1:])
+    layers = [layer for layer in run.model.modules() if isinstance(layer, nn.Linear)]
+    layers[1].bias = layers[0].bias
+    path = tmp_path / "model.safetensors"
+    export.to_safetensors(run, path, made_up(1, 28, 28).test.images)
+    assert load_file(path)["2.bias"].equal(load_file(path)["5.bias"])
 
 
 @pytest.mark.slow

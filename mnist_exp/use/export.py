@@ -229,7 +229,8 @@ def _safetensors(run: TrainedRun) -> bytes:
     from safetensors.torch import save
 
     weights = without_limits(run.model).state_dict()
-    content: bytes = save({name: tensor.contiguous() for name, tensor in weights.items()}, metadata(run))
+    alone = {name: tensor.contiguous().clone() for name, tensor in weights.items()}  # the format shares no memory
+    content: bytes = save(alone, metadata(run))
     return content
 
 
