@@ -182,7 +182,7 @@ def test_broken_files_are_named_with_what_is_wrong(
         assert words in caplog.text
     images, left_out = decode.decode(files, Fit(), skip_broken=True)
     assert (len(images), sorted(left_out)) == (1, list(range(1, 8)))
-    assert decode.note(left_out, 8)[0].startswith("7 of 8 images can't be read and are left out: empty.png (empty), ")
+    assert decode.note(left_out, 8)[0].startswith("left out 7 of 8 images, which can't be read: empty.png (empty), ")
     assert not decode.note({}, 8)
 
 

@@ -148,7 +148,7 @@ def test_broken_files_can_be_skipped(photos: Path, caplog: pytest.LogCaptureFixt
         load(photos)
     with caplog.at_level("INFO"):
         assert len(load(photos, skip_broken=True).train.images) == 25
-    assert "photos: 1 of 26 images can't be read and are left out: 1/1.png (empty)" in caplog.messages
+    assert "photos: left out 1 of 26 images, which can't be read: 1/1.png (empty)" in caplog.messages
 
 
 def test_a_size_makes_all_images_equal(photos: Path) -> None:

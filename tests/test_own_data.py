@@ -19,6 +19,7 @@ BARE = [*TINY[2:], "data.root=root", "data.validation=0.2", "data.batch_size=8"]
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_sources", {})  # of sweeps in this process, whose data lay in a folder of this name too
     monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
 
 

@@ -137,7 +137,7 @@ def note(broken: Mapping[int, str], count: int) -> list[str]:
     """Return what the log says about files that are left out, of `count` files."""
     if not broken:
         return []
-    return [f"{len(broken):,} of {count:,} images can't be read and are left out: {shortened(list(broken.values()))}"]
+    return [f"left out {len(broken):,} of {count:,} images, which can't be read: {shortened(list(broken.values()))}"]
 
 
 def resize(images: Pixels, fit: Fit) -> Pixels:
@@ -178,7 +178,7 @@ def to_l_or_rgb(image: Image.Image) -> Image.Image:
         OSError: The file is incomplete.
     """
     has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in SCALED_TO_16_BITS)
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if has_16_bits:
         return Image.fromarray(((np.asarray(image.convert("I")) + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
@@ -187,7 +187,7 @@ def to_l_or_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _decoded(files: Sequence[Encoded], fit: Fit) -> Iterator[Pixels | str]:

@@ -1,0 +1,101 @@
+"""Loading image files: ours, the first time and from the cache, beside torchvision's ImageFolder in a DataLoader.
+
+python benchmarks/loading.py
+
+Writes PNGs into a temporary folder, then all candidates take turns. A round of a candidate is one pass over all images,
+in a process that has imported torch and torchvision already. Prints a JSON line for each size of image: seconds as
+[median, lowest, highest], and how many times as fast ours is, round by round.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from mnist_exp.data.folder import folder
+from mnist_exp.system import resources
+
+SIZE = 28  # pixels, to which photos are scaled by all candidates
+
+
+def write(top: Path, count: int, shape: Sequence[int]) -> None:
+    """Write smooth random images in ten classes: they compress as photos do, and not as noise does."""
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        path = top / str(number % 10) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (7, 7, *shape[2:]), dtype=np.uint8))
+        coarse.resize((shape[1], shape[0])).save(path)
+
+
+def ours(top: Path, root: Path) -> None:
+    """Load all images; what is below `root` decides whether they are decoded or read from the cache."""
+    assert len(folder(str(top), str(root), SIZE, "stretch", "auto", False).train.images)
+
+
+def theirs(top: Path) -> None:
+    """Pass over all images once."""
+    prepare = transforms.Compose([transforms.Resize((SIZE, SIZE)), transforms.ToTensor()])
+    for images, _ in DataLoader(ImageFolder(str(top), prepare), batch_size=64, num_workers=2):
+        assert len(images)
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Return how long the work takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure(count: int, shape: Sequence[int], rounds: int) -> dict[str, object]:
+    """Return the results for images of one shape."""
+    times: dict[str, list[float]] = {"first start": [], "second start": [], "ImageFolder": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        top, root = Path(temporary, "images"), Path(temporary, "root")
+        write(top, count, shape)
+        for _ in range(rounds):
+            shutil.rmtree(root, ignore_errors=True)
+            times["first start"].append(seconds(lambda: ours(top, root)))
+            times["second start"].append(seconds(lambda: ours(top, root)))
+            times["ImageFolder"].append(seconds(lambda: theirs(top)))
+    ratios = {
+        f"ImageFolder / {name}": [slow / fast for slow, fast in zip(times["ImageFolder"], times[name], strict=True)]
+        for name in ("first start", "second start")
+    }
+    return {"images": count, "shape": list(shape), "rounds": rounds} | {
+        name: [round(value, 3) for value in (statistics.median(found), min(found), max(found))]
+        for name, found in (times | ratios).items()
+    }
+
+
+def main() -> None:
+    """Measure images of MNIST's size, and photos."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    about = {
+        "date": str(date.today()),
+        "cores": resources.cores(),
+        "machine": platform.processor() or platform.machine(),
+    }
+    for shape in ((28, 28), (128, 128, 3)):
+        print(json.dumps(about | measure(options.images, shape, options.rounds)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
