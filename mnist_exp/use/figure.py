@@ -93,7 +93,7 @@ def prepare(picture: Image.Image, size: tuple[int, int], placing: Placing) -> Fi
     return Figure(_place(found.ink, size, placing), found.count) if found else Figure(np.zeros(size, np.uint8), 0)
 
 
-def has_dark_paper(pixels: NDArray[np.uint8]) -> bool:
+def has_dark_border(pixels: NDArray[np.uint8]) -> bool:
     """Return whether most of the outermost pixels are dark, for a gray image (H, W)."""
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     return bool(np.median(border) < 128)
