@@ -4,17 +4,19 @@ The figure is what differs from the paper. It becomes light on dark, is scaled t
 is placed in the image:
 
 1. The picture becomes gray, at most 400 pixels long. (A small figure of a large picture is cut out, and found again.)
-2. Paper: a surface of second degree is fitted to the picture, ten times, each time to the pixels that lie near the last
-   one. What differs from it most, up or down by the sum of cubes, is ink, so light ink on dark paper is found too.
+2. Paper: a level, a sloping and a curved surface (polynomials of degree 0, 1 and 2 in x and y) are fitted to a copy of
+   32 x 32 pixels, ten times, each time to the pixels that lie near the last one. The surface from which ink stands out
+   best is the paper's. What differs most from it, up or down by the sum of cubes, is ink, so light ink on dark paper is
+   found too.
 3. Otsu's threshold (1979) of the difference, smoothed by a Gaussian of 1 pixel, says where ink is. Connected ink of at
    least half the largest part's height, beside, above or below it, is another figure; smaller parts near it belong to
    it; others are specks.
 4. The difference is scaled: 0 up to a tenth of the ink's level, which is the 90th percentile of the ink's pixels, and
-   255 from that level on.
+   255 from that level on; once more after step 5, so that the lightest pixel is 255: thin strokes would become pale.
 5. The box of the figure is scaled with antialiasing (Lanczos), its longer side to `Placing.side` of the image's shorter
    one: 20 of 28 pixels for MNIST.
-6. It is placed by whole pixels, so that its center of mass comes to row H / 2 and column W / 2, rows and columns counted
-   from 0 as in MNIST, or its box to the middle; and so that no pixel of it falls outside.
+6. It is placed by whole pixels, so that its center of mass comes to row H / 2 and column W / 2, counted from 0 as in
+   MNIST, or its box to the middle; and so that no pixel of it falls outside.
 """
 
 from typing import NamedTuple
@@ -59,11 +61,11 @@ class Figure(NamedTuple):
 
     Attributes:
         pixels: Light on dark, uint8 (H, W).
-        count: How many figures the picture has. The largest one is prepared.
+        figures: How many the picture has. The largest one is prepared.
     """
 
     pixels: NDArray[np.uint8]
-    count: int
+    figures: int
 
 
 class _Found(NamedTuple):
@@ -71,7 +73,7 @@ class _Found(NamedTuple):
 
     ink: Pixels  # its box: 0 for paper, 1 for ink
     box: tuple[float, float, float, float]  # left, top, right and bottom, in shares of the picture's width and height
-    count: int
+    figures: int
 
 
 def prepare(picture: Image.Image, size: tuple[int, int], placing: Placing) -> Figure:
@@ -83,14 +85,14 @@ def prepare(picture: Image.Image, size: tuple[int, int], placing: Placing) -> Fi
         placing: Where the figure goes.
 
     Returns:
-        The figure; without any, black pixels and the count 0.
+        The figure; where there is none, black pixels and 0.
     """
     picture = picture.convert("L")
     found = _find(picture)
     if found and max(picture.size) > LONGEST:
         closer = _find(_cut_out(picture, found.box))
-        found = closer._replace(count=found.count) if closer else found
-    return Figure(_place(found.ink, size, placing), found.count) if found else Figure(np.zeros(size, np.uint8), 0)
+        found = closer._replace(figures=found.figures) if closer else found
+    return Figure(_place(found.ink, size, placing), found.figures) if found else Figure(np.zeros(size, np.uint8), 0)
 
 
 def has_dark_border(pixels: NDArray[np.uint8]) -> bool:
@@ -102,7 +104,6 @@ def has_dark_border(pixels: NDArray[np.uint8]) -> bool:
 def _find(picture: Image.Image) -> _Found | None:
     """Return the largest figure of a gray picture; None if there is nothing but paper."""
     from scipy import ndimage
-    from scipy.ndimage import find_objects
     from skimage.filters import threshold_otsu
 
     small = picture.copy()
@@ -114,7 +115,9 @@ def _find(picture: Image.Image) -> _Found | None:
     mask = smooth > threshold_otsu(smooth)
     labels, _ = ndimage.label(mask, np.ones((3, 3)))
     areas = np.bincount(labels.ravel())[1:]
-    boxes = np.array([[rows.start, columns.start, rows.stop, columns.stop] for rows, columns in find_objects(labels)])
+    boxes = np.array(
+        [[rows.start, columns.start, rows.stop, columns.stop] for rows, columns in ndimage.find_objects(labels)]
+    )
     parts, count = _largest(boxes, areas)
     level = float(np.percentile(ink[mask], 90))
     others = mask & ~np.isin(labels, 1 + parts)
@@ -129,7 +132,7 @@ def _differences(gray: Pixels) -> Pixels:
     small = np.asarray(Image.fromarray(gray).resize((GRID, GRID), Image.Resampling.BOX))
     terms = _terms(GRID, GRID)
     surfaces = [_surface(small, terms[:count]) for count in SURFACES]
-    weights = max(surfaces, key=lambda weights: _clearness(_signed(small - _sum(weights, terms))))
+    weights = max(surfaces, key=lambda surface: _clearness(_signed(small - _sum(surface, terms))))
     return _signed(gray - _sum(weights, _terms(*gray.shape)))
 
 
@@ -155,8 +158,9 @@ def _signed(differences: Pixels) -> Pixels:
 
 
 def _terms(height: int, width: int) -> Pixels:
-    """Return 1, x, y, x^2, xy and y^2 of each pixel, from -1 to 1, (6, height, width)."""
-    y, x = np.meshgrid(*(np.linspace(-1, 1, side, dtype=np.float32) for side in (height, width)), indexing="ij")
+    """Return 1, x, y, x^2, xy and y^2 of each pixel, x and y from -1 to 1, (6, height, width)."""
+    middles = ((2 * np.arange(side, dtype=np.float32) + 1) / side - 1 for side in (height, width))
+    y, x = np.meshgrid(*middles, indexing="ij")
     return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
 
 
@@ -188,17 +192,11 @@ def _largest(boxes: NDArray[np.int64], areas: NDArray[np.int64]) -> tuple[NDArra
 
 
 def _cut_out(picture: Image.Image, box: tuple[float, float, float, float]) -> Image.Image:
-    """Return a part of the picture with half as much again around it on each side."""
+    """Return a part of the picture, and around it half as much again on each side."""
     left, top, right, bottom = np.multiply(box, [picture.width, picture.height] * 2)
     margin = max(right - left, bottom - top) / 2
-    return picture.crop(
-        (
-            max(0, int(left - margin)),
-            max(0, int(top - margin)),
-            min(picture.width, int(right + margin) + 1),
-            min(picture.height, int(bottom + margin) + 1),
-        )
-    )
+    around = np.array([left - margin, top - margin, right + margin, bottom + margin])
+    return picture.crop(tuple(around.clip(0, [picture.width, picture.height] * 2).round().astype(int)))
 
 
 def _place(ink: Pixels, size: tuple[int, int], placing: Placing) -> NDArray[np.uint8]:

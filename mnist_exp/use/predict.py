@@ -93,9 +93,7 @@ def percent(probability: float | None) -> str:
     """Return a probability in percent that never rounds to certainty; "" for None."""
     if probability is None:
         return ""
-    return (
-        "> 99.9 %" if probability > 0.9995 else "< 0.1 %" if probability < 0.0005 else f"{probability:.1%}"[:-1] + " %"
-    )
+    return ">99.9 %" if probability > 0.9995 else "<0.1 %" if probability < 0.0005 else f"{probability:.1%}"[:-1] + " %"
 
 
 def _pictures(path: Path) -> list[str]:
@@ -179,7 +177,8 @@ def _print_json(answers: Sequence[Answer]) -> None:
     for answer in answers:
         said = answer.prediction[:4] if answer.prediction else (None,) * 4
         values = dict(zip(COLUMNS, (answer.file, *said, answer.note or None), strict=True))
-        rows.append(values | {"probabilities": answer.prediction.probabilities if answer.has_class else None})
+        by_class = answer.prediction.probabilities if answer.prediction and answer.has_class else None
+        rows.append(values | {"probabilities": by_class})
     print(json.dumps(rows, indent=2))
 
 
@@ -193,7 +192,7 @@ FORMS: dict[str, Callable[[Sequence[Answer]], None]] = {
 def _show(answers: Sequence[Answer], path: Path) -> None:
     """Write a picture of what the network was shown."""
     seen = [(answer, answer.prediction.image) for answer in answers if answer.prediction]
-    tiles = [sheet.Tile(image, Path(answer.file).name, " ".join(answer.cells[:2]).strip()) for answer, image in seen]
+    tiles = [sheet.Tile(image, Path(answer.file).name, "  ".join(answer.cells[:2]).strip()) for answer, image in seen]
     sheet.write(tiles[: sheet.MOST], path)
     if len(tiles) > sheet.MOST:
         print(f"{path}: the first {sheet.MOST} of {len(tiles):,} pictures", file=sys.stderr)

@@ -62,7 +62,7 @@ class Preparation:
         if self.way in FITS or self._is_prepared(image):
             return Prepared(self._pixels(resize.fit(image, self.size, self.way)))
         found = figure.prepare(image, self.size, PLACINGS[self.way])
-        return Prepared(self._pixels(Image.fromarray(found.pixels)), found.count)
+        return Prepared(self._pixels(Image.fromarray(found.pixels)), found.figures)
 
     def _is_prepared(self, image: Image.Image) -> bool:
         return image.size == self.size[::-1] and figure.has_dark_border(np.asarray(image.convert("L")))

@@ -147,8 +147,9 @@ class TrainedRun:
     def _prediction(self, prepared: Prepared, row: list[float]) -> Prediction:
         by_class = dict(zip(self.classes, row, strict=True))
         (first, p), (second, q) = sorted(by_class.items(), key=lambda item: -item[1])[:2]
-        said = (first, p, second, q) if prepared.figures else (None, None, None, None)
-        return Prediction(*said, by_class, *prepared)
+        if prepared.figures == 0:
+            return Prediction(None, None, None, None, by_class, *prepared)
+        return Prediction(first, p, second, q, by_class, *prepared)
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
