@@ -9,8 +9,8 @@ is placed in the image:
    best is the paper's. What differs most from it, up or down by the sum of cubes, is ink, so light ink on dark paper is
    found too.
 3. Otsu's threshold (1979) of the difference, smoothed by a Gaussian of 1 pixel, says where ink is. Connected ink of at
-   least half the largest part's height, beside, above or below it, is another figure; smaller parts near it belong to
-   it; others are specks.
+   least half the largest part's height, beside it or well above or below it, is another figure; smaller parts near it
+   belong to it; others are specks.
 4. The difference is scaled: 0 up to a tenth of the ink's level, which is the 90th percentile of the ink's pixels, and
    255 from that level on; once more after step 5, so that the lightest pixel is 255: thin strokes would become pale.
 5. The box of the figure is scaled with antialiasing (Lanczos), its longer side to `Placing.side` of the image's shorter
@@ -34,6 +34,7 @@ GRID = 32  # rows and columns of the copy that the paper's surface is fitted to
 FAINTEST = 10  # of 255: ink that differs less from the paper is none
 CLEAREST_NOISE = 5  # standard deviations of the paper: no noise has a part that differs more on average
 SPECK = 0.05  # of the largest part's area: a smaller part is a speck
+APART = 0.2  # of the largest part's longer side: a broken 5 has parts above each other that are closer
 NEAR = 0.5  # of the largest part's longer side: a part that is farther away is a speck
 
 
@@ -184,10 +185,11 @@ def _largest(boxes: NDArray[np.int64], areas: NDArray[np.int64]) -> tuple[NDArra
     """
     largest = areas.argmax()
     first, last = boxes[:, :2], boxes[:, 2:]
-    gaps = np.maximum(first - last[largest], first[largest] - last).max(1)  # rows or columns between; < 0: overlap
     height, width = last[largest] - first[largest]
-    others = ((last - first)[:, 0] >= height / 2) & (gaps >= 0)
-    mine = ~others & (areas >= SPECK * areas[largest]) & (gaps <= NEAR * max(height, width))
+    side = max(height, width)
+    rows, columns = np.maximum(first - last[largest], first[largest] - last).T  # that lie between; < 0: they overlap
+    others = ((last - first)[:, 0] >= height / 2) & ((columns >= 0) | (rows >= APART * side))
+    mine = ~others & (areas >= SPECK * areas[largest]) & (np.maximum(rows, columns) <= NEAR * side)
     return mine.nonzero()[0], 1 + int(others.sum())
 
 
