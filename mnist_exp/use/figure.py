@@ -9,8 +9,8 @@ is placed in the image:
    best is the paper's. What differs most from it, up or down by the sum of cubes, is ink, so light ink on dark paper is
    found too.
 3. Otsu's threshold (1979) of the difference, smoothed by a Gaussian of 1 pixel, says where ink is. Connected ink of at
-   least half the largest part's height, beside it or well above or below it, is another figure; smaller parts near it
-   belong to it; others are specks.
+   least half the largest part's height, beside it or well above or below it, is another figure; smaller parts near it,
+   but for those at the picture's edge, belong to it; others are specks.
 4. The difference is scaled: 0 up to a tenth of the ink's level, which is the 90th percentile of the ink's pixels, and
    255 from that level on; once more after step 5, so that the lightest pixel is 255: thin strokes would become pale.
 5. The box of the figure is scaled with antialiasing (Lanczos), its longer side to `Placing.side` of the image's shorter
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 Pixels = NDArray[np.float32]
 LANCZOS = Image.Resampling.LANCZOS
@@ -96,10 +96,11 @@ def prepare(picture: Image.Image, size: tuple[int, int], placing: Placing) -> Fi
     return Figure(_place(found.ink, size, placing), found.figures) if found else Figure(np.zeros(size, np.uint8), 0)
 
 
-def has_dark_border(pixels: NDArray[np.uint8]) -> bool:
-    """Return whether most of the outermost pixels are dark, for a gray image (H, W)."""
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return bool(np.median(border) < 128)
+def light_on_dark(image: Image.Image) -> Image.Image:
+    """Return an image of mode L or RGB; its negative if most of its outermost pixels are light."""
+    gray = np.asarray(image.convert("L"))
+    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
+    return ImageOps.invert(image) if np.median(border) > 127 else image
 
 
 def _find(picture: Image.Image) -> _Found | None:
@@ -119,7 +120,7 @@ def _find(picture: Image.Image) -> _Found | None:
     boxes = np.array(
         [[rows.start, columns.start, rows.stop, columns.stop] for rows, columns in ndimage.find_objects(labels)]
     )
-    parts, count = _largest(boxes, areas)
+    parts, count = _largest(boxes, areas, mask.shape)
     level = float(np.percentile(ink[mask], 90))
     others = mask & ~np.isin(labels, 1 + parts)
     ink = np.where(others, 0, (ink / level - 0.1) / 0.9).clip(0, 1)
@@ -176,12 +177,13 @@ def _clearness(ink: Pixels) -> float:
     return float((ink[mask].mean() - paper.mean()) / max(float(paper.std()), FAINTEST / CLEAREST_NOISE))
 
 
-def _largest(boxes: NDArray[np.int64], areas: NDArray[np.int64]) -> tuple[NDArray[np.intp], int]:
+def _largest(boxes: NDArray[np.int64], areas: NDArray[np.int64], size: tuple[int, ...]) -> tuple[NDArray[np.intp], int]:
     """Return which parts of the ink make up the largest figure, and how many figures there are.
 
     Args:
         boxes: Top, left, bottom and right of each part, (n, 4).
         areas: The pixels of each part, (n,).
+        size: Height and width of the picture. A smaller part at its edge is one of something else, cut off.
     """
     largest = areas.argmax()
     first, last = boxes[:, :2], boxes[:, 2:]
@@ -189,7 +191,9 @@ def _largest(boxes: NDArray[np.int64], areas: NDArray[np.int64]) -> tuple[NDArra
     side = max(height, width)
     rows, columns = np.maximum(first - last[largest], first[largest] - last).T  # that lie between; < 0: they overlap
     others = ((last - first)[:, 0] >= height / 2) & ((columns >= 0) | (rows >= APART * side))
-    mine = ~others & (areas >= SPECK * areas[largest]) & (np.maximum(rows, columns) <= NEAR * side)
+    is_whole = (first > 0).all(1) & (last < size).all(1)
+    mine = ~others & is_whole & (areas >= SPECK * areas[largest]) & (np.maximum(rows, columns) <= NEAR * side)
+    mine[largest] = True
     return mine.nonzero()[0], 1 + int(others.sum())
 
 

@@ -57,15 +57,14 @@ class Preparation:
     def __call__(self, image: Image.Image) -> Prepared:
         """Return an image of mode L or RGB as the model takes it.
 
-        An image of the model's size stays as it is. If figures are looked for, its border must be dark too.
+        One of the model's size stays as it is; where figures are looked for, it is negated if its border is light.
         """
-        if self.way in FITS or self._is_prepared(image):
+        if self.way in FITS:
             return Prepared(self._pixels(resize.fit(image, self.size, self.way)))
+        if image.size == self.size[::-1]:
+            return Prepared(self._pixels(figure.light_on_dark(image)))
         found = figure.prepare(image, self.size, PLACINGS[self.way])
         return Prepared(self._pixels(Image.fromarray(found.pixels)), found.figures)
-
-    def _is_prepared(self, image: Image.Image) -> bool:
-        return image.size == self.size[::-1] and figure.has_dark_border(np.asarray(image.convert("L")))
 
     def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         pixels = np.asarray(image.convert(self.mode))
@@ -102,7 +101,8 @@ def opened(given: Any, image_shape: Sequence[int]) -> tuple[list[Image.Image], b
         image_shape: Channels, height and width of the model's images.
 
     Raises:
-        ConfigError: The file can't be read, or the array has another shape or type.
+        ConfigError: The file holds no image, or the array has another shape or type.
+        OSError: The file can't be read.
     """
     try:
         if isinstance(given, str | PathLike):

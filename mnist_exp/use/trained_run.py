@@ -126,7 +126,8 @@ class TrainedRun:
             A `Prediction` for one image, and a list of them for many.
 
         Raises:
-            ConfigError: A file can't be read, or the images are of another type or shape.
+            ConfigError: A file holds no image, or the images are of another type or shape.
+            OSError: A file can't be read.
         """
         preparation, shape = self.preparation(prepare), self.facts["image_shape"]
         if isinstance(images, Sequence) and not isinstance(images, str):
