@@ -25,6 +25,7 @@ examples:
   {name} report multirun/2026-11-23/10-00-00-000000
   {name} draw outputs/2026-11-27/10-00-00-000000
   {name} export outputs/2026-11-23/10-00-00-000000 --onnx model.onnx
+  {name} predict latest photo.jpg --show seen.png
 """
 
 
@@ -124,6 +125,32 @@ def draw(parser: Parser, arguments: list[str]) -> None:
     write_and_print(options.folder, options.out)
 
 
+def predict(parser: Parser, arguments: list[str]) -> None:
+    """Say what the network of a run sees in pictures."""
+    from mnist_exp.use.prepare import WAYS
+
+    parser.add_argument("run", metavar="RUN", help="a run folder, or latest: the run under outputs/ that trained last")
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", type=Path, help="a picture, or a folder with pictures at any depth"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--csv", action="store_const", dest="form", const="csv", help="print CSV")
+    form.add_argument("--json", action="store_const", dest="form", const="json", help="print JSON, with all classes")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument(
+        "--prepare", metavar="WAY", choices=WAYS, help=f"{', '.join(WAYS)}; by default as the training images were"
+    )
+    way.add_argument(
+        "--raw", action="store_const", dest="prepare", const="pad", help="look for no figure: the same as --prepare pad"
+    )
+    parser.add_argument("--show", metavar="FILE", type=Path, help="write a picture of what the network was shown")
+    options = parser.parse_args(arguments)
+
+    from mnist_exp.use.predict import predict_and_print
+
+    predict_and_print(options.run, options.files, options.form or "table", options.prepare, options.show)
+
+
 def _describe(name: str, flag: str) -> None:
     """Do what a flag in the place of a command asks for: --help or --version."""
     parser = Parser(
@@ -154,4 +181,5 @@ COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {
     "report": report,
     "export": export,
     "draw": draw,
+    "predict": predict,
 }

@@ -33,8 +33,8 @@ class DataSet(NamedTuple):
             test images, test labels> | sha256sum` prints.
         val: The validation images; NO_IMAGES if the source has none, so that a run cuts them from `train`.
         preparation: How an image of any size becomes one like these. pad, crop or stretch: it is scaled to their size,
-            and what doesn't fit is padded, cropped or stretched. mnist: its figure is found, scaled and centered, light
-            on dark, as the digits of MNIST were.
+            and what doesn't fit is padded, cropped or stretched. mnist, emnist or frame: its figure is found, scaled
+            and placed, light on dark, as in MNIST, as in EMNIST, or so that it fills the frame.
     """
 
     name: str

@@ -62,7 +62,7 @@ def kmnist(root: str) -> DataSet:
     `root` and the errors are those of `mnist`.
     """
     classes = "o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"
-    return _data_set("KMNIST", classes, fetch.load(FileSet("KMNIST"), root))
+    return _data_set("KMNIST", classes, fetch.load(FileSet("KMNIST"), root), preparation="pad")
 
 
 def qmnist(root: str) -> DataSet:
@@ -100,7 +100,8 @@ def emnist(root: str, split: str) -> DataSet:
     train, test = (  # the files hold each image transposed
         Part(part.images.mT.contiguous(), part.labels - first) for part in _parts(files)
     )
-    return _data_set(f"EMNIST {split}", EMNIST_CLASSES[split], files)._replace(train=train, test=test)
+    data = _data_set(f"EMNIST {split}", EMNIST_CLASSES[split], files, preparation="emnist")
+    return data._replace(train=train, test=test)
 
 
 def digits(root: str) -> DataSet:
@@ -115,7 +116,7 @@ def digits(root: str) -> DataSet:
     pixels, labels = np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.uint8)
     arrays = (pixels[:1500], labels[:1500], pixels[1500:], labels[1500:])
     files = {name: RawFile.of(idx.encode(array)) for name, array in zip(FILE_NAMES, arrays, strict=True)}
-    return _data_set("digits", string.digits, files)
+    return _data_set("digits", string.digits, files, preparation="frame")
 
 
 def _data_set(name: str, classes: Iterable[str], files: Mapping[str, RawFile], preparation: str = "mnist") -> DataSet:

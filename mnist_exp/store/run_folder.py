@@ -18,6 +18,7 @@ OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config
 LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")  # in plots/
 RUN, SWEEP = "a run", "a sweep"  # owners of a folder
+LATEST = "latest"  # on a command line: the run under outputs/ that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 WRITTEN = (  # everything that a run writes into its folder, except its log
     *(".hydra/*.yaml", METRICS, SUMMARY, str(LAST), str(BEST)),
@@ -52,7 +53,7 @@ class InferenceFacts(TypedDict):
     crop: list[int]  # height and width of its center, which the model sees
     mean: list[float]  # of the pixels of each channel, in 0..255
     std: list[float]
-    preparation: str  # how an image of any size gets image_shape: mnist, pad, crop or stretch
+    preparation: str  # how an image of any size gets image_shape: see DataSet
     config: dict[str, Any]  # the model, its activation and its loss, as the run's config has them
 
 
@@ -195,6 +196,18 @@ def owner(folder: Path) -> str | None:
     if (folder.parent / LEDGER).exists() and folder.name.isdigit():
         return "a job of a sweep"
     return RUN if (folder / METRICS).exists() else None
+
+
+def latest(checkpoint: Path) -> Path:
+    """Return the folder of the run under outputs/ whose checkpoint, LAST or BEST, was written last.
+
+    Raises:
+        ConfigError: No run there has such a checkpoint.
+    """
+    found = list(Path("outputs").rglob(str(checkpoint)))
+    if not found:
+        raise ConfigError(f"{LATEST}: no run under {Path('outputs').resolve()}")
+    return max(found, key=lambda path: path.stat().st_mtime).absolute().parents[1]
 
 
 def claim(folder: Path) -> None:

@@ -62,11 +62,8 @@ def find(target: str) -> Path:
         ConfigError: The target is no single run of this program.
     """
     path = Path(target).absolute()
-    if target == "latest":
-        checkpoints = list(Path("outputs").rglob(str(LAST)))
-        if not checkpoints:
-            raise ConfigError(f"resume=latest: no run under {Path('outputs').resolve()}")
-        path = max(checkpoints, key=lambda path: path.stat().st_mtime).absolute()
+    if target == run_folder.LATEST:
+        path = run_folder.latest(LAST)
     checkpoint, folder = (path, path.parent.parent) if path.suffix == ".pt" else (path / LAST, path)
     if not target or not path.exists():
         reason = "no such file or folder"
@@ -101,7 +98,7 @@ def _load_config(checkpoint: Path, cfg: DictConfig) -> None:
                 f"{override}: a resumed run keeps its config and its folder; only {', '.join(config.RESUME_KEYS)} "
                 "may change"
             )
-    stored = _read_config(folder / CONFIG)
+    stored = read_config(folder / CONFIG)
     for key in map(config.key_of, overrides):
         OmegaConf.update(stored, key, OmegaConf.select(cfg, key))
     for key in map(str, stored):
@@ -140,7 +137,7 @@ def _exit_if_completed(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
         log.info(f"{folder / 'plots'}: drawn from {BEST} and the data")
     if (tags := list(cfg.tags)) != (summary["tags"] or []):
         config.check_values(cfg)
-        write_config(cast(DictConfig, OmegaConf.merge(_read_config(folder / CONFIG), {"tags": tags})), folder)
+        write_config(cast(DictConfig, OmegaConf.merge(read_config(folder / CONFIG), {"tags": tags})), folder)
         summary["tags"] = tags
         run_folder.write_summary(folder, summary)
     key = "patience" if summary["stopped"] else "epochs"
@@ -149,7 +146,7 @@ def _exit_if_completed(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
     raise Completed(folder)
 
 
-def _read_config(path: Path) -> DictConfig:
+def read_config(path: Path) -> DictConfig:
     """Return the config of a run. Raises ConfigError for a damaged file."""
     try:
         found = cast(DictConfig, OmegaConf.load(path))

@@ -1,13 +1,16 @@
 """A run that is done: its model, ready to predict."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from omegaconf import DictConfig, OmegaConf
+from numpy.typing import NDArray
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from mnist_exp import build
@@ -15,9 +18,11 @@ from mnist_exp.data.batches import EVALUATION_BATCH
 from mnist_exp.store import metrics, run_folder
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import BEST, CONFIG, LEDGER, InferenceFacts, Summary
+from mnist_exp.system import errors
 from mnist_exp.system.errors import ConfigError
-from mnist_exp.training import checkpoint
+from mnist_exp.training import checkpoint, resume
 from mnist_exp.training.loop import Loss
+from mnist_exp.use.prepare import Preparation, Prepared, opened
 from mnist_exp.use.results import as_table
 
 
@@ -54,6 +59,28 @@ class Classifier(nn.Module):
         return self.loss.probabilities(self.model((images.float() - self.mean) / self.std))
 
 
+class Prediction(NamedTuple):
+    """What a model says to an image.
+
+    Attributes:
+        class_name: The class with the highest probability; None if the picture is empty.
+        probability: Its probability; None if the picture is empty.
+        runner_up: The class that comes second.
+        runner_up_probability: Its probability.
+        probabilities: The probability of each class, in the order of the classes.
+        image: What the model was shown, uint8 (C, H, W).
+        figures: How many figures the picture has, of which the largest is shown; 1 where none is looked for.
+    """
+
+    class_name: str | None
+    probability: float | None
+    runner_up: str | None
+    runner_up_probability: float | None
+    probabilities: dict[str, float]
+    image: NDArray[np.uint8]
+    figures: int
+
+
 class TrainedRun:
     """A run with the weights of its best epoch.
 
@@ -82,7 +109,53 @@ class TrainedRun:
     @cached_property
     def config(self) -> DictConfig:
         """The config of the run."""
-        return _config(self.folder)
+        return resume.read_config(self.folder / CONFIG)
+
+    def preparation(self, way: str | None = None) -> Preparation:
+        """Return what makes images like those that the model was trained on.
+
+        Args:
+            way: How: mnist, emnist, frame, pad, crop or stretch; by default as the data set's images were.
+        """
+        return Preparation(way or self.facts["preparation"], self.facts["image_shape"])
+
+    def predict(self, images: Any, prepare: str | None = None) -> Any:
+        """Return what the model says to images of any size.
+
+        Args:
+            images: The path of an image file, a PIL image, or an array or tensor, uint8 (H, W) or (H, W, C), for one
+                image. A list of these, or uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), for many.
+            prepare: As in `preparation`.
+
+        Returns:
+            A `Prediction` for one image, and a list of them for many.
+
+        Raises:
+            ConfigError: A file holds no image, or the images are of another type or shape.
+            OSError: A file can't be read.
+        """
+        preparation, shape = self.preparation(prepare), self.facts["image_shape"]
+        if isinstance(images, Sequence) and not isinstance(images, str):
+            several = [image for each in images for image in opened(each, shape)[0]]
+            return self.predict_prepared([preparation(image) for image in several])
+        found, is_one = opened(images, shape)
+        predictions = self.predict_prepared([preparation(image) for image in found])
+        return predictions[0] if is_one else predictions
+
+    def predict_prepared(self, prepared: Sequence[Prepared]) -> list[Prediction]:
+        """Return what the model says to images that `preparation` has made."""
+        if not prepared:
+            return []
+        pixels = np.stack([each.pixels for each in prepared])
+        rows = self.probabilities(torch.from_numpy(pixels)).tolist()
+        return [self._prediction(*both) for both in zip(prepared, rows, strict=True)]
+
+    def _prediction(self, prepared: Prepared, row: list[float]) -> Prediction:
+        by_class = dict(zip(self.classes, row, strict=True))
+        (first, p), (second, q) = sorted(by_class.items(), key=lambda item: -item[1])[:2]
+        if prepared.figures == 0:
+            return Prediction(None, None, None, None, by_class, *prepared)
+        return Prediction(first, p, second, q, by_class, *prepared)
 
     @cached_property
     def summary(self) -> Summary:
@@ -111,16 +184,19 @@ def load(folder: str | PathLike[str]) -> TrainedRun:
     """Load the weights of the best epoch of a run that is done, or that was interrupted after an epoch.
 
     Args:
-        folder: The run folder.
+        folder: The run folder; or `latest`, the run under outputs/ that has trained last.
 
     Raises:
         ConfigError: The folder holds no such run, or a file of it is damaged.
     """
-    folder = Path(folder)
+    folder = run_folder.latest(BEST) if folder == run_folder.LATEST else Path(folder)
     if not (folder / BEST).is_file():
         raise ConfigError(f"{folder}: {_why_without_weights(folder)}")
-    state = checkpoint.load(folder / BEST)
-    facts = state.get("inference") or _facts_from_data(folder, state["data"])
+    state, summary = checkpoint.load(folder / BEST), run_folder.read_summary(folder)
+    if summary and summary["status"] == "completed" and not run_folder.is_unaltered(folder, summary, str(BEST)):
+        raise ConfigError(f"{folder / BEST}: is not the file of this run: its checksum differs from the summary's")
+    recorded = state.get("inference") or (summary and summary["inference"])
+    facts = recorded or _facts_from_data(folder, state["data"])
     model, loss = build.from_inference_facts(facts)
     try:
         model.load_state_dict(state["model"])
@@ -146,14 +222,16 @@ def _facts_from_data(folder: Path, data: run_folder.DataFacts | None) -> Inferen
     Raises:
         ConfigError: The data is not there, or is not what the run was trained on.
     """
-    cfg = _config(folder)
-    split = build.split(cfg, build.source(cfg), torch.device("cpu"))
-    run_folder.require_same_data(data, split.sha256)
+    cfg = resume.read_config(folder / CONFIG)
+    try:
+        split = build.split(cfg, build.source(cfg), torch.device("cpu"))
+        run_folder.require_same_data(data, split.sha256)
+    except (ConfigError, OSError) as error:
+        raise ConfigError(
+            f"{folder}: an older version trained this run, and did not record the mean of its images; "
+            f"it is computed from the data, but: {errors.explain(error)}"
+        ) from error
     return build.inference_facts(cfg, split)
-
-
-def _config(folder: Path) -> DictConfig:
-    return cast(DictConfig, OmegaConf.load(folder / CONFIG))
 
 
 def _margins(size: int, kept: int) -> tuple[int, int]:

@@ -1,0 +1,198 @@
+"""The command `predict`: what the network of a run says to pictures, as a table, as CSV or as JSON."""
+
+import csv
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mnist_exp.system import quoting, resources, signals
+from mnist_exp.system.errors import ConfigError
+from mnist_exp.use import prepare, sheet
+from mnist_exp.use.prepare import Preparation, Prepared
+
+if TYPE_CHECKING:  # it imports torch
+    from mnist_exp.use.trained_run import Prediction
+
+CHUNK = 1000  # pictures that are held at once
+COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability", "note")  # of the CSV
+
+
+class Answer(NamedTuple):
+    """What is said about one picture.
+
+    Attributes:
+        file: Its path.
+        prediction: What the model says; None for a file that can't be read.
+        note: What the user should know: why there is no class, or why to doubt it.
+    """
+
+    file: str
+    prediction: "Prediction | None"
+    note: str
+
+    @property
+    def has_class(self) -> bool:
+        """Whether the model has named a class."""
+        return bool(self.prediction and self.prediction.figures)
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """The class, its probability, the runner-up and its probability, as a table shows them."""
+        if not self.prediction or not self.has_class:
+            return "-", "", "", ""
+        first, p, second, q, *_ = self.prediction
+        return str(first), percent(p), str(second), percent(q)
+
+
+def predict_and_print(
+    target: str, paths: Sequence[Path], form: str, way: str | None = None, show: Path | None = None
+) -> None:
+    """Print what the network of a run says to pictures, and end the process with exit code 1 if it can't say it of all.
+
+    Args:
+        target: A run folder, or `latest`.
+        paths: Picture files, and folders with such.
+        form: table, csv or json.
+        way: How the pictures are prepared; None for the run's own way.
+        show: Where a picture of what the network was shown goes.
+
+    Raises:
+        ConfigError: There is no such run, or no picture in a folder.
+        OSError: `show` can't be written.
+    """
+    with signals.deferred():  # an exception in the middle of torch's import ends the process
+        from mnist_exp.use import trained_run
+
+    run = trained_run.load(target)
+    files = [file for path in paths for file in _pictures(path)]
+    answers: list[Answer] = []
+    for chunk in _chunks(_prepared(files, run.preparation(way))):
+        good = [prepared for _, prepared in chunk if isinstance(prepared, Prepared)]
+        predictions = iter(run.predict_prepared(good))
+        for file, prepared in chunk:
+            prediction = None if isinstance(prepared, str) else next(predictions)
+            answers.append(Answer(file, prediction, prepared if isinstance(prepared, str) else _note(prepared.figures)))
+    FORMS[form](answers)
+    sys.stdout.flush()
+    for answer in answers:
+        if answer.note:
+            print(quoting.shown(f"{answer.file}: {answer.note}"), file=sys.stderr)
+    if show:
+        _show(answers, show)
+    if not all(answer.has_class for answer in answers):
+        sys.exit(1)
+
+
+def percent(probability: float | None) -> str:
+    """Return a probability in percent that never rounds to certainty; "" for None."""
+    if probability is None:
+        return ""
+    return ">99.9 %" if probability > 0.9995 else "<0.1 %" if probability < 0.0005 else f"{probability:.1%}"[:-1] + " %"
+
+
+def _pictures(path: Path) -> list[str]:
+    """Return the file, or the pictures in the folder, in the order of their names.
+
+    Raises:
+        ConfigError: The folder has none.
+    """
+    if not path.is_dir():
+        return [str(path)]
+    from PIL import Image
+
+    suffixes = Image.registered_extensions()
+    names = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names if name[0] != ".")
+    found = sorted(name for name in names if os.path.splitext(name)[1].lower() in suffixes)
+    if not found:
+        raise ConfigError(f"{path}: no picture in this folder")
+    return found
+
+
+def _prepared(files: Sequence[str], preparation: Preparation) -> Iterator[tuple[str, Prepared | str]]:
+    """Yield each file with its picture, or with the reason why there is none."""
+
+    def one(file: str) -> Prepared | str:
+        try:
+            return preparation(prepare.read(file))
+        except OSError as error:
+            return error.strerror or str(error)
+        except ValueError as error:
+            return str(error)
+
+    from tqdm import tqdm
+
+    with warnings.catch_warnings(), ThreadPoolExecutor(resources.cores()) as threads:
+        warnings.simplefilter("ignore")  # of Pillow, about odd files
+        remaining = iter(files)
+        with tqdm(total=len(files), desc="reading", unit="picture", leave=False, delay=1, disable=None) as progress:
+            while some := list(islice(remaining, CHUNK)):
+                for each in zip(some, threads.map(one, some), strict=True):
+                    progress.update()
+                    yield each
+
+
+def _chunks(items: Iterator[tuple[str, Prepared | str]]) -> Iterator[list[tuple[str, Prepared | str]]]:
+    while chunk := list(islice(items, CHUNK)):
+        yield chunk
+
+
+def _note(figures: int) -> str:
+    if figures == 0:
+        return "nothing is written on it"
+    return "" if figures == 1 else f"{figures} figures; the largest is read"
+
+
+def _print_table(answers: Sequence[Answer]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for header in ("file", "class", "probability", "runner-up", ""):
+        table.add_column(
+            header, justify="left" if header in ("file", "class", "runner-up") else "right", overflow="fold"
+        )
+    for answer in answers:
+        table.add_row(*(Text(quoting.shown(cell)) for cell in (answer.file, *answer.cells)))
+    width = None if sys.stdout.isatty() else 100_000  # a line of a pipe or a file is never wrapped
+    Console(width=width, highlight=False, legacy_windows=False).print(table, crop=False)
+
+
+def _print_csv(answers: Sequence[Answer]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for answer in answers:
+        said = answer.prediction[:4] if answer.prediction else (None,) * 4
+        writer.writerow([answer.file, *said, answer.note])
+
+
+def _print_json(answers: Sequence[Answer]) -> None:
+    rows = []
+    for answer in answers:
+        said = answer.prediction[:4] if answer.prediction else (None,) * 4
+        values = dict(zip(COLUMNS, (answer.file, *said, answer.note or None), strict=True))
+        by_class = answer.prediction.probabilities if answer.prediction and answer.has_class else None
+        rows.append(values | {"probabilities": by_class})
+    print(json.dumps(rows, indent=2))
+
+
+FORMS: dict[str, Callable[[Sequence[Answer]], None]] = {
+    "table": _print_table,
+    "csv": _print_csv,
+    "json": _print_json,
+}
+
+
+def _show(answers: Sequence[Answer], path: Path) -> None:
+    """Write a picture of what the network was shown."""
+    seen = [(answer, answer.prediction.image) for answer in answers if answer.prediction]
+    tiles = [sheet.Tile(image, Path(answer.file).name, "  ".join(answer.cells[:2]).strip()) for answer, image in seen]
+    sheet.write(tiles[: sheet.MOST], path)
+    if len(tiles) > sheet.MOST:
+        print(f"{path}: the first {sheet.MOST} of {len(tiles):,} pictures", file=sys.stderr)

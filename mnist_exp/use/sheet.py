@@ -1,0 +1,75 @@
+"""A contact sheet: what a network was shown, and what it said."""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from mnist_exp.system import files, quoting
+from mnist_exp.system.errors import ConfigError
+
+MOST = 400  # tiles of a sheet
+COLUMNS, SIDE, GAP, TEXT = 8, 140, 12, 13  # SIDE, GAP and TEXT, the height of letters, in pixels
+CAPTION = 2 * (TEXT + 5)
+PAPER, INK, FAINT = "white", "black", "#666666"
+
+
+class Tile(NamedTuple):
+    """An image, uint8 (C, H, W), and the two lines below it."""
+
+    image: NDArray[np.uint8]
+    name: str
+    answer: str
+
+
+def write(tiles: Sequence[Tile], path: Path) -> None:
+    """Write the images, enlarged without smoothing, in rows, each above its name and the answer.
+
+    Raises:
+        ConfigError: Pillow writes no such format, or there is no tile.
+        OSError: The file can't be written.
+    """
+    if not tiles:
+        raise ConfigError(f"{path}: there is nothing to show")
+    columns = min(COLUMNS, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    sheet = Image.new("RGB", (GAP + columns * (SIDE + GAP), GAP + rows * (SIDE + CAPTION + GAP)), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
+    for number, tile in enumerate(tiles):
+        left = GAP + number % columns * (SIDE + GAP)
+        top = GAP + number // columns * (SIDE + CAPTION + GAP)
+        image = _enlarged(tile.image)
+        sheet.paste(image, (left + (SIDE - image.width) // 2, top + (SIDE - image.height) // 2))
+        for line, (text, color) in enumerate(((tile.name, FAINT), (tile.answer, INK))):
+            draw.text((left, top + SIDE + 3 + line * (TEXT + 4)), _shortened(text, font), color, font)
+    content = io.BytesIO()
+    try:
+        sheet.save(content, Image.registered_extensions()[path.suffix.lower()])
+    except KeyError:
+        raise ConfigError(f"{path}: no picture format has this ending; name the file like {path}.png") from None
+    files.write(path, content.getbuffer())
+
+
+def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return an image in a square of SIDE pixels, a whole number of times as large where it fits."""
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2))
+    times = SIDE / max(image.size)
+    times = math.floor(times) if times >= 1 else times
+    return image.resize(
+        (max(1, round(times * image.width)), max(1, round(times * image.height))), Image.Resampling.NEAREST
+    )
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return the text, cut in its middle where it is wider than a tile."""
+    shown = text = quoting.shown(text)
+    while font.getlength(shown) > SIDE and len(text) > 2:
+        half = (len(text) - 1) // 2
+        text = text[:half] + text[len(text) - half :]
+        shown = f"{text[:half]}...{text[half:]}"
+    return shown
