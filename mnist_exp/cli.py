@@ -23,9 +23,9 @@ examples:
   {name} train --help                                     all choices
   {name} sweep optimizer=adam,sgd seed=0,1,2,3,4
   {name} report multirun/2026-11-23/10-00-00-000000
-  {name} draw outputs/2026-11-27/10-00-00-000000
-  {name} export outputs/2026-11-23/10-00-00-000000 --onnx model.onnx
   {name} predict latest photo.jpg --show seen.png
+  {name} draw latest
+  {name} export latest --onnx model.onnx
 """
 
 
@@ -92,44 +92,11 @@ def report(parser: Parser, arguments: list[str]) -> None:
     write_and_print(options.folders, options.out)
 
 
-def export(parser: Parser, arguments: list[str]) -> None:
-    """Write the trained model of a run as an ONNX, a safetensors or a torch.export file."""
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="a run, such as outputs/2026-11-23/10-00-00-000000")
-    parser.add_argument(
-        "--onnx", metavar="FILE", type=Path, help="for onnxruntime, in Python, C++, JavaScript and others"
-    )
-    parser.add_argument("--safetensors", metavar="FILE", type=Path, help="the weights, and all that rebuilds the model")
-    parser.add_argument("--torch-export", metavar="FILE", type=Path, help="for PyTorch without mnist_exp, as .pt2")
-    parser.add_argument("--noise", action="store_true", help="verify on images of noise, not on the test images")
-    options = vars(parser.parse_args(arguments))
-    folder, noise = options.pop("folder"), options.pop("noise")
-    paths = {name: path for name, path in options.items() if path}
-    if not paths:
-        parser.error("name a file: --onnx FILE, --safetensors FILE or --torch-export FILE")
-
-    from mnist_exp.use.export import export_and_print
-
-    export_and_print(folder, paths, noise)
-
-
-def draw(parser: Parser, arguments: list[str]) -> None:
-    """Write a page on which to draw, and on which the network of a run answers."""
-    parser.add_argument(
-        "folder", metavar="FOLDER", type=Path, help="of a run, such as outputs/2026-11-27/10-00-00-000000"
-    )
-    parser.add_argument("--out", metavar="FILE", type=Path, help="the page; by default draw.html in the run's folder")
-    options = parser.parse_args(arguments)
-
-    from mnist_exp.use.draw import write_and_print
-
-    write_and_print(options.folder, options.out)
-
-
 def predict(parser: Parser, arguments: list[str]) -> None:
     """Say what the network of a run sees in pictures."""
     from mnist_exp.use.prepare import WAYS
 
-    parser.add_argument("run", metavar="RUN", help="a run folder, or latest: the run under outputs/ that trained last")
+    _add_run(parser)
     parser.add_argument(
         "files", metavar="FILE", nargs="+", type=Path, help="a picture, or a folder with pictures at any depth"
     )
@@ -149,6 +116,42 @@ def predict(parser: Parser, arguments: list[str]) -> None:
     from mnist_exp.use.predict import predict_and_print
 
     predict_and_print(options.run, options.files, options.form or "table", options.prepare, options.show)
+
+
+def draw(parser: Parser, arguments: list[str]) -> None:
+    """Write a page on which to draw, and on which the network of a run answers."""
+    _add_run(parser)
+    parser.add_argument("--out", metavar="FILE", type=Path, help="the page; by default draw.html in the run's folder")
+    options = parser.parse_args(arguments)
+
+    from mnist_exp.use.draw import write_and_print
+
+    write_and_print(options.run, options.out)
+
+
+def export(parser: Parser, arguments: list[str]) -> None:
+    """Write the trained model of a run as an ONNX, a safetensors or a torch.export file."""
+    _add_run(parser)
+    parser.add_argument(
+        "--onnx", metavar="FILE", type=Path, help="for onnxruntime, in Python, C++, JavaScript and others"
+    )
+    parser.add_argument("--safetensors", metavar="FILE", type=Path, help="the weights, and all that rebuilds the model")
+    parser.add_argument("--torch-export", metavar="FILE", type=Path, help="for PyTorch without mnist_exp, as .pt2")
+    parser.add_argument("--noise", action="store_true", help="verify on images of noise, not on the test images")
+    options = vars(parser.parse_args(arguments))
+    run, noise = options.pop("run"), options.pop("noise")
+    paths = {name: path for name, path in options.items() if path}
+    if not paths:
+        parser.error("name a file: --onnx FILE, --safetensors FILE or --torch-export FILE")
+
+    from mnist_exp.use.export import export_and_print
+
+    export_and_print(run, paths, noise)
+
+
+def _add_run(parser: Parser) -> None:
+    help = "a run folder, or latest: the run under outputs/ that trained last"
+    parser.add_argument("run", metavar="RUN", type=Path, help=help)
 
 
 def _describe(name: str, flag: str) -> None:
@@ -179,7 +182,7 @@ COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {
     "train": train,
     "sweep": sweep,
     "report": report,
-    "export": export,
-    "draw": draw,
     "predict": predict,
+    "draw": draw,
+    "export": export,
 }

@@ -53,8 +53,11 @@ def test_help_waits_for_neither_torch_nor_hydra() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tran"], "tran: no such command, did you mean train? Choose from train, sweep, report, export, draw"),
-        (["x"], "x: no such command, choose from train, sweep, report, export, draw"),
+        (
+            ["tran"],
+            "tran: no such command, did you mean train? Choose from train, sweep, report, predict, draw, export",
+        ),
+        (["x"], "x: no such command, choose from train, sweep, report, predict, draw, export"),
         (["--foo", "train"], "unrecognized arguments: --foo; mnist-exp --help says more"),
         (["report"], "the following arguments are required: FOLDER; mnist-exp report --help says more"),
         (["report", "s", "--to=x"], "unrecognized arguments: --to=x; mnist-exp report --help says more"),
@@ -63,7 +66,7 @@ def test_help_waits_for_neither_torch_nor_hydra() -> None:
             ["export", "run"],
             "name a file: --onnx FILE, --safetensors FILE or --torch-export FILE; mnist-exp export --help says more",
         ),
-        (["export", "--onnx", "m"], "the following arguments are required: FOLDER; mnist-exp export --help says more"),
+        (["export", "--onnx", "m"], "the following arguments are required: RUN; mnist-exp export --help says more"),
         (["export", "nowhere", "--onnx", "m"], "nowhere: no such folder"),
     ],
 )

@@ -169,9 +169,10 @@ def test_the_page_says_what_to_draw(composed: Composed, classes: Any, thing: str
 
 
 def test_a_figure_fills_the_box_that_the_data_sets_figures_fill(composed: Composed) -> None:
-    assert model_of(draw.to_html(untrained(composed, "model=linear"), FLOAT16))["box"] == 20
-    small = untrained(composed, "model=linear", image_shape=[1, 8, 8], crop=[8, 8])
-    assert model_of(draw.to_html(small, FLOAT16))["box"] == 8
+    placing = model_of(draw.to_html(untrained(composed, "model=linear"), FLOAT16))["placing"]
+    assert placing == {"box": 20, "by_mass": True}
+    small = untrained(composed, "model=linear", image_shape=[1, 8, 8], crop=[8, 8], preparation="frame")
+    assert model_of(draw.to_html(small, FLOAT16))["placing"] == {"box": 8, "by_mass": False}
     images = sources.digits("").train.images[:, 0]
     sides = torch.maximum((images.amax(2) > 127).sum(1), (images.amax(1) > 127).sum(1))
     assert (sides == 8).float().mean() > 0.95

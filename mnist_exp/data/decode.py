@@ -1,20 +1,9 @@
-"""Image files of any kind become uint8 pixels, grey or RGB; many at once, by all cores.
+"""Image files become uint8 pixels, grey or RGB; many at once, by all cores."""
 
-What a file becomes is what Pillow makes of it, and where Pillow leaves it open:
-
-- EXIF: the image is turned upright.
-- Transparency: the image lies on white.
-- Animation: the first frame.
-- 16-bit grey: v of 0..65535 becomes the nearest to v / 257. Of 16-bit colour, Pillow keeps the high bytes.
-- Palette, CMYK, YCbCr, 1 bit: as Pillow's `convert`.
-- 32-bit pixels have no range that is known, and are refused.
-"""
-
-import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -22,17 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
+from mnist_exp.data import picture
 from mnist_exp.system import fork, resources
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow knows more, some of which start other programs
-SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif"),
-    *(".pbm", ".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
-)
-SCALED_TO_16_BITS = ("PNG", "PPM")  # formats of which Pillow gives 16-bit grey as 32-bit integers
 CHUNK_FILES, CHUNK_BYTES = 256, 2**22  # what a core gets at once: the progress bar moves, and Ctrl-C doesn't wait
 
 SHOWN = 5  # items of a list in a message
@@ -61,20 +45,11 @@ class Fit(NamedTuple):
         Sizes change as in Pillow's ImageOps.pad, ImageOps.fit and Image.resize: bicubic, antialiased.
         """
         image = image if self.color == "auto" else image.convert({"gray": "L", "rgb": "RGB"}[self.color])
-        if self.size and image.size != (self.size, self.size):
-            image = RESIZED[self.mode](image, (self.size, self.size))
-        pixels = np.asarray(image)
+        pixels = np.asarray(picture.fit(image, (self.size, self.size), self.mode) if self.size else image)
         if pixels.ndim == 2:
             return pixels[None]
         pixels = pixels.transpose(2, 0, 1)
         return pixels[:1] if self.color == "auto" and is_gray(pixels) else pixels
-
-
-RESIZED: dict[str, Callable[[Image.Image, tuple[int, int]], Image.Image]] = {
-    "pad": ImageOps.pad,
-    "crop": ImageOps.fit,
-    "stretch": Image.Image.resize,
-}
 
 
 class Encoded(NamedTuple):
@@ -170,26 +145,6 @@ def shortened(items: Sequence[str]) -> str:
     return ", ".join(items[:SHOWN]) + more
 
 
-def to_l_or_rgb(image: Image.Image) -> Image.Image:
-    """Return the first frame of an image file upright, without transparency, in Pillow's mode L or RGB.
-
-    Raises:
-        ValueError: Its pixels are of 32 bits.
-        OSError: The file is incomplete.
-    """
-    has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in SCALED_TO_16_BITS)
-    ImageOps.exif_transpose(image, in_place=True)
-    if has_16_bits:
-        return Image.fromarray(((np.asarray(image.convert("I")) + 128) // 257).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError("its pixels are of 32 bits, whose range is unknown")
-    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode == mode else image.convert(mode)
-
-
 def _decoded(files: Sequence[Encoded], fit: Fit) -> Iterator[Pixels | str]:
     """Yield the images in their order; in the place of one that can't be decoded, what is wrong with it."""
     with warnings.catch_warnings():  # before the processes start, which inherit the filters
@@ -220,22 +175,9 @@ def _decode_chunk(fit: Fit, files: Sequence[Encoded]) -> list[Pixels | str]:
 
 def _decode_one(fit: Fit, content: bytes | str) -> Pixels | str:
     try:
-        if isinstance(content, str):
-            with open(content, "rb", buffering=0) as file:
-                content = file.read()
-        if not content:
-            return "empty"
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            return fit(to_l_or_rgb(image))
-    except MemoryError:
-        raise
-    except UnidentifiedImageError:
-        return "no image of a known format"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return f"a decompression bomb: more than {Image.MAX_IMAGE_PIXELS:,} pixels"
-    except Exception as error:  # of a broken file, Pillow raises errors of many kinds
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return " ".join(reason.split()) or type(error).__name__
+        return fit(picture.read(content))
+    except ValueError as error:
+        return str(error)
 
 
 def _require_one_size(images: Sequence[Pixels], files: Sequence[Encoded]) -> None:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from mnist_exp.data import cache, decode, own
 from mnist_exp.data.cache import Read, State
-from mnist_exp.data.decode import SUFFIXES, Fit
+from mnist_exp.data.decode import Fit
 from mnist_exp.data.images import DataSet
 from mnist_exp.data.own import PART_OF, natural
+from mnist_exp.data.picture import SUFFIXES
 
 
 class Sample(NamedTuple):

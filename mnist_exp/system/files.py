@@ -1,5 +1,6 @@
 """Files that are written completely or not at all, checksums that detect changes, and locks."""
 
+import errno
 import hashlib
 import json
 import os
@@ -36,8 +37,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     The bytes go to a temporary file in the same folder, are synced to the disk, and the file is renamed.
 
     Raises:
-        OSError: The disk is full, or the folder is read-only or gone. The old file stays.
+        OSError: The disk is full, the folder is read-only or gone, or `path` is a device. The old file stays.
     """
+    if path.exists() and not path.is_file():  # root could replace /dev/null by a file
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -9,7 +9,7 @@ addEventListener("error", event => complain(`This page failed: ${event.message}`
 addEventListener("unhandledrejection", event => complain(`This page failed: ${event.reason}`));
 
 const MODEL = JSON.parse(byId("model").textContent), run = build(MODEL);
-const FIGURE = MODEL.preparation === "mnist";  // ink alone is drawn, on nothing; else colours on a sheet of one colour
+const FIGURE = MODEL.placing !== null;  // ink alone is drawn, on nothing; else colours on a sheet of one colour
 const MOST = MODEL.most_bars, STEP = 14;  // px that an arrow key moves the pen
 const sheet = byId("sheet"), context = sheet.getContext("2d", { willReadFrequently: true });
 

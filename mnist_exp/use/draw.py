@@ -7,7 +7,7 @@ from what is drawn, and draw.js is the rest.
 import copy
 import string
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from mnist_exp.store.run_folder import InferenceFacts, Summary
 from mnist_exp.system import errors, files, quoting
 from mnist_exp.training.loop import evaluate
 from mnist_exp.use import network, trained_run
+from mnist_exp.use.figure import PLACINGS
 from mnist_exp.use.trained_run import TrainedRun
 
 FOLDER = Path(__file__).parent
@@ -31,6 +32,13 @@ LONGEST_SIDE = 560  # px of the sheet: 20 for each pixel of a 28 x 28 image
 MOST_BARS = 12  # classes that are always shown; of more, the most probable
 LONGEST_LIST = 40  # characters of the classes' names in a sentence
 PEN = {"figure": 44, "dark": 60, "light": 60}  # px of its width, on each kind of sheet
+
+
+class Placed(TypedDict):
+    """Where the page puts a figure: `figure.Placing` for the run's images, in pixels."""
+
+    box: int  # the figure's longer side
+    by_mass: bool
 
 
 class Weights(NamedTuple):
@@ -60,7 +68,7 @@ def write_and_print(folder: Path, out: Path | None) -> None:
     network.layers(run.model)  # refuses what the page can't run, before the test set is read
     weights = choose_weights(run)
     content = to_html(run, weights).encode()
-    path = out or folder / NAME
+    path = out or run.folder / NAME
     files.write(path, content)
     print(f"weights: {weights.type}, {weights.reason}")
     print(f"{quoting.shown(str(path))}: {len(content) / 1e6:.1f} MB; open it in a browser")
@@ -145,7 +153,7 @@ def _model(run: TrainedRun, weights: str) -> dict[str, Any]:
     ]
     facts = {name: run.facts[name] for name in ("classes", "image_shape", "crop", "mean", "std", "preparation")}
     return facts | {
-        "box": _box(run.facts),
+        "placing": _placing(run.facts),
         "layers": described,
         "probabilities": network.probabilities(run.classifier.loss),
         "type": weights,
@@ -153,15 +161,15 @@ def _model(run: TrainedRun, weights: str) -> dict[str, Any]:
     }
 
 
-def _box(facts: InferenceFacts) -> int:
-    """Return the side of the box that a figure is scaled to: 20 of MNIST's 28 pixels; all 8 of the digits' 8."""
-    side = min(facts["image_shape"][1:])
-    return {8: 8}.get(side, round(side * 20 / 28))
+def _placing(facts: InferenceFacts) -> Placed | None:
+    """Return where the page puts a figure; None where the whole sheet is the image."""
+    placing = PLACINGS.get(facts["preparation"])
+    return placing and {"box": round(placing.side * min(facts["image_shape"][1:])), "by_mass": placing.by_mass}
 
 
 def _surface(facts: InferenceFacts) -> str:
     """Return what is drawn on: nothing, for figures of ink alone; else a dark or a light sheet, as the images are."""
-    if facts["preparation"] == "mnist":
+    if facts["preparation"] in PLACINGS:
         return "figure"
     return "dark" if sum(facts["mean"]) / len(facts["mean"]) < 128 else "light"
 
@@ -220,14 +228,15 @@ def _inside(run: TrainedRun) -> str:
 
 def _facts(run: TrainedRun, summary: Summary, weights: Weights) -> list[tuple[str, str]]:
     """Return the page's last lines."""
-    prepared = {
-        "figure": "the figure is scaled to fit {0} \u00d7 {0} pixels of {2} \u00d7 {1}, its center of mass in the middle, "
-        "light on dark (LeCun et al. 1998)",
-    }.get(_surface(run.facts), "the whole sheet is scaled to {2} \u00d7 {1} pixels")
     height, width = run.facts["image_shape"][1:]
+    size = f"{width} \u00d7 {height} pixels"
+    prepared = f"the whole sheet is scaled to {size}"
+    if placing := _placing(run.facts):
+        box, middle = placing["box"], "center of mass" if placing["by_mass"] else "box"
+        prepared = f"the figure is scaled to fit {box} \u00d7 {box} of {size}, its {middle} in the middle"
     return [
         ("Run", _place(run.folder)),
         ("Data", f"{_name(summary)}, {_accuracy(summary)}"),
-        ("Preparation", prepared.format(_box(run.facts), height, width)),
+        ("Preparation", prepared),
         ("Weights", f"{weights.type}, {weights.reason}"),
     ]

@@ -11,9 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mnist_exp.data import picture
 from mnist_exp.system import quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
-from mnist_exp.use import prepare, sheet
+from mnist_exp.use import sheet
 from mnist_exp.use.prepare import Preparation, Prepared
 
 if TYPE_CHECKING:  # it imports torch
@@ -51,7 +52,7 @@ class Answer(NamedTuple):
 
 
 def predict_and_print(
-    target: str, paths: Sequence[Path], form: str, way: str | None = None, show: Path | None = None
+    target: Path, paths: Sequence[Path], form: str, way: str | None = None, show: Path | None = None
 ) -> None:
     """Print what the network of a run says to pictures, and end the process with exit code 1 if it can't say it of all.
 
@@ -104,11 +105,8 @@ def _pictures(path: Path) -> list[str]:
     """
     if not path.is_dir():
         return [str(path)]
-    from PIL import Image
-
-    suffixes = Image.registered_extensions()
     names = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names if name[0] != ".")
-    found = sorted(name for name in names if os.path.splitext(name)[1].lower() in suffixes)
+    found = sorted(name for name in names if os.path.splitext(name)[1].lower() in picture.SUFFIXES)
     if not found:
         raise ConfigError(f"{path}: no picture in this folder")
     return found
@@ -119,9 +117,7 @@ def _prepared(files: Sequence[str], preparation: Preparation) -> Iterator[tuple[
 
     def one(file: str) -> Prepared | str:
         try:
-            return preparation(prepare.read(file))
-        except OSError as error:
-            return error.strerror or str(error)
+            return preparation(picture.read(file))
         except ValueError as error:
             return str(error)
 

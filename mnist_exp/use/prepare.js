@@ -62,16 +62,16 @@ function centerOfMass({ width, values }) {
   return [x / mass, y / mass];
 }
 
-// LeCun et al. 1998, section III.A: the figure is scaled to fit a box, with its proportions kept, and its center of
-// mass goes to the middle of the image.
-function centerFigure(ink, width, height, box) {
+// The figure is scaled to fit a box, with its proportions kept. Its center of mass goes to the middle of the image, as in
+// MNIST (LeCun et al. 1998, section III.A), or the middle of the box does.
+function placeFigure(ink, width, height, { box, by_mass }) {
   const around = boundingBox(ink), image = new Uint8ClampedArray(width * height);
   if (!around) return image;
   const figure = cut(ink, ...around), scale = box / Math.max(figure.width, figure.height);
   const small = resize(figure, ...[figure.width, figure.height].map(side => Math.max(1, Math.round(side * scale))));
-  const [x, y] = centerOfMass(small);
-  const left = Math.min(width - small.width, Math.max(0, Math.round(width / 2 - x)));
-  const top = Math.min(height - small.height, Math.max(0, Math.round(height / 2 - y)));
+  const [x, y] = by_mass ? centerOfMass(small) : [small.width / 2, small.height / 2];
+  const left = Math.min(width - small.width, Math.max(0, Math.floor(width / 2 - x + (by_mass ? 0.5 : 0))));
+  const top = Math.min(height - small.height, Math.max(0, Math.floor(height / 2 - y + (by_mass ? 0.5 : 0))));
   for (let row = 0; row < small.height; row++) {
     image.set(small.values.subarray(row * small.width, (row + 1) * small.width), (top + row) * width + left);
   }
@@ -98,9 +98,9 @@ function inkOf(picture) {
 }
 
 // `image` is the ImageData of what is drawn: ink in its alpha where figures are prepared, else colours.
-function prepare(image, { image_shape: [channels, height, width], preparation, box }) {
-  const planes = preparation === "mnist"
-    ? Array(channels).fill(centerFigure(alpha(image), width, height, box))
+function prepare(image, { image_shape: [channels, height, width], placing }) {
+  const planes = placing
+    ? Array(channels).fill(placeFigure(alpha(image), width, height, placing))
     : (channels === 1 ? [grey] : [0, 1, 2].map(colour)).map(part => resize(part(image), width, height).values);
   return planes.flatMap(values => Array.from(values));
 }

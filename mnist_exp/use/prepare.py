@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from mnist_exp.data import resize
-from mnist_exp.data.resize import FITS, to_l_or_rgb
+from mnist_exp.data import picture
+from mnist_exp.data.picture import FITS
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.use import figure
 from mnist_exp.use.figure import PLACINGS
@@ -34,7 +34,7 @@ class Preparation:
 
     Attributes:
         way: mnist, emnist and frame find the figure in the picture (`mnist_exp.use.figure`). pad, crop and stretch
-            scale the picture (`mnist_exp.data.resize`).
+            scale the picture (`mnist_exp.data.picture`).
         size: Height and width of the model's images.
         mode: Their mode in Pillow, L or RGB.
     """
@@ -60,7 +60,7 @@ class Preparation:
         One of the model's size stays as it is; where figures are looked for, it is negated if its border is light.
         """
         if self.way in FITS:
-            return Prepared(self._pixels(resize.fit(image, self.size, self.way)))
+            return Prepared(self._pixels(picture.fit(image, self.size, self.way)))
         if image.size == self.size[::-1]:
             return Prepared(self._pixels(figure.light_on_dark(image)))
         found = figure.prepare(image, self.size, PLACINGS[self.way])
@@ -71,28 +71,6 @@ class Preparation:
         return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
 
 
-def read(path: str | PathLike[str]) -> Image.Image:
-    """Return the image in a file, in mode L or RGB.
-
-    Raises:
-        ValueError: The file holds no image, or a broken one. The message is the reason alone.
-        OSError: The file can't be read.
-    """
-    try:
-        with Image.open(path) as image:
-            return to_l_or_rgb(image)
-    except UnidentifiedImageError:
-        raise ValueError("no image of a format that Pillow knows") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from None
-    except (OSError, MemoryError) as error:
-        if isinstance(error, MemoryError) or error.errno:
-            raise
-        raise ValueError(_in_one_line(error)) from error
-    except Exception as error:  # of a broken file, Pillow raises errors of many kinds
-        raise ValueError(_in_one_line(error)) from error
-
-
 def opened(given: Any, image_shape: Sequence[int]) -> tuple[list[Image.Image], bool]:
     """Return the images in a path, a PIL image or an array, in mode L or RGB, and whether it is one image alone.
 
@@ -101,14 +79,13 @@ def opened(given: Any, image_shape: Sequence[int]) -> tuple[list[Image.Image], b
         image_shape: Channels, height and width of the model's images.
 
     Raises:
-        ConfigError: The file holds no image, or the array has another shape or type.
-        OSError: The file can't be read.
+        ConfigError: The file holds no image, or can't be read; or the array has another shape or type.
     """
     try:
         if isinstance(given, str | PathLike):
-            return [read(given)], True
+            return [picture.read(given)], True
         if isinstance(given, Image.Image):
-            return [to_l_or_rgb(given)], True
+            return [picture.to_l_or_rgb(given)], True
         return _in_array(given, image_shape)
     except ValueError as error:
         raise ConfigError(f"{given}: {error}" if isinstance(given, str | PathLike) else str(error)) from error
@@ -140,7 +117,3 @@ def _in_array(array: Any, image_shape: Sequence[int]) -> tuple[list[Image.Image]
             "with 1 or 3 channels"
         )
     return [Image.fromarray(each[..., 0] if each.shape[2] == 1 else each) for each in pixels], is_one
-
-
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

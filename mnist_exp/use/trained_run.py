@@ -189,7 +189,7 @@ def load(folder: str | PathLike[str]) -> TrainedRun:
     Raises:
         ConfigError: The folder holds no such run, or a file of it is damaged.
     """
-    folder = run_folder.latest(BEST) if folder == run_folder.LATEST else Path(folder)
+    folder = run_folder.latest(BEST) if str(folder) == run_folder.LATEST else Path(folder)
     if not (folder / BEST).is_file():
         raise ConfigError(f"{folder}: {_why_without_weights(folder)}")
     state, summary = checkpoint.load(folder / BEST), run_folder.read_summary(folder)
