@@ -92,6 +92,7 @@ def test_suggested_commands_begin_with_what_was_typed(
     monkeypatch.setattr(sys, "argv", [argv, "train"])
     cli.main()
     assert program.beginning() == f"{name} train"
+    assert program.tool("draw") == f"{name} draw"
     assert len(started) == 1
 
 
@@ -172,6 +173,8 @@ def test_commands_of_a_wheel(installed: Shell) -> None:
 
     ended = installed("mnist-exp", "train", *DIGITS, "hydra.run.dir=run")
     assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1].endswith(f"mnist-exp draw {folder / 'run'}")
+    assert installed("mnist-exp", "draw", "run").stdout.endswith("open it in a browser\n")
     ended = installed("mnist-exp", "sweep", "resume=run")
     assert "mnist-exp train resume=run" in ended.stderr
     ended = installed("mnist-exp", "sweep", *DIGITS, "optimizer=sgd", "optimizer.lr=1e9,1e10", "hydra.sweep.dir=failed")

@@ -221,8 +221,8 @@ def _inside(run: TrainedRun) -> str:
 def _facts(run: TrainedRun, summary: Summary, weights: Weights) -> list[tuple[str, str]]:
     """Return the page's last lines."""
     prepared = {
-        "figure": "the figure is scaled to fit {0} \u00d7 {0} pixels of {2} \u00d7 {1}, its center of mass in the middle, "
-        "light on dark (LeCun et al. 1998)",
+        "figure": "the figure is scaled to fit {0} \u00d7 {0} pixels of {2} \u00d7 {1}, its center of mass in the "
+        "middle, light on dark (LeCun et al. 1998)",
     }.get(_surface(run.facts), "the whole sheet is scaled to {2} \u00d7 {1} pixels")
     height, width = run.facts["image_shape"][1:]
     return [
