@@ -150,8 +150,9 @@ def export(parser: Parser, arguments: list[str]) -> None:
 
 
 def _add_run(parser: Parser) -> None:
-    help = "a run folder, or latest: the run under outputs/ that trained last"
-    parser.add_argument("run", metavar="RUN", type=Path, help=help)
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="a run folder, or latest: the run under outputs/ that trained last"
+    )
 
 
 def _describe(name: str, flag: str) -> None:

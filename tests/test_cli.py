@@ -102,6 +102,7 @@ def test_suggested_commands_begin_with_what_was_typed(
     monkeypatch.setattr(sys, "argv", [argv, "train"])
     cli.main()
     assert program.beginning() == f"{name} train"
+    assert program.tool("draw") == f"{name} draw"
     assert len(started) == 1
 
 
@@ -193,6 +194,8 @@ def test_commands_of_a_wheel(installed: Shell) -> None:
 
     ended = installed("mnist-exp", "train", *DIGITS, "hydra.run.dir=run")
     assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[-1].endswith(f"mnist-exp draw {folder / 'run'}")
+    assert installed("mnist-exp", "draw", "run").stdout.endswith("open it in a browser\n")
     ended = installed("python", "-c", "import mnist_exp; mnist_exp.train('resume=run')")
     assert "run: the run is completed, with " in ended.stdout, ended.stderr
     ended = installed("mnist-exp", "sweep", "resume=run")

@@ -120,10 +120,10 @@ def _complete_raw_folder(file_set: FileSet, names: list[str], folder: Path) -> d
     with _locked(file_set, folder) if writable else nullcontext():
         found = _read_raw_folder(file_set, names, folder)  # again: another run may just have downloaded them
         missing = [name for name in names if name not in found]
-        if missing and not writable:
-            raise PermissionError(f"{folder} cannot be written and has no verified {', '.join(missing)}")
         if missing and not _may_download.get():
             raise FileNotFoundError(f"{folder} has no verified {', '.join(missing)}")
+        if missing and not writable:
+            raise PermissionError(f"{folder} cannot be written and has no verified {', '.join(missing)}")
         if missing:
             _download(file_set, folder, missing)
             found |= _read_raw_folder(file_set, missing, folder)
