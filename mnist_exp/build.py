@@ -20,7 +20,7 @@ from mnist_exp.data import batches
 from mnist_exp.data.batches import Split, SplitImages
 from mnist_exp.data.images import DataSet
 from mnist_exp.store import run_folder
-from mnist_exp.store.run_folder import DataFacts, InferenceFacts
+from mnist_exp.store.run_folder import SPLIT_KEYS, DataFacts, InferenceFacts
 from mnist_exp.system import errors, resources
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.program import ALLOW_MORE
@@ -75,7 +75,6 @@ def device(cfg: DictConfig) -> torch.device:
 
 
 INFERENCE_GROUPS = ("model", "activation", "loss")  # of the config, that a trained model is built from
-SPLIT_KEYS = ("validation", "test", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
 _sources: dict[str, DataSet] = {}
 
 

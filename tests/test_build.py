@@ -1,3 +1,4 @@
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -238,3 +239,21 @@ def test_a_rise_of_one_step(composed: Callable[..., DictConfig]) -> None:
 
     assert rates(0.1, 10) == pytest.approx(rates(0.1 + 1e-7, 10), rel=1e-4)
     assert rates(1.0, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "digest"),
+    [
+        ([], "ceb63c82d76fc713"),
+        (["data.validation=77", "data.seed=3"], "d8c0297b25d73f9e"),
+    ],
+)
+def test_a_published_data_set_is_split_as_ever(overrides: list[str], digest: str, composed: Composed) -> None:
+    """The digests are of a version that could cut no test images."""
+    cfg = composed("data=digits", *overrides)
+    data = build.split(cfg, build.source(cfg), torch.device("cpu"))
+    found = hashlib.sha256()
+    for part in (data.train, data.val, data.test):
+        found.update(part.images.numpy().tobytes() + part.labels.numpy().tobytes())
+    assert found.hexdigest()[:16] == digest
+    assert data.cut == ("val",)

@@ -69,7 +69,7 @@ def test_a_data_set_gives_the_same_run_in_every_format(run: Run, tmp_path: Path)
 def test_a_test_set_that_is_cut_and_classes_of_different_sizes_are_told(run: Run, tmp_path: Path) -> None:
     images, labels = noise(60)
     folders(tmp_path / "photos", images, np.where(np.arange(60) < 45, 0, labels + 1))
-    outcome = run("-m", "data=folder", "data.path=photos", *BARE, "seed=0,1", "hydra.sweep.dir=sweep")
+    outcome = run("-m", "data=folder", "data.path=photos", *BARE, "data.size=6,8", "hydra.sweep.dir=sweep")
     assert outcome.code == 0, outcome.err
     facts = summary(tmp_path / "sweep" / "0")
     assert facts["data"] == {
@@ -81,6 +81,7 @@ def test_a_test_set_that_is_cut_and_classes_of_different_sizes_are_told(run: Run
     assert "of 0: balanced accuracy is reported beside accuracy" in log
     assert f"balanced accuracy {facts['test_balanced_accuracy']:.2%}, with the weights" in log
     report = (tmp_path / "sweep" / "report.md").read_text()
+    assert "different contents" not in report  # of one folder, in two sizes
     assert "The source of photos has no test images: they are cut from its training images" in report
     assert "| test, balanced (%) |" in report
     assert "test, balanced (%)" in (tmp_path / "sweep" / "report.html").read_text()

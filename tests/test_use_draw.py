@@ -309,7 +309,7 @@ def answers(browser: Browser, run: TrainedRun, images: Tensor, weights: Weights 
     """What the page's network answers to images, in a page that belongs to any run."""
     model = model_of(draw.to_html(run, weights))
     script = "([model, images]) => { const run = build(model); return images.map(image => run(image).probabilities); }"
-    return torch.tensor(browser.run(script, [model, images.flatten(1).tolist()]))
+    return torch.tensor(browser.run(script, [model, images.flatten(1).tolist()]), dtype=torch.float32)
 
 
 def own(composed: Composed, model: nn.Module, **changed: Any) -> TrainedRun:

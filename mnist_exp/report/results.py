@@ -314,9 +314,10 @@ def _mixes(runs: Sequence[CompletedRun]) -> list[str]:
         versions = sorted({str(run.summary["versions"].get(package)) for run in runs})
         if len(versions) > 1:
             warnings.append(f"runs use different versions of {package}: {', '.join(versions)}")
-    for name in sorted({run.data["name"] for run in runs}):
-        if len({run.data["sha256"] for run in runs if run.data["name"] == name}) > 1:
-            warnings.append(f"runs use different contents of {name}")
+    contents = {(run.data["name"], run.job.source, run.data["sha256"]) for run in runs}
+    asked_for = Counter((name, source) for name, source, _ in contents)
+    names = sorted({name for (name, _), count in asked_for.items() if count > 1})
+    warnings += [f"runs use different contents of {name}" for name in names]
     changed = [run.folder for run in runs if any(each["changed"] for each in run.summary["resumed"] or ())]
     if changed:
         folders = ", ".join(map(str, changed))

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from mnist_exp import config
 from mnist_exp.store.provenance import Machine
-from mnist_exp.store.run_folder import LEDGER, GitFacts
+from mnist_exp.store.run_folder import LEDGER, SPLIT_KEYS, GitFacts
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
@@ -63,6 +63,13 @@ class Job(NamedTuple):
     def arm_beside(self, keys: Sequence[str]) -> str:
         """Return a name that is equal for jobs of one arm whose values of `keys` are equal too."""
         return " ".join([self.arm, *self.id_beside(keys)[1:]])
+
+    @property
+    def source(self) -> str:
+        """A value that is equal for jobs which ask for the same data set, however they split it."""
+        ignored = {f"data.{key}" for key in (*SPLIT_KEYS, "root")}
+        keys = {key for key in self.choices if key.partition(".")[0] == "data"} - ignored
+        return repr([(key, self.choices[key]) for key in sorted(keys)])
 
     def introduction(self) -> dict[str, Any]:
         """Return the ledger's first entry about the job, or about another attempt at it."""

@@ -25,6 +25,7 @@ WRITTEN = (  # everything that a run writes into its folder, except its log
     *(f"plots/{name}.png" for name in FIGURES),
     f"**/{files.TEMPORARY}",
 )
+SPLIT_KEYS = ("validation", "test", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
 CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # the summary of a completed run holds the SHA-256 of these files
 
 

@@ -263,14 +263,8 @@ def _require_same_data(left: Sequence[PlannedJob], known: Mapping[int, Job]) -> 
     """Raise ConfigError if completed jobs were trained on other data than those to come would be."""
     from mnist_exp import build
 
-    ignored = {f"data.{key}" for key in (*build.SPLIT_KEYS, "root")}
-
-    def source(job: Job) -> str:
-        keys = {key for key in job.choices if key.partition(".")[0] == "data"} - ignored
-        return repr([(key, job.choices[key]) for key in sorted(keys)])
-
-    trained = {source(job): job for job in known.values() if job.status == "completed" and job.data}
-    for name, each in {source(each.job): each for each in left if source(each.job) in trained}.items():
+    trained = {job.source: job for job in known.values() if job.status == "completed" and job.data}
+    for name, each in {each.job.source: each for each in left if each.job.source in trained}.items():
         now = build.cached_source(each.config.config()).sha256
         if now != trained[name].data:
             raise ConfigError(
