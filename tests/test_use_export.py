@@ -227,7 +227,7 @@ def test_a_run_without_its_config_can_be_verified_on_noise_alone(folder: Path, t
 def test_test_images_that_are_others_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "source", lambda cfg: made_up(1, 28, 28)._replace(sha256="e" * 64))
     with pytest.raises(ConfigError, match=r"trained on made with SHA-256 f{64}, but it is e{64} now"):
-        export.test_images(trained_run.load(folder))
+        trained_run.load(folder).test_images()
 
 
 def test_noise_looks_like_the_runs_images(made: Callable[..., TrainedRun]) -> None:

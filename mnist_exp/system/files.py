@@ -39,7 +39,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: The disk is full, the folder is read-only or gone, or `path` is a device. The old file stays.
     """
-    if path.exists() and not path.is_file():  # root could replace /dev/null by a file
+    if path.exists() and not path.is_file() and not path.is_dir():  # root could replace /dev/null by a file
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -147,9 +147,11 @@ def _exit_if_completed(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
 
 
 def read_config(path: Path) -> DictConfig:
-    """Return the config of a run. Raises ConfigError for a damaged file."""
+    """Return the config of a run. Raises ConfigError for a damaged file, and OSError for one that can't be read."""
     try:
         found = cast(DictConfig, OmegaConf.load(path))
+    except OSError:
+        raise
     except Exception as error:
         raise ConfigError(f"{path}: damaged, {' '.join(str(error).split())}") from error
     found = cast(DictConfig, OmegaConf.merge(config.OFF, found)) if isinstance(found, DictConfig) else found

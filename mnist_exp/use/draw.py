@@ -11,16 +11,13 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mnist_exp import build
 from mnist_exp.data import fetch
-from mnist_exp.data.batches import Batches
 from mnist_exp.report import template
 from mnist_exp.store import run_folder
 from mnist_exp.store.run_folder import InferenceFacts, Summary
 from mnist_exp.system import errors, files, quoting
-from mnist_exp.training.loop import evaluate
 from mnist_exp.use import network, trained_run
 from mnist_exp.use.figure import PLACINGS
 from mnist_exp.use.trained_run import TrainedRun
@@ -77,7 +74,8 @@ def write_and_print(folder: Path, out: Path | None) -> None:
 def choose_weights(run: TrainedRun) -> Weights:
     """Return float16 if it changes no class that the network gives to an image of the test set, else float32."""
     try:
-        test = _test_batches(run)
+        with fetch.no_download():
+            images = run.test_images()
     except (ValueError, OSError) as error:
         if not errors.is_mendable(error):
             raise
@@ -85,24 +83,14 @@ def choose_weights(run: TrainedRun) -> Weights:
         return Weights("float32", f"because the test set is not here to try float16 on ({reason})")
     rounded = copy.deepcopy(run.classifier)
     network.round_weights(rounded.model)
-    before, after = (_classes(classifier, test) for classifier in (run.classifier, rounded))
+    before, after = (
+        TrainedRun(run.folder, run.facts, classifier).probabilities(images).argmax(dim=1)
+        for classifier in (run.classifier, rounded)
+    )
     changed, count = int((before != after).sum()), f"{len(before):,} test images"
     if changed:
         return Weights("float32", f"because float16 changes the class of {changed:,} of {count}")
     return Weights("float16", f"which leaves the class of all {count} as it is")
-
-
-def _test_batches(run: TrainedRun) -> Batches:
-    """Return the test set that the run was tested on, from this machine."""
-    with fetch.no_download():
-        split = build.split(run.config, build.source(run.config), torch.device("cpu"))
-    summary = run_folder.read_summary(run.folder)
-    run_folder.require_same_data(summary and summary["data"], split.sha256)
-    return split.test
-
-
-def _classes(classifier: trained_run.Classifier, test: Batches) -> Tensor:
-    return evaluate(classifier.model, classifier.loss, test).logits.argmax(dim=1)
 
 
 def to_html(run: TrainedRun, weights: Weights) -> str:

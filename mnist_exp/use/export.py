@@ -39,7 +39,7 @@ def to_onnx(run: TrainedRun, path: Path, images: Tensor) -> float:
     Args:
         run: The run.
         path: The file; one that exists is replaced.
-        images: The images to verify on, uint8 (N, C, H, W), such as `test_images(run)`.
+        images: The images to verify on, uint8 (N, C, H, W), such as `run.test_images()`.
 
     Returns:
         The largest difference between two probabilities.
@@ -87,18 +87,6 @@ def metadata(run: TrainedRun) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
 
-def test_images(run: TrainedRun) -> Tensor:
-    """Return the test images of a run, uint8 (N, C, H, W), as its data set has them.
-
-    Raises:
-        ConfigError: The data is not there, or is not what the run was trained on.
-        OSError: The run's config can't be read.
-    """
-    source = build.source(run.config)
-    run_folder.require_same_data(checkpoint.load(run.folder / BEST)["data"], source.sha256)
-    return build.test_images(run.config, source)
-
-
 def noise(run: TrainedRun, count: int = 1000) -> Tensor:
     """Return images of noise with the mean and the standard deviation of the run's images, uint8 (count, C, H, W)."""
     normal = torch.randn(count, *run.facts["image_shape"], generator=torch.Generator().manual_seed(0))
@@ -143,7 +131,7 @@ def export_and_print(folder: Path, paths: dict[str, Path], on_noise: bool) -> No
 
 def _test_images_or_advice(run: TrainedRun) -> Tensor:
     try:
-        return test_images(run)
+        return run.test_images()
     except (ConfigError, OSError) as error:
         raise ConfigError(
             "nothing is written, because the exported model can't be verified on the test images (--noise verifies it "

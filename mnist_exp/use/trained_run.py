@@ -167,6 +167,17 @@ class TrainedRun:
         """The epochs as in metrics.csv: a pandas.DataFrame where pandas is installed, else a list of dicts."""
         return as_table([row._asdict() for row in metrics.read(self.folder / METRICS)])
 
+    def test_images(self) -> Tensor:
+        """Return the test images of the run, uint8 (N, C, H, W), as its data set has them.
+
+        Raises:
+            ConfigError: The data is not there, or is not what the run was trained on.
+            OSError: The run's config can't be read.
+        """
+        source = build.source(self.config)
+        run_folder.require_same_data(checkpoint.load(self.folder / BEST)["data"], source.sha256)
+        return build.test_images(self.config, source)
+
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
         """Return the probability of each class.
