@@ -52,8 +52,8 @@ def test_help_waits_for_neither_torch_nor_hydra() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tran"], "tran: no such command, did you mean train? Choose from train, sweep, report"),
-        (["x"], "x: no such command, choose from train, sweep, report"),
+        (["tran"], "tran: no such command, did you mean train? Choose from train, sweep, report, predict"),
+        (["x"], "x: no such command, choose from train, sweep, report, predict"),
         (["--foo", "train"], "unrecognized arguments: --foo; mnist-exp --help says more"),
         (["report"], "the following arguments are required: FOLDER; mnist-exp report --help says more"),
         (["report", "s", "--to=x"], "unrecognized arguments: --to=x; mnist-exp report --help says more"),

@@ -63,9 +63,11 @@ def predict_and_print(
         show: Where a picture of what the network was shown goes.
 
     Raises:
-        ConfigError: There is no such run, or no picture in a folder.
+        ConfigError: There is no such run, no picture in a folder, or no format for `show`.
         OSError: `show` can't be written.
     """
+    if show:
+        sheet.file_format(show)
     with signals.deferred():  # an exception in the middle of torch's import ends the process
         from mnist_exp.use import trained_run
 
