@@ -38,7 +38,7 @@ def prepare(picture: Image.Image) -> Figure:
 
 
 def shaded(depth: float = 0.5) -> NDArray[np.float64]:
-    y, x = np.mgrid[-1:1:480j, -1:1:640j]  # type: ignore[misc]
+    y, x = np.mgrid[-1:1:480j, -1:1:640j]
     return np.asarray(230 * (1 - depth * (x + 1) / 2) * (1 - depth / 4 * (x**2 + y**2)))
 
 

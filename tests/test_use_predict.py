@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from benchmarks import predict as benchmark
 from conftest import ROOT
 from helpers import digits_run
 from PIL import Image
 
+from benchmarks import predict as benchmark
 from mnist_exp import build, cli
 from mnist_exp.data import sources
 from mnist_exp.system.errors import ConfigError

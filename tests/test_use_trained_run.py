@@ -20,6 +20,7 @@ from mnist_exp.data import fetch, sources
 from mnist_exp.data.batches import Split
 from mnist_exp.store import run_folder
 from mnist_exp.store.run_folder import BEST, CONFIG, LAST
+from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import checkpoint
 from mnist_exp.use import trained_run
@@ -56,7 +57,7 @@ def age(folder: Path, *names: Path) -> None:
         (folder / name).write_bytes(checkpoint.pack(state))
     facts: Any = run_folder.read_summary(folder)
     del facts["inference"]
-    facts["files"] |= {str(name): run_folder.files.sha256(folder / name) for name in names}
+    facts["files"] |= {str(name): files.sha256(folder / name) for name in names}
     run_folder.write_summary(folder, facts)
 
 
