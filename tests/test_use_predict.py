@@ -197,6 +197,7 @@ def test_every_test_image_as_a_file_is_read_as_it_is(tmp_path: Path, capsys: Cap
     (tmp_path / "digits").mkdir()
     for number, image in enumerate(images[:, 0].numpy()):
         Image.fromarray(image).save(tmp_path / "digits" / f"{number:05}.png")
+    capsys.readouterr()
     assert code(folder, tmp_path / "digits", "--csv") == 0
     table: Any = pd.read_csv(io.StringIO(capsys.readouterr().out))
     probabilities = run.probabilities(images)
