@@ -383,7 +383,7 @@ def reference(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
     y, x = (np.indices(small.shape) * small).sum((1, 2)) / small.sum()
     top, left = (min(max(round(14 - at), 0), 28 - side) for at, side in zip((y, x), small.shape, strict=True))
     image = np.zeros((28, 28), np.uint8)
-    image[top : top + small.shape[0], left : left + small.shape[1]] = small
+    image[top : top + small.shape[0], left : left + small.shape[1]] = np.rint(small * (255 / small.max()))
     return image
 
 

@@ -84,7 +84,7 @@ def usps(root: str) -> DataSet:
     """
     files = fetch.load(FileSet("USPS", tuple(USPS_MD5), "{}", USPS_MD5, folder=""), root)
     train, test = map(_libsvm_part, files.values())
-    return DataSet("USPS", tuple(string.digits), train, test, verify.combined_sha256(files), preparation="mnist")
+    return DataSet("USPS", tuple(string.digits), train, test, verify.combined_sha256(files), preparation="frame")
 
 
 def _cifar(file_set: FileSet, root: str, labels: bytes, names: bytes) -> DataSet:

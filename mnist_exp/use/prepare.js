@@ -72,8 +72,10 @@ function placeFigure(ink, width, height, { box, by_mass }) {
   const [x, y] = by_mass ? centerOfMass(small) : [small.width / 2, small.height / 2];
   const left = Math.min(width - small.width, Math.max(0, Math.floor(width / 2 - x + (by_mass ? 0.5 : 0))));
   const top = Math.min(height - small.height, Math.max(0, Math.floor(height / 2 - y + (by_mass ? 0.5 : 0))));
+  const lightest = small.values.reduce((a, b) => Math.max(a, b), 1);  // thin strokes become pale when they are scaled
+  const bright = small.values.map(value => to8bits(value * 255 / lightest));
   for (let row = 0; row < small.height; row++) {
-    image.set(small.values.subarray(row * small.width, (row + 1) * small.width), (top + row) * width + left);
+    image.set(bright.subarray(row * small.width, (row + 1) * small.width), (top + row) * width + left);
   }
   return image;
 }

@@ -31,7 +31,7 @@ def write(tiles: Sequence[Tile], path: Path) -> None:
     """Write the images, enlarged without smoothing, in rows, each above its name and the answer.
 
     Raises:
-        ConfigError: Pillow writes no such format, or there is no tile.
+        ConfigError: As `file_format`, or there is no tile.
         OSError: The file can't be written.
     """
     if not tiles:
@@ -48,11 +48,20 @@ def write(tiles: Sequence[Tile], path: Path) -> None:
         for line, (text, color) in enumerate(((tile.name, FAINT), (tile.answer, INK))):
             draw.text((left, top + SIDE + 3 + line * (TEXT + 4)), _shortened(text, font), color, font)
     content = io.BytesIO()
-    try:
-        sheet.save(content, Image.registered_extensions()[path.suffix.lower()])
-    except KeyError:
-        raise ConfigError(f"{path}: no picture format has this ending; name the file like {path}.png") from None
+    sheet.save(content, file_format(path))
     files.write(path, content.getbuffer())
+
+
+def file_format(path: Path) -> str:
+    """Return Pillow's name of the format that a file's ending stands for.
+
+    Raises:
+        ConfigError: Pillow writes no such format.
+    """
+    ending, formats = path.suffix.lower(), Image.registered_extensions()
+    if formats.get(ending) not in Image.SAVE:
+        raise ConfigError(f"{path}: Pillow writes no picture with this ending; .png is one")
+    return formats[ending]
 
 
 def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
