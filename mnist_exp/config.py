@@ -163,11 +163,13 @@ def check(cfg: DictConfig, hydra: HydraConf) -> None:
     _require_one_run(cfg, hydra)
     if unknown := cfg.keys() - Config.__dataclass_fields__.keys():
         raise ConfigError(f"{', '.join(sorted(map(str, unknown)))}: no such key")
-    for key in sorted(OmegaConf.missing_keys(cfg)):
-        raise ConfigError(f"{key}=???: must be {LIMITS[key].text if key in LIMITS else 'set'}")
-    for group in GROUPS if cfg.resume is None else ():  # a resumed run was checked against its options when it started
+    groups = GROUPS if cfg.resume is None else ()  # a resumed run was checked against its options when it started
+    for group in groups:
         if not isinstance(hydra.runtime.choices.get(group), str):
             raise ConfigError(f"{group}: needs one option; {quoting.command('--help')} lists them")
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise ConfigError(f"{key}=???: must be {LIMITS[key].text if key in LIMITS else 'set'}")
+    for group in groups:
         if file := _option_file(group, hydra.runtime):
             _require_types(group, cfg[group], OmegaConf.to_container(OmegaConf.load(file)), file, hydra.overrides.task)
     check_values(cfg)

@@ -176,7 +176,7 @@ def test_latest_is_the_sweep_and_not_its_trials(tmp_path: Path, monkeypatch: pyt
     os.utime("multirun/a/b/ledger.jsonl", (0, 0))
     trials = sweep(Path("multirun/a/c/lr_search"), {"optimizer.lr": [0.1]}, [0])
     assert request.find("latest") == trials  # a sweep whose folder has this name
-    with pytest.raises(ConfigError, match="no sweep of this program"):
+    with pytest.raises(ConfigError, match="not a sweep of this program"):
         request.find("multirun/a/c")
     Ledger(trials).append({"then": [], "trials": []})
     assert request.find("latest") == Path("multirun/a/c")

@@ -23,8 +23,8 @@ PICTURES = {"samples.png", "augmented.png", "curves.png", "correct.png", "incorr
 COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
 SUMMARY = (
     "status", "error", "config_id", "seed", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy",
-    "test_loss", "test_accuracy", "test_errors", "seconds", "images_per_second", "device", "threads", "versions", "git",
-    "data", "inference", "files", "resumed", "stopped", "tags", "failure", "checksum",
+    "test_loss", "test_accuracy", "test_errors", "test_balanced_accuracy", "seconds", "images_per_second", "device",
+    "threads", "versions", "git", "data", "inference", "files", "resumed", "stopped", "tags", "failure", "checksum",
 )  # fmt: skip
 
 

@@ -91,7 +91,7 @@ def test_files_that_are_no_pictures_are_told_and_the_others_go_on(
     assert code(trained, *files, "--csv") == 1
     out, err = capsys.readouterr()
     assert err.splitlines() == [
-        f"{files[0]}: no image of a format that Pillow knows",
+        f"{files[0]}: no image of a known format",
         f"{files[1]}: nothing is written on it",
         f"{tmp_path}/gone\\n.png: No such file or directory",
     ]

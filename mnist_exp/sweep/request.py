@@ -190,7 +190,7 @@ def find(target: str) -> Path:
         target: The folder of a sweep, or `latest`: the sweep under multirun/ whose ledger was written last.
 
     Raises:
-        ConfigError: The target is no sweep of this program.
+        ConfigError: The target is not a sweep of this program.
     """
     if target == "latest":
         ledgers = list(Path("multirun").rglob(LEDGER))
