@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.sweeps import sweep
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
@@ -58,6 +59,13 @@ class Outcome(NamedTuple):
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
     """Run `python train.py ...` in an empty folder, in this process."""
     monkeypatch.chdir(tmp_path)
+    get_mode = Hydra.get_mode
+
+    def mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> object:
+        """Hydra composes each config once more to look for hydra.mode, which takes as long as a small run."""
+        return get_mode(hydra, config_name, overrides) if "hydra.mode" in str(overrides) else None
+
+    monkeypatch.setattr(Hydra, "get_mode", mode)
 
     def type_in(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
