@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from mnist_exp.data import picture
+from mnist_exp.data.picture import Pixels
 from mnist_exp.system import fork, resources
 
 CHUNK_FILES, CHUNK_BYTES = 256, 2**22  # what a core gets at once: the progress bar moves, and Ctrl-C doesn't wait
@@ -22,8 +22,6 @@ CHUNK_FILES, CHUNK_BYTES = 256, 2**22  # what a core gets at once: the progress 
 SHOWN = 5  # items of a list in a message
 
 _log = logging.getLogger(__name__)
-
-Pixels = NDArray[np.uint8]
 
 
 class Fit(NamedTuple):
@@ -45,11 +43,9 @@ class Fit(NamedTuple):
         Sizes change as in Pillow's ImageOps.pad, ImageOps.fit and Image.resize: bicubic, antialiased.
         """
         image = image if self.color == "auto" else image.convert({"gray": "L", "rgb": "RGB"}[self.color])
-        pixels = np.asarray(picture.fit(image, (self.size, self.size), self.mode) if self.size else image)
-        if pixels.ndim == 2:
-            return pixels[None]
-        pixels = pixels.transpose(2, 0, 1)
-        return pixels[:1] if self.color == "auto" and is_gray(pixels) else pixels
+        image = picture.fit(image, (self.size, self.size), self.mode) if self.size else image
+        pixels = picture.to_pixels(image)
+        return pixels[:1] if self.color == "auto" and _is_gray(pixels) else pixels
 
 
 class Encoded(NamedTuple):
@@ -119,7 +115,7 @@ def resize(images: Pixels, fit: Fit) -> Pixels:
     """Return decoded images, uint8 (N, 1 or 3, H, W), in their size and colours."""
     if fit.size in (None, images.shape[2]) and fit.size in (None, images.shape[3]) and fit.color == "auto":
         return images
-    return _stacked([fit(Image.fromarray(each[0] if len(each) == 1 else each.transpose(1, 2, 0))) for each in images])
+    return _stacked([fit(picture.from_pixels(each)) for each in images])
 
 
 def require_memory(shape: Sequence[int]) -> None:
@@ -127,11 +123,6 @@ def require_memory(shape: Sequence[int]) -> None:
     count, *size = shape
     needs = {f"{count:,} images of {by(size)}": prod(shape), "their copy in the run's parts": prod(shape)}
     resources.require_memory("cpu", needs, advice="a smaller data.size needs less")
-
-
-def is_gray(image: Pixels) -> bool:
-    """Return whether the three channels of an image, (3, H, W), are equal."""
-    return bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
 
 
 def by(size: Sequence[int]) -> str:
@@ -143,6 +134,11 @@ def shortened(items: Sequence[str]) -> str:
     """Return the items as text: the first few, and how many more there are."""
     more = f" and {len(items) - SHOWN:,} more" if len(items) > SHOWN else ""
     return ", ".join(items[:SHOWN]) + more
+
+
+def _is_gray(image: Pixels) -> bool:
+    """Return whether the channels of an image, (C, H, W), are equal."""
+    return bool((image == image[:1]).all())
 
 
 def _decoded(files: Sequence[Encoded], fit: Fit) -> Iterator[Pixels | str]:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from mnist_exp.data import cache, decode, own
 from mnist_exp.data.cache import Read, State
-from mnist_exp.data.decode import Fit, Pixels
+from mnist_exp.data.decode import Fit
 from mnist_exp.data.images import DataSet
 from mnist_exp.data.own import PARTS, Labelled
+from mnist_exp.data.picture import Pixels
 from mnist_exp.system import resources
 
 PAIRS = (("x_{}", "y_{}"), ("X_{}", "y_{}"), ("{}_images", "{}_labels"), ("{}_x", "{}_y"))  # by part

@@ -8,11 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mnist_exp.data.images import NO_IMAGES, DataSet, Part
+from mnist_exp.data.picture import Pixels
 
 PARTS = {  # what folders, files and arrays call the parts of a data set
     "train": ("train", "training"),
@@ -30,7 +29,7 @@ class Labelled(NamedTuple):
         labels: N names.
     """
 
-    images: NDArray[np.uint8]
+    images: Pixels
     labels: Sequence[str]
 
 
@@ -73,7 +72,7 @@ def data_set(
     return DataSet(name, classes, made["train"], test, "", val, preparation)
 
 
-def parts(of_images: Sequence[str], images: NDArray[np.uint8], labels: Sequence[str]) -> dict[str, Labelled]:
+def parts(of_images: Sequence[str], images: Pixels, labels: Sequence[str]) -> dict[str, Labelled]:
     """Return the parts of images that lie part by part; `of_images` names the part of each."""
     starts = [row for row, part in enumerate(of_images) if row == 0 or part != of_images[row - 1]]
     ranges = pairwise([*starts, len(of_images)])

@@ -15,7 +15,10 @@ import os
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow knows more, some of which start other programs
 SUFFIXES = (
@@ -77,6 +80,17 @@ def to_l_or_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == mode else image.convert(mode)
+
+
+def to_pixels(image: Image.Image) -> Pixels:
+    """Return the pixels of a picture of mode L or RGB, uint8 (1 or 3, H, W)."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def from_pixels(pixels: Pixels) -> Image.Image:
+    """Return a picture of mode L or RGB with these pixels, uint8 (1 or 3, H, W)."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
 def fit(image: Image.Image, size: tuple[int, int], how: str) -> Image.Image:
