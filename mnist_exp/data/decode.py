@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mnist_exp.data import picture
 from mnist_exp.data.picture import Pixels
-from mnist_exp.system import fork, resources
+from mnist_exp.system import fork, resources, streams
 
 CHUNK_FILES, CHUNK_BYTES = 256, 2**22  # what a core gets at once: the progress bar moves, and Ctrl-C doesn't wait
 
@@ -63,7 +63,7 @@ class Encoded(NamedTuple):
 
 
 def on_disk(folder: Path, names: Iterable[str], state: Mapping[str, os.stat_result | None]) -> list[Encoded]:
-    """Return files in a folder, of which `state` tells the size."""
+    """Return files in a folder; `state` has their sizes."""
     found = ((name, state[name]) for name in names)
     return [Encoded(name, os.path.join(folder, name), each.st_size if each else 0) for name, each in found]
 
@@ -146,7 +146,8 @@ def _decoded(files: Sequence[Encoded], fit: Fit) -> Iterator[Pixels | str]:
     with warnings.catch_warnings():  # before the processes start, which inherit the filters
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with tqdm(total=len(files), desc="decoding", unit="image", leave=False, disable=None) as progress:
+        quiet = not streams.shows_progress()
+        with tqdm(total=len(files), desc="decoding", unit="image", leave=False, disable=quiet) as progress:
             for images in fork.parallel(partial(_decode_chunk, fit), list(_chunks(files)), resources.cores()):
                 yield from images
                 progress.update(len(images))
