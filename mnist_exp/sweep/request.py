@@ -192,7 +192,7 @@ def find(target: str) -> Path:
     Raises:
         ConfigError: The target is not a sweep of this program.
     """
-    if target == "latest":
+    if target == run_folder.LATEST:
         ledgers = list(Path("multirun").rglob(LEDGER))
         if not ledgers:
             raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
