@@ -1,4 +1,4 @@
-"""Image files become uint8 pixels, grey or RGB; many at once, by all cores."""
+"""Image files become uint8 pixels, grey or RGB; many at once, on all cores."""
 
 import logging
 import os

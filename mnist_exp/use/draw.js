@@ -1,6 +1,6 @@
 const byId = id => document.getElementById(id);
 
-// Whatever goes wrong is said on the page.
+// The page says what goes wrong.
 function complain(message) {
   byId("problem").textContent = message;
   byId("problem").hidden = !message;

@@ -1,4 +1,4 @@
-"""The command `predict`: what the network of a run says to pictures, as a table, as CSV or as JSON."""
+"""The command `predict`: the classes that the network of a run finds in pictures, as a table, as CSV or as JSON."""
 
 import csv
 import json
@@ -27,11 +27,11 @@ COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability",
 
 
 class Answer(NamedTuple):
-    """What is said about one picture.
+    """The answer to one picture.
 
     Attributes:
         file: Its path.
-        prediction: What the model says; None for a file that can't be read.
+        prediction: What the model predicts; None for a file that can't be read.
         note: What the user should know: why there is no class, or why to doubt it.
     """
 
@@ -59,11 +59,11 @@ class Answer(NamedTuple):
 def predict_and_print(
     target: Path, paths: Sequence[Path], form: str, way: str | None = None, show: Path | None = None
 ) -> None:
-    """Print what the network of a run says to pictures, and end the process with exit code 1 if it can't say it of all.
+    """Print the class of each picture, and end the process with exit code 1 if one has none.
 
     Args:
-        target: A run folder, or `latest`.
-        paths: Picture files, and folders with such.
+        target: The run folder, or `latest`.
+        paths: Picture files, and folders with pictures.
         form: table, csv or json.
         way: How the pictures are prepared; None for the run's own way.
         show: Where a picture of what the network was shown goes.

@@ -1,4 +1,4 @@
-"""A contact sheet: what a network was shown, and what it said."""
+"""A contact sheet: what a network was shown, and what it answered."""
 
 import io
 import math
