@@ -121,14 +121,14 @@ def _read(
         images, broken = decode.decode(files, fit, skip_broken)
         kept = [row for number, row in enumerate(rows) if number not in broken]
         parts = own.parts([part for part, *_ in kept], images, [label for *_, label in kept])
-        return Read(own.data_set(name, parts, fit.mode), decode.note(broken, len(files)))
+        return Read(own.data_set(name, parts, fit.way), decode.note(broken, len(files)))
     resources.require_memory(
         "cpu",
         {"the pixels in the files, at most": sum(path.stat().st_size for path in tables.values())},
         advice="fewer lines need less",
     )
     parts = {part: _pixels(path, label, shape, fit) for part, path in tables.items()}
-    return Read(own.data_set(name, parts, fit.mode))
+    return Read(own.data_set(name, parts, fit.way))
 
 
 @contextmanager

@@ -29,12 +29,12 @@ class Fit(NamedTuple):
 
     Attributes:
         size: The height and the width in pixels; None leaves an image as large as it is.
-        mode: pad, crop or stretch: what is done with an image that is not square. pad fills with black.
+        way: pad, crop or stretch: what is done with an image that is not square. pad fills with black.
         color: gray, rgb, or auto: grey if red, green and blue are equal in every pixel.
     """
 
     size: int | None = None
-    mode: str = "pad"
+    way: str = "pad"
     color: str = "auto"
 
     def __call__(self, image: Image.Image) -> Pixels:
@@ -43,7 +43,7 @@ class Fit(NamedTuple):
         Sizes change as in Pillow's ImageOps.pad, ImageOps.fit and Image.resize: bicubic, antialiased.
         """
         image = image if self.color == "auto" else image.convert({"gray": "L", "rgb": "RGB"}[self.color])
-        image = picture.fit(image, (self.size, self.size), self.mode) if self.size else image
+        image = picture.fit(image, (self.size, self.size), self.way) if self.size else image
         pixels = picture.to_pixels(image)
         return pixels[:1] if self.color == "auto" and _is_gray(pixels) else pixels
 

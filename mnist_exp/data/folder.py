@@ -104,7 +104,7 @@ def _read(top: Path, fit: Fit, skip_broken: bool, state: State) -> Read:
     notes = decode.note(broken, len(samples))
     if others := sorted(state.keys() - {sample.name for sample in samples}):
         notes.append(f"{len(others):,} other files are left out: {decode.shortened(others)}")
-    data = own.data_set(own.name_of(top), own.parts([each.part for each in kept], images, labels), fit.mode, classes)
+    data = own.data_set(own.name_of(top), own.parts([each.part for each in kept], images, labels), fit.way, classes)
     return Read(data, notes)
 
 

@@ -61,7 +61,7 @@ def _read(path: Path, fit: Fit, _: State) -> Read:
             parts = {part: _part(arrays, *names, fit) for part, names in _names(set(arrays)).items()}
     except (zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"is damaged: {error}") from error
-    return Read(own.data_set(own.name_of(path), parts, fit.mode))
+    return Read(own.data_set(own.name_of(path), parts, fit.way))
 
 
 def _require_memory(path: Path) -> None:

@@ -104,7 +104,7 @@ def _read(top: Path, label: str, image: str, fit: Fit, skip_broken: bool, _: Sta
     kept = [number for number in range(len(encoded)) if number not in broken]
     parts = own.parts([part_of[number] for number in kept], images, [labels[number] for number in kept])
     notes = decode.note(broken, len(encoded))
-    return Read(own.data_set(own.name_of(top), parts, fit.mode, classes), notes)
+    return Read(own.data_set(own.name_of(top), parts, fit.way, classes), notes)
 
 
 def _table(path: Path, name: str, label: str, image: str) -> "pyarrow.Table":

@@ -93,14 +93,14 @@ def from_pixels(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
-def fit(image: Image.Image, size: tuple[int, int], how: str) -> Image.Image:
+def fit(image: Image.Image, size: tuple[int, int], way: str) -> Image.Image:
     """Return a picture in another size; one of that size stays as it is.
 
     Args:
         image: In mode L or RGB.
         size: Height and width, in pixels.
-        how: pad: the whole picture, in the middle of black. crop: as much of its middle as fills the size. stretch: the
+        way: pad: the whole picture, in the middle of black. crop: as much of its middle as fills the size. stretch: the
             whole picture, with other proportions.
     """
     height, width = size
-    return image if image.size == (width, height) else FITS[how](image, (width, height))
+    return image if image.size == (width, height) else FITS[way](image, (width, height))

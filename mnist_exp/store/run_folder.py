@@ -200,15 +200,19 @@ def owner(folder: Path) -> str | None:
     return RUN if (folder / METRICS).exists() else None
 
 
-def latest(checkpoint: Path) -> Path:
-    """Return the folder of the run under outputs/ whose checkpoint, LAST or BEST, was written last.
+def latest(checkpoint: Path, asked: str = LATEST) -> Path:
+    """Return the folder of the run under outputs/ whose checkpoint was written last.
+
+    Args:
+        checkpoint: LAST or BEST.
+        asked: What the user typed, for the error message.
 
     Raises:
         ConfigError: No run there has such a checkpoint.
     """
     found = list(Path("outputs").rglob(str(checkpoint)))
     if not found:
-        raise ConfigError(f"{LATEST}: no run under {Path('outputs').resolve()}")
+        raise ConfigError(f"{asked}: no run under {Path('outputs').resolve()}")
     return max(found, key=lambda path: path.stat().st_mtime).absolute().parents[1]
 
 

@@ -63,7 +63,7 @@ def find(target: str) -> Path:
     """
     path = Path(target).absolute()
     if target == run_folder.LATEST:
-        path = run_folder.latest(LAST)
+        path = run_folder.latest(LAST, f"resume={target}")
     checkpoint, folder = (path, path.parent.parent) if path.suffix == ".pt" else (path / LAST, path)
     if not target or not path.exists():
         reason = "no such file or folder"
