@@ -1,6 +1,6 @@
 """Loading image files: ours, the first time and from the cache, beside torchvision's ImageFolder in a DataLoader.
 
-python benchmarks/loading.py
+    python -m benchmarks.loading [--images 20000] [--rounds 5]
 
 Writes PNGs into a temporary folder, then all candidates take turns. A round of a candidate is one pass over all images,
 in a process that has imported torch and torchvision already. Prints a JSON line for each size of image: seconds as

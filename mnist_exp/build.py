@@ -28,6 +28,7 @@ from mnist_exp.system.program import ALLOW_MORE
 # The prefixes that a _target_ may have. Not all of torch: torch.hub.load and torch.load run code from elsewhere.
 # More prefixes come, comma-separated, from the environment alone, so that no config can allow itself anything.
 ALLOWED = ("torch.nn.", "torch.optim.", "mnist_exp.")
+INFERENCE_GROUPS = ("model", "activation", "loss")  # of the config: what a trained model is built from
 
 
 def setup_torch(cfg: DictConfig) -> None:
@@ -74,7 +75,6 @@ def device(cfg: DictConfig) -> torch.device:
     return torch.device(name)
 
 
-INFERENCE_GROUPS = ("model", "activation", "loss")  # of the config, that a trained model is built from
 _sources: dict[str, DataSet] = {}
 
 

@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 from torchvision.io import ImageReadMode, decode_image
 
 from mnist_exp.data import decode
-from mnist_exp.data.decode import Encoded, Fit, Pixels
+from mnist_exp.data.decode import Encoded, Fit
+from mnist_exp.data.picture import Pixels
 from mnist_exp.system import resources
 from mnist_exp.system.errors import ConfigError
 

@@ -331,7 +331,7 @@ def test_of_two_runs_in_one_folder_one_gets_it(tmp_path: Path) -> None:
         ("nowhere", "resume=nowhere: no such file or folder"),
         ("", "resume=: no such file or folder"),
         ("/nowhere.pt", "resume=/nowhere.pt: no such file or folder"),
-        ("latest", "latest: no run under"),
+        ("latest", "resume=latest: no run under"),
         (".", "resume=.: this is not a run of this program: it has no metrics.csv"),
         ("sweep", "resume=sweep: this is a sweep; python train.py -m resume=sweep resumes it"),
         ("sweep/0", "a job of a sweep; python train.py -m resume="),

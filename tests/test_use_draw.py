@@ -50,6 +50,7 @@ def untrained(composed: Composed, *words: str, **changed: Any) -> TrainedRun:
     } | changed  # type: ignore[assignment]
     torch.manual_seed(0)
     model, loss = build.from_inference_facts(facts)
+    torch.manual_seed(1)  # not with the numbers that the weights were drawn with: the large ones would grow most
     shake(model)
     return TrainedRun(Path("outputs/none"), facts, Classifier(model, loss, facts).eval())
 
@@ -337,7 +338,6 @@ def test_every_network_answers_as_in_python(browser: Browser, composed: Composed
         "cropped": untrained(composed, "model=linear", crop=[25, 23]),
         "padded": untrained(composed, "model=lenet", crop=[31, 33]),
         "colour": untrained(composed, "model=lenet", **colour),
-        "colour, one mean": untrained(composed, "model=linear", **colour | {"mean": [100.0], "std": [60.0]}),
         "47 classes": untrained(composed, "model=linear", classes=list(map(str, range(47)))),
         "own layers": own(
             composed,
@@ -350,7 +350,7 @@ def test_every_network_answers_as_in_python(browser: Browser, composed: Composed
             ),
         ),
     }
-    assert len(runs) == 45
+    assert len(runs) == 44
     for name, run in runs.items():
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (5, *run.facts["image_shape"]), generator=generator, dtype=torch.uint8)

@@ -225,14 +225,14 @@ def split_images(
         if size is None:
             raise ValueError("the source has no test images; +data.test=0.2 cuts a share of the training images")
         whole = parts["train"]
-        rest, chosen = stratified_split(whole.labels, count_of(key, size, len(whole.labels)), generator)
+        rest, chosen = stratified_split(whole.labels, _count_of(key, size, len(whole.labels)), generator)
         parts |= {"train": _rows(whole, rest), part: _rows(whole, chosen)}
     _require_every_class(source, parts["train"])
     train, val, test_part = (Part(*(tensor.to(device) for tensor in parts[name])) for name in ("train", "val", "test"))
     return SplitImages(train, val, test_part, Normalize(train.images), cut)
 
 
-def count_of(key: str, size: float, total: int) -> int:
+def _count_of(key: str, size: float, total: int) -> int:
     """Return how many of `total` images a size means: a number of 1 or more, or a share.
 
     Raises:

@@ -1,7 +1,7 @@
 """A user's own data, read once: the images are kept, as the runs see them, under the checksum of their content.
 
-`<root>/cache/<SHA-256>.npz` holds images and labels. `<root>/cache/<where from>.json` says of which files, in which
-state, it was made. A file is known by its name, length and times, so that the next start reads no image file.
+`<root>/cache/<SHA-256>.npz` holds images and labels. `<root>/cache/<digest of path and settings>.json` says from which
+files, in which state, they were read: a name, a length and times for each. So the next start reads no image file.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ def load(
     Args:
         path: Where the user's data lies; `data.path`.
         root: The folder of all data sets, which gets the cache. Where it can't be written, nothing is cached.
-        settings: What else decides on the result of `read`.
+        settings: What else the result of `read` depends on.
         list_files: Returns the state of all files.
         read: Reads the files in this state.
 
@@ -70,21 +70,12 @@ def load(
     index = folder / f"{_sha256(made_from)[:32]}.json"
     try:
         listed = list_files()
-        state = _digest(listed)
-        if found := _find(index, state):
-            return found
-        with _locked(folder) as is_writable:
-            if found := _find(index, state):  # another process may just have read it
-                return found
-            made = read(listed)
-            if _digest(list_files()) != state:
-                raise ValueError("files changed while they were read; start again")
-            made = made._replace(data=made.data._replace(sha256=checksum(made.data)))
-            if is_writable:
-                _write(index, state, made)
+        made = _find(index, _digest(listed)) or _read_and_write(index, listed, list_files, read)
     except ValueError as error:
         raise ValueError(f"path={path}: {error}") from error
-    return _tell(made)
+    for note in made.notes:
+        _log.info("%s: %s", made.data.name, note)
+    return made.data
 
 
 def checksum(data: DataSet) -> str:
@@ -104,14 +95,23 @@ def _part(data: DataSet, name: str) -> Part:
     return part
 
 
-def _tell(made: Read) -> DataSet:
-    for note in made.notes:
-        _log.info("%s: %s", made.data.name, note)
-    return made.data
+def _read_and_write(index: Path, listed: State, list_files: Callable[[], State], read: Callable[[State], Read]) -> Read:
+    """Read the data and cache it, unless another process has just done so."""
+    state = _digest(listed)
+    with _locked(index.parent) as is_writable:
+        if found := _find(index, state):
+            return found
+        made = read(listed)
+        if _digest(list_files()) != state:
+            raise ValueError("files changed while they were read; start again")
+        made = made._replace(data=made.data._replace(sha256=checksum(made.data)))
+        if is_writable:
+            _write(index, state, made)
+        return made
 
 
-def _find(index: Path, state: str) -> DataSet | None:
-    """Return the data set that was made of the files in this state; None if it is not there, or damaged."""
+def _find(index: Path, state: str) -> Read | None:
+    """Return what was read from the files in this state; None if it is not there, or damaged."""
     try:
         facts = files.unseal(index.read_bytes())
         if facts["state"] != state:
@@ -128,7 +128,7 @@ def _find(index: Path, state: str) -> DataSet | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         _log.warning("%s: damaged (%s); the data is read again", index, " ".join(str(error).split()))
         return None
-    return _tell(Read(data, facts["notes"]))
+    return Read(data, facts["notes"])
 
 
 def _write(index: Path, state: str, made: Read) -> None:

@@ -20,7 +20,7 @@ from mnist_exp.data.cache import Read, State
 from mnist_exp.data.decode import Fit
 from mnist_exp.data.images import DataSet
 from mnist_exp.data.own import Labelled
-from mnist_exp.system import resources
+from mnist_exp.system import resources, streams
 
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?")
 LONGEST_LABEL = 100  # characters
@@ -67,7 +67,7 @@ def csv_table(
             whole numbers from 0 to 255.
         shape: How the pixels of a line are arranged: [height, width] or [channels, height, width]; None: a square.
         root: The folder of all data sets; the images are cached below it.
-        size: As in `folder.folder`, and so are fit, color and skip_broken.
+        size: As in `folder.folder`.
         fit: As there.
         color: As there.
         skip_broken: As there.
@@ -92,7 +92,7 @@ def csv_table(
 
 
 def _list_files(tables: Mapping[str, Path], label: str, image: str | None) -> State:
-    state: dict[str, os.stat_result | None] = {**own.stat({str(path): path for path in tables.values()})}
+    state = own.stat({str(path): path for path in tables.values()})
     for path in tables.values() if image else ():
         state |= {file: _stat_or_none(file) for file, _ in _named(path, label, str(image))}
     return state
@@ -121,14 +121,14 @@ def _read(
         images, broken = decode.decode(files, fit, skip_broken)
         kept = [row for number, row in enumerate(rows) if number not in broken]
         parts = own.parts([part for part, *_ in kept], images, [label for *_, label in kept])
-        return Read(own.data_set(name, parts, fit.mode), decode.note(broken, len(files)))
+        return Read(own.data_set(name, parts, fit.way), decode.note(broken, len(files)))
     resources.require_memory(
         "cpu",
         {"the pixels in the files, at most": sum(path.stat().st_size for path in tables.values())},
         advice="fewer lines need less",
     )
     parts = {part: _pixels(path, label, shape, fit) for part, path in tables.items()}
-    return Read(own.data_set(name, parts, fit.mode))
+    return Read(own.data_set(name, parts, fit.way))
 
 
 @contextmanager
@@ -137,9 +137,9 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             yield file
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: is no text in UTF-8") from None
+        raise ValueError(f"{path}: is not text in UTF-8") from None
     except csv.Error as error:
-        raise ValueError(f"{path}: is no CSV file: {error}") from error
+        raise ValueError(f"{path}: is not a CSV file: {error}") from error
 
 
 def _named(path: Path, label: str, image: str) -> list[tuple[str, str]]:
@@ -149,11 +149,10 @@ def _named(path: Path, label: str, image: str) -> list[tuple[str, str]]:
     found = []
     with _opened(path) as file:
         for line in islice(reader := csv.reader(file), columns.has_header, None):
+            where = f"{path}, line {reader.line_num}"
             if len(line) != columns.width:
-                raise ValueError(f"{path}, line {reader.line_num}: has {len(line)} columns, not {columns.width}")
-            found.append(
-                (str(path.parent / line[columns.image]), _label(line[columns.label], f"{path}, line {reader.line_num}"))
-            )
+                raise ValueError(f"{where}: has {len(line)} columns, not {columns.width}")
+            found.append((str(path.parent / line[columns.image]), _label(line[columns.label], where)))
     return found
 
 
@@ -164,15 +163,11 @@ def _columns(path: Path, label: str, image: str | None) -> Columns:
         raise ValueError(f"{path}: is empty")
     has_header = not all(NUMBER.fullmatch(word.strip()) for word in first)
     names = [word.strip() for word in first] if has_header else [str(number) for number in range(len(first))]
-    by_key = {"label": label, "image": image}
-    if not has_header and not label.isdecimal():
-        by_key["label"] = "0"
-    for key, column in by_key.items():
+    label = label if has_header or label.isdecimal() else "0"
+    for key, column in (("label", label), ("image", image)):
         if column is not None and column not in names:
             raise ValueError(f"{path}: has no column {column}; data.{key} names one of {decode.shortened(names)}")
-    index = {key: None if column is None else names.index(column) for key, column in by_key.items()}
-    assert index["label"] is not None
-    return Columns(has_header, index["label"], index["image"], len(first))
+    return Columns(has_header, names.index(label), None if image is None else names.index(image), len(first))
 
 
 def _pixels(path: Path, label: str, shape: Sequence[int] | None, fit: Fit) -> Labelled:
@@ -180,15 +175,16 @@ def _pixels(path: Path, label: str, shape: Sequence[int] | None, fit: Fit) -> La
     columns = _columns(path, label, None)
     before, after = columns.label, columns.width - columns.label - 1
     image_shape = _image_shape(before + after, shape)
-    pixels = [("before", np.uint8, (before,)), ("label", f"U{LONGEST_LABEL + 1}"), ("after", np.uint8, (after,))]
-    fields = np.dtype([field for field in pixels if field[-1] != (0,)])
+    fields = [("before", np.uint8, (before,)), ("label", f"U{LONGEST_LABEL + 1}"), ("after", np.uint8, (after,))]
+    row_type = np.dtype([field for field in fields if field[-1] != (0,)])
     with _opened(path) as file, warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)  # numpy's, for pixels like 0.5
         warnings.filterwarnings("ignore", "loadtxt: input contained no data")
-        lines = tqdm(file, desc=f"reading {path.name}", unit="line", leave=False, disable=None)
+        quiet = not streams.shows_progress()
+        lines = tqdm(file, desc=f"reading {path.name}", unit="line", leave=False, disable=quiet)
         try:
             rows = np.loadtxt(
-                lines, fields, delimiter=",", quotechar='"', comments=None, skiprows=int(columns.has_header), ndmin=1
+                lines, row_type, delimiter=",", quotechar='"', comments=None, skiprows=int(columns.has_header), ndmin=1
             )
         except UnicodeDecodeError:
             raise
@@ -209,7 +205,7 @@ def _reason(error: Exception, columns: Columns) -> str:
         is_text = wrong[1] and not NUMBER.match(wrong[1])
         hint = "; data.image=COLUMN says that a column names image files" if is_text else ""
         where = f"row {int(wrong[2]) + 1}, column {wrong[3]}"
-        return f"{where}: {wrong[1] or 'an empty cell'} is no pixel, a whole number from 0 to 255{hint}"
+        return f"{where}: {wrong[1] or 'an empty cell'} is not a pixel, a whole number from 0 to 255{hint}"
     return " ".join(text.split())
 
 
@@ -222,7 +218,7 @@ def _image_shape(count: int, shape: Sequence[int] | None) -> tuple[int, ...]:
     side = isqrt(count)
     size = (1, side, side) if shape is None else (*[1] * (3 - len(shape)), *shape)
     if prod(size) != count or not count:
-        arranged = "no square" if shape is None else f"not {decode.by(shape)}"
+        arranged = "not a square" if shape is None else f"not {decode.by(shape)}"
         raise ValueError(f"the {count:,} pixel columns are {arranged}; data.shape=[H,W] or [C,H,W] arranges them")
     return size
 
@@ -239,6 +235,6 @@ def _label(text: str, where: str) -> str:
         raise ValueError(f"{where}: the label {why}")
     if number := NUMBER.fullmatch(text):
         if (number[1] or "").strip(".0"):
-            raise ValueError(f"{where}: the label {text} is no whole number")
+            raise ValueError(f"{where}: the label {text} is not a whole number")
         return str(int(text.partition(".")[0]))
     return text

@@ -1,4 +1,4 @@
-"""Image files become uint8 pixels, grey or RGB; many at once, by all cores."""
+"""Image files become uint8 pixels, grey or RGB; many at once, on all cores."""
 
 import logging
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
 from mnist_exp.data import picture
-from mnist_exp.system import fork, resources
+from mnist_exp.data.picture import Pixels
+from mnist_exp.system import fork, resources, streams
 
 CHUNK_FILES, CHUNK_BYTES = 256, 2**22  # what a core gets at once: the progress bar moves, and Ctrl-C doesn't wait
 
@@ -23,20 +23,18 @@ SHOWN = 5  # items of a list in a message
 
 _log = logging.getLogger(__name__)
 
-Pixels = NDArray[np.uint8]
-
 
 class Fit(NamedTuple):
     """How an image gets its size and its colours.
 
     Attributes:
         size: The height and the width in pixels; None leaves an image as large as it is.
-        mode: pad, crop or stretch: what is done with an image that is not square. pad fills with black.
+        way: pad, crop or stretch: what is done with an image that is not square. pad fills with black.
         color: gray, rgb, or auto: grey if red, green and blue are equal in every pixel.
     """
 
     size: int | None = None
-    mode: str = "pad"
+    way: str = "pad"
     color: str = "auto"
 
     def __call__(self, image: Image.Image) -> Pixels:
@@ -45,11 +43,9 @@ class Fit(NamedTuple):
         Sizes change as in Pillow's ImageOps.pad, ImageOps.fit and Image.resize: bicubic, antialiased.
         """
         image = image if self.color == "auto" else image.convert({"gray": "L", "rgb": "RGB"}[self.color])
-        pixels = np.asarray(picture.fit(image, (self.size, self.size), self.mode) if self.size else image)
-        if pixels.ndim == 2:
-            return pixels[None]
-        pixels = pixels.transpose(2, 0, 1)
-        return pixels[:1] if self.color == "auto" and is_gray(pixels) else pixels
+        image = picture.fit(image, (self.size, self.size), self.way) if self.size else image
+        pixels = picture.to_pixels(image)
+        return pixels[:1] if self.color == "auto" and _is_gray(pixels) else pixels
 
 
 class Encoded(NamedTuple):
@@ -67,7 +63,7 @@ class Encoded(NamedTuple):
 
 
 def on_disk(folder: Path, names: Iterable[str], state: Mapping[str, os.stat_result | None]) -> list[Encoded]:
-    """Return files in a folder, of which `state` tells the size."""
+    """Return files in a folder; `state` has their sizes."""
     found = ((name, state[name]) for name in names)
     return [Encoded(name, os.path.join(folder, name), each.st_size if each else 0) for name, each in found]
 
@@ -119,7 +115,7 @@ def resize(images: Pixels, fit: Fit) -> Pixels:
     """Return decoded images, uint8 (N, 1 or 3, H, W), in their size and colours."""
     if fit.size in (None, images.shape[2]) and fit.size in (None, images.shape[3]) and fit.color == "auto":
         return images
-    return _stacked([fit(Image.fromarray(each[0] if len(each) == 1 else each.transpose(1, 2, 0))) for each in images])
+    return _stacked([fit(picture.from_pixels(each)) for each in images])
 
 
 def require_memory(shape: Sequence[int]) -> None:
@@ -127,11 +123,6 @@ def require_memory(shape: Sequence[int]) -> None:
     count, *size = shape
     needs = {f"{count:,} images of {by(size)}": prod(shape), "their copy in the run's parts": prod(shape)}
     resources.require_memory("cpu", needs, advice="a smaller data.size needs less")
-
-
-def is_gray(image: Pixels) -> bool:
-    """Return whether the three channels of an image, (3, H, W), are equal."""
-    return bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
 
 
 def by(size: Sequence[int]) -> str:
@@ -145,12 +136,18 @@ def shortened(items: Sequence[str]) -> str:
     return ", ".join(items[:SHOWN]) + more
 
 
+def _is_gray(image: Pixels) -> bool:
+    """Return whether the channels of an image, (C, H, W), are equal."""
+    return bool((image == image[:1]).all())
+
+
 def _decoded(files: Sequence[Encoded], fit: Fit) -> Iterator[Pixels | str]:
     """Yield the images in their order; in the place of one that can't be decoded, what is wrong with it."""
     with warnings.catch_warnings():  # before the processes start, which inherit the filters
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with tqdm(total=len(files), desc="decoding", unit="image", leave=False, disable=None) as progress:
+        quiet = not streams.shows_progress()
+        with tqdm(total=len(files), desc="decoding", unit="image", leave=False, disable=quiet) as progress:
             for images in fork.parallel(partial(_decode_chunk, fit), list(_chunks(files)), resources.cores()):
                 yield from images
                 progress.update(len(images))

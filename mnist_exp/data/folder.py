@@ -104,7 +104,7 @@ def _read(top: Path, fit: Fit, skip_broken: bool, state: State) -> Read:
     notes = decode.note(broken, len(samples))
     if others := sorted(state.keys() - {sample.name for sample in samples}):
         notes.append(f"{len(others):,} other files are left out: {decode.shortened(others)}")
-    data = own.data_set(own.name_of(top), own.parts([each.part for each in kept], images, labels), fit.mode, classes)
+    data = own.data_set(own.name_of(top), own.parts([each.part for each in kept], images, labels), fit.way, classes)
     return Read(data, notes)
 
 
@@ -120,7 +120,9 @@ def _layout(top: Path) -> tuple[dict[str, str], list[str]]:
     if "train" not in found or len(found) == 1 < len(names):  # a class may be called train
         parts = {"": "train"}
     elif None in parts.values() or len(set(found)) < len(found):
-        raise ValueError(f"holds {', '.join(names)}; it should hold either class folders, or train, val and test alone")
+        raise ValueError(
+            f"holds {decode.shortened(names)}; it should hold either class folders, or train, val and test alone"
+        )
     folder = next(name for name, part in parts.items() if part == "train")
     classes = sorted(_folders(top / folder), key=natural)
     if not classes:
@@ -136,7 +138,7 @@ def _folders(folder: Path) -> list[str]:
 def _samples(parts: Mapping[str, str], names: Iterable[str]) -> Iterator[Sample]:
     """Yield the image files that lie in a class folder."""
     for name in names:
-        folder, below = ("", name) if "" in parts else name.split("/", 1) if "/" in name else ("", "")
+        folder, _, below = ("", "", name) if "" in parts else name.partition("/")
         label, _, rest = below.partition("/")
         if rest and folder in parts and name.lower().endswith(SUFFIXES):
             yield Sample(parts[folder], label, rest, name)

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Set
 from functools import partial
 from math import isqrt
 from pathlib import Path
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from mnist_exp.data import cache, decode, own
 from mnist_exp.data.cache import Read, State
-from mnist_exp.data.decode import Fit, Pixels
+from mnist_exp.data.decode import Fit
 from mnist_exp.data.images import DataSet
 from mnist_exp.data.own import PARTS, Labelled
+from mnist_exp.data.picture import Pixels
 from mnist_exp.system import resources
 
 PAIRS = (("x_{}", "y_{}"), ("X_{}", "y_{}"), ("{}_images", "{}_labels"), ("{}_x", "{}_y"))  # by part
@@ -33,7 +34,7 @@ def npz(path: str, root: str, size: int | None, fit: str, color: str) -> DataSet
     Args:
         path: The archive.
         root: The folder of all data sets; the images are cached below it.
-        size: As in `folder.folder`, and so are fit and color.
+        size: As in `folder.folder`.
         fit: As there.
         color: As there.
 
@@ -53,17 +54,17 @@ def npz(path: str, root: str, size: int | None, fit: str, color: str) -> DataSet
 
 def _read(path: Path, fit: Fit, _: State) -> Read:
     if not zipfile.is_zipfile(path):
-        raise ValueError("is no archive of arrays (.npz)")
-    require_memory(path)
+        raise ValueError("is not an archive of arrays (.npz)")
+    _require_memory(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            parts = {part: _part(arrays, *names, fit) for part, names in _names(set(arrays))}
+            parts = {part: _part(arrays, *names, fit) for part, names in _names(set(arrays)).items()}
     except (zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"is damaged: {error}") from error
-    return Read(own.data_set(own.name_of(path), parts, fit.mode))
+    return Read(own.data_set(own.name_of(path), parts, fit.way))
 
 
-def require_memory(path: Path) -> None:
+def _require_memory(path: Path) -> None:
     """Raise ConfigError if the unpacked arrays and a run's copy of them need more memory than is free."""
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(member.file_size for member in archive.infolist())
@@ -71,21 +72,21 @@ def require_memory(path: Path) -> None:
     resources.require_memory("cpu", needs, advice="fewer images need less")
 
 
-def _names(there: set[str]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Yield the parts of an archive, each with the names of its images and its labels."""
-    found = False
-    for part, words in PARTS.items():
-        for pair in (tuple(name.format(word) for name in pair) for word in words for pair in PAIRS):
-            if there.issuperset(pair):
-                found = True
-                yield part, (pair[0], pair[1])
-                break
-    whole = next((pair for pair in WHOLE if there.issuperset(pair)), None)
-    if not found and whole:
-        yield "train", whole
-    elif not found:
-        names = ", ".join(sorted(there)) or "nothing"
-        raise ValueError(f"holds {names}; it needs x_train and y_train, or train_images and train_labels")
+def _names(there: Set[str]) -> dict[str, tuple[str, str]]:
+    """Return the names of the images and the labels of each part of an archive."""
+    names = {part: pair for part, words in PARTS.items() if (pair := _pair(PAIRS, words, there))}
+    if not names and (whole := _pair(WHOLE, [""], there)):
+        names = {"train": whole}
+    if not names:
+        held = ", ".join(sorted(there)) or "nothing"
+        raise ValueError(f"holds {held}; it needs x_train and y_train, or train_images and train_labels")
+    return names
+
+
+def _pair(patterns: Iterable[tuple[str, str]], words: Iterable[str], there: Set[str]) -> tuple[str, str] | None:
+    """Return the first names, of images and of labels, that are there."""
+    pairs = ((images.format(word), labels.format(word)) for word in words for images, labels in patterns)
+    return next((pair for pair in pairs if there >= set(pair)), None)
 
 
 def _part(arrays: Any, images: str, labels: str, fit: Fit) -> Labelled:
@@ -95,18 +96,14 @@ def _part(arrays: Any, images: str, labels: str, fit: Fit) -> Labelled:
         if "allow_pickle" not in str(error):
             raise
         raise ValueError("contains pickled objects, which could run any code; they are not loaded") from None
-    pixels, names = _pixels(images, x), _labels(labels, y)
+    pixels, names = _bytes(images, _channels_first(images, x)), _labels(labels, y)
     if len(pixels) != len(names):
         raise ValueError(f"{images} has {len(pixels):,} images, and {labels} has {len(names):,} labels")
     return Labelled(decode.resize(pixels, fit), names)
 
 
-def _pixels(name: str, array: NDArray[Any]) -> Pixels:
-    """Return an array of images as uint8 (N, C, H, W)."""
-    return _bytes(name, _channels_first(name, array))
-
-
 def _channels_first(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array of images as (N, C, H, W)."""
     shape = array.shape
     if array.ndim == 2 and isqrt(shape[1]) ** 2 == shape[1]:
         return array.reshape(-1, 1, isqrt(shape[1]), isqrt(shape[1]))
@@ -126,7 +123,7 @@ def _bytes(name: str, array: NDArray[Any]) -> Pixels:
     if array.dtype.kind not in "buif":
         raise ValueError(f"{name} has the type {array.dtype}; pixels are numbers")
     if not (np.isfinite(array).all() and array.min() >= 0):
-        raise ValueError(f"{name} has pixels below 0, or that are no numbers; pixels are 0 to 255, or 0 to 1")
+        raise ValueError(f"{name} has pixels below 0, or that are not numbers; pixels are 0 to 255, or 0 to 1")
     if array.dtype.kind in "bf" and array.max() <= 1:
         return np.rint(array.astype(np.float32) * 255).astype(np.uint8)
     if array.max() > 255 or (array.dtype.kind == "f" and (array != np.rint(array)).any()):
@@ -141,7 +138,7 @@ def _labels(name: str, array: NDArray[Any]) -> list[str]:
     if array.ndim != 1:
         raise ValueError(f"{name} has the shape {list(array.shape)}; each image has one label: (N,) or (N, 1)")
     if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
-        raise ValueError(f"{name} has labels that are no whole numbers")
+        raise ValueError(f"{name} has labels that are not whole numbers")
     if array.dtype.kind in "fb":
         array = array.astype(np.int64)
     if array.dtype.kind not in "iuU":

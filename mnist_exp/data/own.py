@@ -3,16 +3,16 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from mnist_exp.data import decode
 from mnist_exp.data.images import NO_IMAGES, DataSet, Part
+from mnist_exp.data.picture import Pixels
 
 PARTS = {  # what folders, files and arrays call the parts of a data set
     "train": ("train", "training"),
@@ -30,7 +30,7 @@ class Labelled(NamedTuple):
         labels: N names.
     """
 
-    images: NDArray[np.uint8]
+    images: Pixels
     labels: Sequence[str]
 
 
@@ -57,7 +57,7 @@ def data_set(
     if len(classes) < 2:
         raise ValueError(f"all training images are of one class, {classes[0]}; a model needs two")
     if few := [f"{each} has {counts[each]}" for each in classes if counts[each] < 2]:
-        raise ValueError(f"each class needs 2 training images or more: {', '.join(few[:5])}")
+        raise ValueError(f"each class needs 2 training images or more: {decode.shortened(few)}")
     number = {each: index for index, each in enumerate(classes)}
     shape = train.images.shape[1:]
     made = {}
@@ -73,8 +73,8 @@ def data_set(
     return DataSet(name, classes, made["train"], test, "", val, preparation)
 
 
-def parts(of_images: Sequence[str], images: NDArray[np.uint8], labels: Sequence[str]) -> dict[str, Labelled]:
-    """Return the parts of images that lie part by part; `of_images` names the part of each."""
+def parts(of_images: Sequence[str], images: Pixels, labels: Sequence[str]) -> dict[str, Labelled]:
+    """Return the parts of images that are sorted by part; `of_images` names the part of each."""
     starts = [row for row, part in enumerate(of_images) if row == 0 or part != of_images[row - 1]]
     ranges = pairwise([*starts, len(of_images)])
     return {of_images[i]: Labelled(images[i:j], labels[i:j]) for i, j in ranges}
@@ -96,26 +96,18 @@ def name_of(path: Path) -> str:
 
 def part_of(name: str) -> str | None:
     """Return the part of a file or folder whose name begins like train-00000-of-00001; None for other names."""
-    return PART_OF.get(_first_word(name))
+    return PART_OF.get(re.split(r"[-_.]", name.lower())[0])
 
 
-def _first_word(name: str) -> str:
-    return re.split(r"[-_.]", name.lower())[0]
-
-
-def stat(paths: Mapping[str, Path]) -> dict[str, os.stat_result]:
-    """Return the state of files, given by the names that messages call them.
+def stat(paths: Mapping[str, Path]) -> dict[str, os.stat_result | None]:
+    """Return the state of files, by the names that messages call them.
 
     Raises:
         ValueError: There is no such file.
     """
-    return dict(_stat(paths))
-
-
-def _stat(paths: Mapping[str, Path]) -> Iterator[tuple[str, os.stat_result]]:
     for name, path in paths.items():
         if not path.exists():
             raise ValueError(f"{name}: no such file")
         if not path.is_file():
             raise ValueError(f"{name}: is a folder, not a file")
-        yield name, path.stat()
+    return {name: path.stat() for name, path in paths.items()}

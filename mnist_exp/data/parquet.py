@@ -11,12 +11,10 @@ from mnist_exp.data.cache import Read, State
 from mnist_exp.data.decode import Encoded, Fit
 from mnist_exp.data.images import DataSet
 from mnist_exp.data.own import natural
-from mnist_exp.system import resources
+from mnist_exp.system import extras, resources
 
 if TYPE_CHECKING:
     import pyarrow
-
-INSTALL = "needs pyarrow: pip install 'mnist_exp[parquet]'"
 
 
 def parquet(
@@ -34,7 +32,7 @@ def parquet(
         label: The column of the labels.
         image: The column of the images.
         root: The folder of all data sets; the decoded images are cached below it.
-        size: As in `folder.folder`, and so are fit, color and skip_broken.
+        size: As in `folder.folder`.
         fit: As there.
         color: As there.
         skip_broken: As there.
@@ -81,10 +79,9 @@ def _part(name: str) -> str | None:
 
 
 def _read(top: Path, label: str, image: str, fit: Fit, skip_broken: bool, _: State) -> Read:
-    try:
-        import pyarrow
-    except ModuleNotFoundError:
-        raise ValueError(INSTALL) from None
+    extras.require("parquet", "pyarrow")
+    import pyarrow
+
     found = _files(top)
     of_files = _parts(list(found))
     resources.require_memory(
@@ -98,7 +95,7 @@ def _read(top: Path, label: str, image: str, fit: Fit, skip_broken: bool, _: Sta
         try:
             table = _table(found[name], name, label, image)
         except pyarrow.ArrowException as error:
-            raise ValueError(f"{name}: is no Parquet file, or damaged: {' '.join(str(error).split())}") from error
+            raise ValueError(f"{name}: is not a Parquet file, or damaged: {' '.join(str(error).split())}") from error
         classes = _class_names(table.schema.metadata or {}, label)
         encoded += _encoded(table[image], name)
         labels += _labels(table[label], name, classes)
@@ -107,7 +104,7 @@ def _read(top: Path, label: str, image: str, fit: Fit, skip_broken: bool, _: Sta
     kept = [number for number in range(len(encoded)) if number not in broken]
     parts = own.parts([part_of[number] for number in kept], images, [labels[number] for number in kept])
     notes = decode.note(broken, len(encoded))
-    return Read(own.data_set(own.name_of(top), parts, fit.mode, classes), notes)
+    return Read(own.data_set(own.name_of(top), parts, fit.way, classes), notes)
 
 
 def _table(path: Path, name: str, label: str, image: str) -> "pyarrow.Table":
@@ -118,7 +115,7 @@ def _table(path: Path, name: str, label: str, image: str) -> "pyarrow.Table":
         there = file.schema_arrow.names
         for key, column in (("label", label), ("image", image)):
             if column not in there:
-                raise ValueError(f"{name}: has no column {column}; data.{key} names one of {', '.join(there)}")
+                raise ValueError(f"{name}: has no column {column}; data.{key} names one of {decode.shortened(there)}")
         return file.read([label, image])
 
 
@@ -149,7 +146,7 @@ def _labels(column: "pyarrow.ChunkedArray", name: str, classes: Sequence[str] | 
         if label is None:
             raise ValueError(f"{name}, row {row}: has no label")
         if classes and not 0 <= label < len(classes):
-            raise ValueError(f"{name}, row {row}: the label {label} is none of the {len(classes)} classes")
+            raise ValueError(f"{name}, row {row}: the label {label} is not one of the {len(classes)} classes")
     return [classes[label] for label in labels] if classes else list(map(str, labels))
 
 

@@ -15,7 +15,10 @@ import os
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = NDArray[np.uint8]
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")  # Pillow knows more, some of which start other programs
 SUFFIXES = (
@@ -79,14 +82,25 @@ def to_l_or_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def fit(image: Image.Image, size: tuple[int, int], how: str) -> Image.Image:
+def to_pixels(image: Image.Image) -> Pixels:
+    """Return the pixels of a picture of mode L or RGB, uint8 (1 or 3, H, W)."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def from_pixels(pixels: Pixels) -> Image.Image:
+    """Return a picture of mode L or RGB with these pixels, uint8 (1 or 3, H, W)."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+
+
+def fit(image: Image.Image, size: tuple[int, int], way: str) -> Image.Image:
     """Return a picture in another size; one of that size stays as it is.
 
     Args:
         image: In mode L or RGB.
         size: Height and width, in pixels.
-        how: pad: the whole picture, in the middle of black. crop: as much of its middle as fills the size. stretch: the
+        way: pad: the whole picture, in the middle of black. crop: as much of its middle as fills the size. stretch: the
             whole picture, with other proportions.
     """
     height, width = size
-    return image if image.size == (width, height) else FITS[how](image, (width, height))
+    return image if image.size == (width, height) else FITS[way](image, (width, height))

@@ -72,7 +72,7 @@ def require_digest(kind: str, digest: str, expected: str, source: Path | str) ->
         raise ValueError(f"{source} is altered or incomplete: its {kind} is {digest}, but {expected} is expected")
 
 
-def require_published(file: RawFile, expected: str, source: Path | str) -> None:
+def _require_published(file: RawFile, expected: str, source: Path | str) -> None:
     """Raise ValueError if a file lacks the expected checksum: a SHA-256, which has 64 digits, or an MD5 of 32."""
     if len(expected) == 64:
         require_digest("SHA-256", file.sha256, expected, source)
@@ -182,7 +182,7 @@ def sums_text(sums: Mapping[str, str]) -> bytes:
 
 def _read_raw(path: Path, expected: str) -> RawFile:
     file = RawFile.of(np.fromfile(path, np.uint8))
-    require_published(file, expected, path)
+    _require_published(file, expected, path)
     return file
 
 
@@ -194,7 +194,7 @@ def _read_archive(
         require_digest("MD5", md5(path), published_md5(file_set.name)[file_set.archive_of(name)], path)
     file = RawFile.of(_unpack(path, name, members))
     if name in file_set.published:
-        require_published(file, file_set.published[name], path)
+        _require_published(file, file_set.published[name], path)
     return file
 
 

@@ -76,11 +76,11 @@ VALUES = (
 
 def values(results: Results) -> list[Value]:
     """Return what the table of all runs shows."""
-    balanced = [Value(BALANCED, "test_balanced_accuracy", ".2f", 100)] if has_imbalance(results) else []
+    balanced = [Value(BALANCED, "test_balanced_accuracy", ".2f", 100)] if _has_imbalance(results) else []
     return [*VALUES[:3], *balanced, *VALUES[3:]]
 
 
-def has_imbalance(results: Results) -> bool:
+def _has_imbalance(results: Results) -> bool:
     """Return whether a run's classes differ so much in size that balanced accuracy belongs beside accuracy."""
     return any(run_folder.is_imbalanced(run.data) for arm in results.arms for run in arm.runs)
 
@@ -91,7 +91,7 @@ def leaderboard(results: Results) -> Table:
     keys = list(dict.fromkeys(key for arm in arms for key in arm.choices))
     headers = ["rank", *keys, "seeds", "validation (%)", "95 % interval", "against the leader"]
     headers += ["sd (pp)", "best", "worst", "test (%)", "test misses"]
-    is_imbalanced = has_imbalance(results)
+    is_imbalanced = _has_imbalance(results)
     rows = []
     for rank, (arm, verdict) in enumerate(zip(arms, sentences.verdicts(results), strict=True), start=1):
         choices = [arm.choices.get(key, "") for key in keys]

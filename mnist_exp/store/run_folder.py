@@ -18,7 +18,7 @@ OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config
 LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")  # in plots/
 RUN, SWEEP = "a run", "a sweep"  # owners of a folder
-LATEST = "latest"  # on a command line: the run under outputs/ that was written last
+LATEST = "latest"  # on a command line: the run under outputs/, or the sweep under multirun/, that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 WRITTEN = (  # everything that a run writes into its folder, except its log
     *(".hydra/*.yaml", METRICS, SUMMARY, str(LAST), str(BEST)),
@@ -166,20 +166,21 @@ def require_same_data(before: DataFacts | None, sha256: str) -> None:
 
 def has_completed(folder: Path, config_id: str) -> bool:
     """Return whether the folder holds a completed run of this config_id."""
-    try:
-        summary = read_summary(folder)
-    except (OSError, ConfigError):
-        return False
-    return bool(summary) and summary["status"] == "completed" and summary["config_id"] == config_id  # type: ignore[index]
+    summary = _readable_summary(folder)
+    return bool(summary and summary["status"] == "completed" and summary["config_id"] == config_id)
 
 
 def failed_before_start(folder: Path) -> bool:
     """Return whether the folder holds a run that failed before its first checkpoint."""
-    try:
-        summary = read_summary(folder)
-    except (OSError, ConfigError):
-        return False
-    return bool(summary) and summary["status"] == "failed" and not (folder / LAST).exists()  # type: ignore[index]
+    summary = _readable_summary(folder)
+    return bool(summary and summary["status"] == "failed" and not (folder / LAST).exists())
+
+
+def _readable_summary(folder: Path) -> Summary | None:
+    """Return the content of summary.json; None if it can't be read."""
+    with suppress(OSError, ConfigError):
+        return read_summary(folder)
+    return None
 
 
 def is_unaltered(folder: Path, summary: Mapping[str, Any], name: str) -> bool:
@@ -199,15 +200,19 @@ def owner(folder: Path) -> str | None:
     return RUN if (folder / METRICS).exists() else None
 
 
-def latest(checkpoint: Path) -> Path:
-    """Return the folder of the run under outputs/ whose checkpoint, LAST or BEST, was written last.
+def latest(checkpoint: Path, asked: str = LATEST) -> Path:
+    """Return the folder of the run under outputs/ whose checkpoint was written last.
+
+    Args:
+        checkpoint: LAST or BEST.
+        asked: What the user typed, for the error message.
 
     Raises:
         ConfigError: No run there has such a checkpoint.
     """
     found = list(Path("outputs").rglob(str(checkpoint)))
     if not found:
-        raise ConfigError(f"{LATEST}: no run under {Path('outputs').resolve()}")
+        raise ConfigError(f"{asked}: no run under {Path('outputs').resolve()}")
     return max(found, key=lambda path: path.stat().st_mtime).absolute().parents[1]
 
 

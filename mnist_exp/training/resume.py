@@ -59,11 +59,11 @@ def find(target: str) -> Path:
         The checkpoint's path. The file does not exist if the run was killed as it started.
 
     Raises:
-        ConfigError: The target is no single run of this program.
+        ConfigError: The target is not a single run of this program.
     """
     path = Path(target).absolute()
     if target == run_folder.LATEST:
-        path = run_folder.latest(LAST)
+        path = run_folder.latest(LAST, f"resume={target}")
     checkpoint, folder = (path, path.parent.parent) if path.suffix == ".pt" else (path / LAST, path)
     if not target or not path.exists():
         reason = "no such file or folder"

@@ -1,6 +1,6 @@
 const byId = id => document.getElementById(id);
 
-// Whatever goes wrong is said on the page.
+// The page says what goes wrong.
 function complain(message) {
   byId("problem").textContent = message;
   byId("problem").hidden = !message;
@@ -275,12 +275,13 @@ function figure(caption, className, wide) {
 }
 
 const rgb = text => text.match(/[\d.]+/g).slice(0, 3).map(Number);
+const strongest = values => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
 
 // Units as squares, from the colour of the ground to blue, or to orange below zero.
 function drawUnits(canvas, { values }, colours) {
   const columns = columnsFor(values.length), on = canvas.getContext("2d");
   canvas.width = columns * CELL, canvas.height = Math.ceil(values.length / columns) * CELL;
-  const most = values.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
+  const most = strongest(values);
   values.forEach((value, i) => {
     on.fillStyle = value < 0 ? colours.below : colours.above;
     on.globalAlpha = Math.abs(value) / most;
@@ -294,7 +295,7 @@ function drawUnits(canvas, { values }, colours) {
 function drawMaps(canvas, { shape: [count, height, width], values }, colours) {
   const columns = columnsFor(count), on = canvas.getContext("2d"), [across, down] = [width + 2, height + 2];
   canvas.width = columns * across - 2, canvas.height = Math.ceil(count / columns) * down - 2;
-  const most = values.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1, area = width * height;
+  const most = strongest(values), area = width * height;
   const [ground, above, below] = [colours.ground, colours.above, colours.below].map(rgb);
   for (let map = 0; map < count; map++) {
     const image = on.createImageData(width, height);
@@ -307,13 +308,13 @@ function drawMaps(canvas, { shape: [count, height, width], values }, colours) {
   }
 }
 
-// Pixels as they are: grey, or red, green and blue.
-function drawSeen(canvas, { shape: [channels, height, width], values }) {
+// Makes a canvas of pixels: grey, or red, green and blue; of ink, they are the opacity too.
+function putPixels(canvas, [channels, height, width], pixels, isInk = false) {
   canvas.width = width, canvas.height = height;
   const image = new ImageData(width, height), area = width * height;
   for (let i = 0; i < area; i++) {
-    image.data.set([0, 1, 2].map(channel => values[(channels === 3 ? channel : 0) * area + i]), 4 * i);
-    image.data[4 * i + 3] = 255;
+    const colours = [0, 1, 2].map(channel => pixels[(channels === 3 ? channel : 0) * area + i]);
+    image.data.set([...colours, isInk ? colours[0] : 255], 4 * i);
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
@@ -337,7 +338,7 @@ function show() {
   const result = run(pixels), empty = isEmpty();
   const colours = { above: themed("blue"), below: themed("orange"), ground: themed("tint") };
   spoken = showAnswer(empty ? null : result.probabilities);
-  drawSeen(seenCanvas, result.seen);
+  putPixels(seenCanvas, result.seen.shape, result.seen.values);
   result.hidden.forEach((layer, i) => {
     const values = empty ? layer.values.map(() => 0) : layer.values;
     (layer.shape.length === 3 ? drawMaps : drawUnits)(hiddenCanvases[i], { ...layer, values }, colours);
@@ -355,14 +356,9 @@ redraw();
 window.network = {
   // Draws an image of the data set, enlarged to the whole sheet.
   paint(pixels) {
-    const [channels, height, width] = MODEL.image_shape, area = width * height, image = new ImageData(width, height);
-    for (let i = 0; i < area; i++) {
-      const colours = [0, 1, 2].map(channel => pixels[(channels === 3 ? channel : 0) * area + i]);
-      image.data.set([...colours, FIGURE ? colours[0] : 255], 4 * i);
-    }
-    const part = new OffscreenCanvas(width, height);
-    part.getContext("2d").putImageData(image, 0, 0);
-    add({ image: part });
+    const image = new OffscreenCanvas(0, 0);
+    putPixels(image, MODEL.image_shape, pixels, FIGURE);
+    add({ image });
     show();
   },
   clear,

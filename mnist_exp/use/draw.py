@@ -15,7 +15,6 @@ from torch import nn
 
 from mnist_exp.data import fetch
 from mnist_exp.report import template
-from mnist_exp.store import run_folder
 from mnist_exp.store.run_folder import InferenceFacts, Summary
 from mnist_exp.system import errors, files, quoting
 from mnist_exp.use import network, trained_run
@@ -54,7 +53,7 @@ def write_and_print(folder: Path, out: Path | None) -> None:
     """Write the page of a run, and print where it is and how its weights are stored.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, or `latest`.
         out: The file to write; None for draw.html in the run folder.
 
     Raises:
@@ -103,7 +102,7 @@ def to_html(run: TrainedRun, weights: Weights) -> str:
     Raises:
         ConfigError: The page can't run the model.
     """
-    summary = run_folder.read_summary(run.folder) or run_folder.empty_summary()
+    summary = run.summary
     height, width = run.facts["image_shape"][1:]
     scale = LONGEST_SIDE / max(height, width)
     surface = _surface(run.facts)
@@ -156,7 +155,7 @@ def _placing(facts: InferenceFacts) -> Placed | None:
 
 
 def _surface(facts: InferenceFacts) -> str:
-    """Return what is drawn on: nothing, for figures of ink alone; else a dark or a light sheet, as the images are."""
+    """Return what the user draws on: figure, for ink alone on nothing; else dark or light, as the images are."""
     if facts["preparation"] in PLACINGS:
         return "figure"
     return "dark" if sum(facts["mean"]) / len(facts["mean"]) < 128 else "light"

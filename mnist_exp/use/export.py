@@ -17,7 +17,6 @@ from torch import Tensor
 from mnist_exp import build
 from mnist_exp.data.batches import EVALUATION_BATCH
 from mnist_exp.models import without_limits
-from mnist_exp.store import run_folder
 from mnist_exp.store.run_folder import BEST, InferenceFacts
 from mnist_exp.system import errors, extras, files
 from mnist_exp.system.errors import ConfigError
@@ -78,11 +77,10 @@ def metadata(run: TrainedRun) -> dict[str, str]:
     The keys are those of InferenceFacts, and of summary.json: config_id, data, versions, git, test_accuracy.
     """
     state = checkpoint.load(run.folder / BEST)
-    summary = run_folder.read_summary(run.folder) or run_folder.empty_summary()
     facts = {
         **run.facts,
         **{key: state.get(key) for key in ("config_id", "data", "versions")},
-        **{key: summary.get(key) for key in ("git", "test_accuracy")},
+        **{key: run.summary.get(key) for key in ("git", "test_accuracy")},
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 
@@ -111,7 +109,7 @@ def export_and_print(folder: Path, paths: dict[str, Path], on_noise: bool) -> No
     """Write the model of a run in some formats, and print a line for each.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, or `latest`.
         paths: The file of each format, by its name in FORMATS.
         on_noise: Whether the files are verified on images of noise in place of the test images.
 
@@ -165,7 +163,7 @@ class _Comparison(NamedTuple):
 
 
 def _compare(ours: Tensor, theirs: Tensor) -> _Comparison:
-    """Compare probabilities (N, classes). A class that ours rate as high as their own is no other class."""
+    """Compare probabilities (N, classes). A class that ours rate as high as their own is not another class."""
     chosen = ours.gather(1, theirs.argmax(dim=1, keepdim=True)).flatten()
     other = ours.amax(dim=1) - chosen > TIE
     return _Comparison(int(other.sum()), float((ours - theirs).abs().max()))

@@ -3,7 +3,7 @@
 The figure is what differs from the paper. It becomes light on dark, is scaled to a box with its proportions kept, and
 is placed in the image:
 
-1. The picture becomes gray, at most 400 pixels long. (A small figure of a large picture is cut out, and found again.)
+1. The picture becomes grey, at most 400 pixels long. (A small figure of a large picture is cut out, and found again.)
 2. Paper: a level, a sloping and a curved surface (polynomials of degree 0, 1 and 2 in x and y) are fitted to a copy of
    32 x 32 pixels, ten times, each time to the pixels that lie near the last one. The surface from which ink stands out
    best is the paper's. What differs most from it, up or down by the sum of cubes, is ink, so light ink on dark paper is
@@ -81,7 +81,7 @@ def prepare(picture: Image.Image, size: tuple[int, int], placing: Placing) -> Fi
     """Return the largest figure of a picture.
 
     Args:
-        picture: In any mode that Pillow converts to gray.
+        picture: In any mode that Pillow converts to grey.
         size: Height and width of the result.
         placing: Where the figure goes.
 
@@ -104,7 +104,7 @@ def light_on_dark(image: Image.Image) -> Image.Image:
 
 
 def _find(picture: Image.Image) -> _Found | None:
-    """Return the largest figure of a gray picture; None if there is nothing but paper."""
+    """Return the largest figure of a grey picture; None if there is nothing but paper."""
     from scipy import ndimage
     from skimage.filters import threshold_otsu
 

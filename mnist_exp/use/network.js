@@ -179,12 +179,11 @@ function build(model) {
     return { type, apply };
   });
   const shape = [model.image_shape[0], ...model.crop], area = shape[1] * shape[2];
-  const of = (numbers, channel) => numbers[numbers.length > 1 ? channel : 0];
   return pixels => {
     const seen = cropCenter(pixels, model.image_shape, model.crop), hidden = [];
     const normalized = seen.map((pixel, i) => {
       const channel = Math.floor(i / area);
-      return (pixel - of(model.mean, channel)) / of(model.std, channel);
+      return (pixel - model.mean[channel]) / model.std[channel];
     });
     let value = { shape, values: normalized };
     for (const { type, apply } of layers) {

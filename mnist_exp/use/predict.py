@@ -1,15 +1,15 @@
-"""The command `predict`: what the network of a run says to pictures, as a table, as CSV or as JSON."""
+"""The command `predict`: the classes that the network of a run finds in pictures, as a table, as CSV or as JSON."""
 
 import csv
 import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mnist_exp.data import picture
 from mnist_exp.system import quoting, resources, signals
@@ -20,17 +20,18 @@ from mnist_exp.use.prepare import Preparation, Prepared
 if TYPE_CHECKING:  # it imports torch
     from mnist_exp.use.trained_run import Prediction
 
+T = TypeVar("T")
 CHUNK = 1000  # pictures that are held at once
 HEADERS = ("file", "class", "probability", "runner-up", "")  # of the table
 COLUMNS = ("file", "class", "probability", "runner_up", "runner_up_probability", "note")  # of the CSV
 
 
 class Answer(NamedTuple):
-    """What is said about one picture.
+    """The answer to one picture.
 
     Attributes:
         file: Its path.
-        prediction: What the model says; None for a file that can't be read.
+        prediction: What the model predicts; None for a file that can't be read.
         note: What the user should know: why there is no class, or why to doubt it.
     """
 
@@ -39,27 +40,30 @@ class Answer(NamedTuple):
     note: str
 
     @property
+    def ranking(self) -> tuple[str | None, float | None, str | None, float | None]:
+        """The class, its probability, the runner-up and its probability; None for each where there is no class."""
+        return self.prediction[:4] if self.prediction else (None, None, None, None)
+
+    @property
     def has_class(self) -> bool:
         """Whether the model has named a class."""
-        return bool(self.prediction and self.prediction.figures)
+        return self.ranking[0] is not None
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
-        """The class, its probability, the runner-up and its probability, as a table shows them."""
-        if not self.prediction or not self.has_class:
-            return "-", "", "", ""
-        first, p, second, q, *_ = self.prediction
-        return str(first), percent(p), str(second), percent(q)
+        """The ranking as a table shows it."""
+        first, p, second, q = self.ranking
+        return first or "-", percent(p), second or "", percent(q)
 
 
 def predict_and_print(
     target: Path, paths: Sequence[Path], form: str, way: str | None = None, show: Path | None = None
 ) -> None:
-    """Print what the network of a run says to pictures, and end the process with exit code 1 if it can't say it of all.
+    """Print the class of each picture, and end the process with exit code 1 if one has none.
 
     Args:
-        target: A run folder, or `latest`.
-        paths: Picture files, and folders with such.
+        target: The run folder, or `latest`.
+        paths: Picture files, and folders with pictures.
         form: table, csv or json.
         way: How the pictures are prepared; None for the run's own way.
         show: Where a picture of what the network was shown goes.
@@ -128,16 +132,16 @@ def _prepared(files: Sequence[str], preparation: Preparation) -> Iterator[tuple[
 
     with warnings.catch_warnings(), ThreadPoolExecutor(resources.cores()) as threads:
         warnings.simplefilter("ignore")  # of Pillow, about odd files
-        remaining = iter(files)
         with tqdm(total=len(files), desc="reading", unit="picture", leave=False, delay=1, disable=None) as progress:
-            while some := list(islice(remaining, CHUNK)):
+            for some in _chunks(files):
                 for each in zip(some, threads.map(one, some), strict=True):
                     progress.update()
                     yield each
 
 
-def _chunks(items: Iterator[tuple[str, Prepared | str]]) -> Iterator[list[tuple[str, Prepared | str]]]:
-    while chunk := list(islice(items, CHUNK)):
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, CHUNK)):
         yield chunk
 
 
@@ -163,15 +167,13 @@ def _print_csv(answers: Sequence[Answer]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
     for answer in answers:
-        said = answer.prediction[:4] if answer.prediction else (None,) * 4
-        writer.writerow([answer.file, *said, answer.note])
+        writer.writerow([answer.file, *answer.ranking, answer.note])
 
 
 def _print_json(answers: Sequence[Answer]) -> None:
     rows = []
     for answer in answers:
-        said = answer.prediction[:4] if answer.prediction else (None,) * 4
-        values = dict(zip(COLUMNS, (answer.file, *said, answer.note or None), strict=True))
+        values = dict(zip(COLUMNS, (answer.file, *answer.ranking, answer.note or None), strict=True))
         by_class = answer.prediction.probabilities if answer.prediction and answer.has_class else None
         rows.append(values | {"probabilities": by_class})
     print(json.dumps(rows, indent=2))

@@ -43,7 +43,7 @@ function cut({ width, values }, left, top, right, bottom) {
   return { width: right - left, height: bottom - top, values: part };
 }
 
-// The rectangle around all ink of at least half the darkest; null where there is none.
+// The rectangle around all ink that is more than half as dark as the darkest; null where there is none.
 function boundingBox({ width, height, values }) {
   const least = values.reduce((a, b) => Math.max(a, b), 0) / 2;
   let left = width, top = height, right = 0, bottom = 0;

@@ -5,11 +5,10 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_exp.data import picture
-from mnist_exp.data.picture import FITS
+from mnist_exp.data.picture import FITS, Pixels
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.use import figure
 from mnist_exp.use.figure import PLACINGS
@@ -25,7 +24,7 @@ class Prepared(NamedTuple):
         figures: How many figures the picture has, of which the largest is shown; 1 where none is looked for.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     figures: int = 1
 
 
@@ -66,9 +65,8 @@ class Preparation:
         found = figure.prepare(image, self.size, PLACINGS[self.way])
         return Prepared(self._pixels(Image.fromarray(found.pixels)), found.figures)
 
-    def _pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        pixels = np.asarray(image.convert(self.mode))
-        return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
+    def _pixels(self, image: Image.Image) -> Pixels:
+        return picture.to_pixels(image.convert(self.mode))
 
 
 def opened(given: Any, image_shape: Sequence[int]) -> tuple[list[Image.Image], bool]:
@@ -108,12 +106,12 @@ def _in_array(array: Any, image_shape: Sequence[int]) -> tuple[list[Image.Image]
         raise ValueError(f"the images are of type {pixels.dtype}; pixels are uint8, from 0 to 255")
     is_one = len(shape) == 2 or (len(shape) == 3 and (shape == tuple(image_shape) or shape[2] in (1, 3)))
     pixels = pixels[None] if is_one else pixels
-    pixels = pixels[..., None] if pixels.ndim == 3 else pixels  # (N, H, W) -> (N, H, W, 1)
-    if pixels.ndim == 4 and pixels.shape[3] not in (1, 3):
-        pixels = np.moveaxis(pixels, 1, 3)  # (N, C, H, W) -> (N, H, W, C)
-    if pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape[1:]:
+    if pixels.ndim == 4 and pixels.shape[3] in (1, 3):
+        pixels = np.moveaxis(pixels, 3, 1)  # (N, H, W, C) -> (N, C, H, W)
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels  # (N, H, W) -> (N, 1, H, W)
+    if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or 0 in pixels.shape[1:]:
         raise ValueError(
             f"the images have the shape {shape}; it is (H, W), (H, W, C), (N, H, W), (N, H, W, C) or (N, C, H, W), "
             "with 1 or 3 channels"
         )
-    return [Image.fromarray(each[..., 0] if each.shape[2] == 1 else each) for each in pixels], is_one
+    return [picture.from_pixels(each) for each in pixels], is_one

@@ -1,4 +1,4 @@
-"""A contact sheet: what a network was shown, and what it said."""
+"""A contact sheet: what a network was shown, and what it answered."""
 
 import io
 import math
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from mnist_exp.data import picture
+from mnist_exp.data.picture import Pixels
 from mnist_exp.system import files, quoting
 from mnist_exp.system.errors import ConfigError
 
@@ -22,7 +22,7 @@ PAPER, INK, FAINT = "white", "black", "#666666"
 class Tile(NamedTuple):
     """An image, uint8 (C, H, W), and the two lines below it."""
 
-    image: NDArray[np.uint8]
+    image: Pixels
     name: str
     answer: str
 
@@ -64,9 +64,9 @@ def file_format(path: Path) -> str:
     return formats[ending]
 
 
-def _enlarged(pixels: NDArray[np.uint8]) -> Image.Image:
+def _enlarged(pixels: Pixels) -> Image.Image:
     """Return an image in a square of SIDE pixels, a whole number of times as large where it fits."""
-    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.moveaxis(pixels, 0, 2))
+    image = picture.from_pixels(pixels)
     times = SIDE / max(image.size)
     times = math.floor(times) if times >= 1 else times
     return image.resize(

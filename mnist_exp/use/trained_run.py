@@ -60,7 +60,7 @@ class Classifier(nn.Module):
 
 
 class Prediction(NamedTuple):
-    """What a model says to an image.
+    """What a model predicts for an image.
 
     Attributes:
         class_name: The class with the highest probability; None if the picture is empty.
@@ -120,7 +120,7 @@ class TrainedRun:
         return Preparation(way or self.facts["preparation"], self.facts["image_shape"])
 
     def predict(self, images: Any, prepare: str | None = None) -> Any:
-        """Return what the model says to images of any size.
+        """Return what the model predicts for images of any size.
 
         Args:
             images: The path of an image file, a PIL image, or an array or tensor, uint8 (H, W) or (H, W, C), for one
@@ -143,7 +143,7 @@ class TrainedRun:
         return predictions[0] if is_one else predictions
 
     def predict_prepared(self, prepared: Sequence[Prepared]) -> list[Prediction]:
-        """Return what the model says to images that `preparation` has made."""
+        """Return what the model predicts for images that `preparation` has made."""
         if not prepared:
             return []
         pixels = np.stack([each.pixels for each in prepared])
