@@ -35,6 +35,13 @@ def test_keras_names(archive: Path) -> None:
         np.testing.assert_array_equal(part.labels, labels)
 
 
+def test_the_log_names_arrays_that_are_left_out(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    data = load(archive, x_train=X, y_train=Y, x_test=X)
+    assert (len(data.train.images), len(data.test.images)) == (len(X), 0)
+    assert caplog.messages == ["some: other arrays are left out: x_test"]
+
+
 def test_medmnist_names_and_shapes(archive: Path) -> None:
     parts = {part: noise(8 + seed, size=(5, 5, 3), seed=seed) for seed, part in enumerate(("train", "val", "test"))}
     arrays = {f"{part}_images": images for part, (images, _) in parts.items()}
@@ -77,12 +84,12 @@ def test_pixels_may_be_bits_and_labels_text_or_whole_floats(archive: Path) -> No
         ({"x_train": X}, "holds x_train; it needs x_train and y_train"),
         ({"x_test": X, "y_test": Y}, "has no training images"),
         ({"x": X, "y": Y[:-1]}, "x has 24 images, and y has 23 labels"),
-        ({"x": X, "y": Y + 0.5}, "y has labels that are no whole numbers"),
-        ({"x": X, "y": Y + np.nan}, "y has labels that are no whole numbers"),
+        ({"x": X, "y": Y + 0.5}, "y has labels that are not whole numbers"),
+        ({"x": X, "y": Y + np.nan}, "y has labels that are not whole numbers"),
         ({"x": X, "y": np.eye(2)[Y]}, "y has the shape [24, 2]; each image has one label: (N,) or (N, 1)"),
         ({"x": X, "y": Y.astype("S")}, "y has the type |S21; labels are whole numbers or text"),
         ({"x": X - 1.0, "y": Y}, "x has pixels below 0"),
-        ({"x": X * np.nan, "y": Y}, "x has pixels below 0, or that are no numbers"),
+        ({"x": X * np.nan, "y": Y}, "x has pixels below 0, or that are not numbers"),
         ({"x": X.astype(np.int64) * 257, "y": Y}, "x has pixels up to "),
         ({"x": X + 0.5, "y": Y}, "they are whole numbers from 0 to 255, or 0 to 1"),
         ({"x": X.astype(str), "y": Y}, "x has the type <U3; pixels are numbers"),
@@ -111,13 +118,13 @@ def test_pickles_are_never_loaded(names: tuple[str, str], archive: Path) -> None
 
 
 def test_files_that_are_no_archives_are_refused(archive: Path) -> None:
-    with pytest.raises(ValueError, match=r"some.npz: no such file"):
+    with pytest.raises(ValueError, match=rf"^path={archive}: no such file$"):
         load(archive)
     file = io.BytesIO()
     np.save(file, X)
     for content in (b"", b"hello", file.getvalue(), b"\x80\x04K\x01."):
         archive.write_bytes(content)
-        with pytest.raises(ValueError, match=r"path=.*: is no archive of arrays \(.npz\)$"):
+        with pytest.raises(ValueError, match=r"path=.*: is not an archive of arrays \(.npz\), or is incomplete$"):
             load(archive)
     load(archive, x=X, y=Y)
     damaged = bytearray(archive.read_bytes())

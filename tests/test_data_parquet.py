@@ -61,7 +61,7 @@ def tables() -> list[tuple[pa.Table, str]]:
         (pa.table(image | {"label": [0, None, 0, 1]}), "some.parquet, row 2: has no label"),
         (
             pa.table(image | {"label": [0, 1, 0, -1]}).replace_schema_metadata(names),
-            "some.parquet, row 4: the label -1 is none of the 2 classes",
+            "some.parquet, row 4: the label -1 is not one of the 2 classes",
         ),
         (
             pa.table({"image": two, "label": two}),
@@ -91,7 +91,7 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no .parquet files"):
         load(tmp_path / "set")
     (tmp_path / "set/train.parquet").write_text("hello")
-    with pytest.raises(ValueError, match=r"train.parquet: is no Parquet file, or damaged: "):
+    with pytest.raises(ValueError, match=r"train.parquet: is not a Parquet file, or is damaged: "):
         load(tmp_path / "set")
     parquet(tmp_path / "set/extra.parquet", X, Y)
     with pytest.raises(ValueError, match=r"extra.parquet: belongs to no part, as train-0.parquet"):

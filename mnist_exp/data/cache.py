@@ -83,7 +83,8 @@ def load(
             if is_writable:
                 _write(index, state, made)
     except ValueError as error:
-        raise ValueError(f"path={path}: {error}") from error
+        reason = str(error).removeprefix(f"{Path(path).expanduser()}: ").removeprefix(f"{Path(path).name}: ")
+        raise ValueError(f"path={path}: {reason}") from error
     return _tell(made)
 
 

@@ -137,9 +137,9 @@ def _opened(path: Path) -> Iterator[TextIO]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             yield file
     except UnicodeDecodeError:
-        raise ValueError(f"{path}: is no text in UTF-8") from None
+        raise ValueError(f"{path}: is not text in UTF-8") from None
     except csv.Error as error:
-        raise ValueError(f"{path}: is no CSV file: {error}") from error
+        raise ValueError(f"{path}: is not a CSV file: {error}") from error
 
 
 def _named(path: Path, label: str, image: str) -> list[tuple[str, str]]:
@@ -169,6 +169,8 @@ def _columns(path: Path, label: str, image: str | None) -> Columns:
         by_key["label"] = "0"
     for key, column in by_key.items():
         if column is not None and column not in names:
+            if len(names) == 1:
+                raise ValueError(f"{path}: has a single column; commas separate columns")
             raise ValueError(f"{path}: has no column {column}; data.{key} names one of {decode.shortened(names)}")
     index = {key: None if column is None else names.index(column) for key, column in by_key.items()}
     assert index["label"] is not None
@@ -209,7 +211,7 @@ def _reason(error: Exception, columns: Columns) -> str:
         is_text = wrong[1] and not NUMBER.match(wrong[1])
         hint = "; data.image=COLUMN says that a column names image files" if is_text else ""
         where = f"row {int(wrong[2]) + 1}, column {wrong[3]}"
-        return f"{where}: {wrong[1] or 'an empty cell'} is no pixel, a whole number from 0 to 255{hint}"
+        return f"{where}: {wrong[1] or 'an empty cell'} is not a pixel, a whole number from 0 to 255{hint}"
     return " ".join(text.split())
 
 
@@ -222,7 +224,7 @@ def _image_shape(count: int, shape: Sequence[int] | None) -> tuple[int, ...]:
     side = isqrt(count)
     size = (1, side, side) if shape is None else (*[1] * (3 - len(shape)), *shape)
     if prod(size) != count or not count:
-        arranged = "no square" if shape is None else f"not {decode.by(shape)}"
+        arranged = "not a square" if shape is None else f"not {decode.by(shape)}"
         raise ValueError(f"the {count:,} pixel columns are {arranged}; data.shape=[H,W] or [C,H,W] arranges them")
     return size
 
@@ -239,6 +241,6 @@ def _label(text: str, where: str) -> str:
         raise ValueError(f"{where}: the label {why}")
     if number := NUMBER.fullmatch(text):
         if (number[1] or "").strip(".0"):
-            raise ValueError(f"{where}: the label {text} is no whole number")
+            raise ValueError(f"{where}: the label {text} is not a whole number")
         return str(int(text.partition(".")[0]))
     return text

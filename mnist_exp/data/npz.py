@@ -53,14 +53,17 @@ def npz(path: str, root: str, size: int | None, fit: str, color: str) -> DataSet
 
 def _read(path: Path, fit: Fit, _: State) -> Read:
     if not zipfile.is_zipfile(path):
-        raise ValueError("is no archive of arrays (.npz)")
+        raise ValueError("is not an archive of arrays (.npz), or is incomplete")
     require_memory(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            parts = {part: _part(arrays, *names, fit) for part, names in _names(set(arrays))}
+            used = dict(_names(set(arrays)))
+            parts = {part: _part(arrays, *names, fit) for part, names in used.items()}
+            others = sorted(set(arrays).difference(*used.values()))
     except (zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"is damaged: {error}") from error
-    return Read(own.data_set(own.name_of(path), parts, fit.mode))
+    notes = [f"other arrays are left out: {decode.shortened(others)}"] if others else []
+    return Read(own.data_set(own.name_of(path), parts, fit.mode), notes)
 
 
 def require_memory(path: Path) -> None:
@@ -126,7 +129,7 @@ def _bytes(name: str, array: NDArray[Any]) -> Pixels:
     if array.dtype.kind not in "buif":
         raise ValueError(f"{name} has the type {array.dtype}; pixels are numbers")
     if not (np.isfinite(array).all() and array.min() >= 0):
-        raise ValueError(f"{name} has pixels below 0, or that are no numbers; pixels are 0 to 255, or 0 to 1")
+        raise ValueError(f"{name} has pixels below 0, or that are not numbers; pixels are 0 to 255, or 0 to 1")
     if array.dtype.kind in "bf" and array.max() <= 1:
         return np.rint(array.astype(np.float32) * 255).astype(np.uint8)
     if array.max() > 255 or (array.dtype.kind == "f" and (array != np.rint(array)).any()):
@@ -141,7 +144,7 @@ def _labels(name: str, array: NDArray[Any]) -> list[str]:
     if array.ndim != 1:
         raise ValueError(f"{name} has the shape {list(array.shape)}; each image has one label: (N,) or (N, 1)")
     if array.dtype.kind == "f" and not (np.isfinite(array).all() and (array == np.rint(array)).all()):
-        raise ValueError(f"{name} has labels that are no whole numbers")
+        raise ValueError(f"{name} has labels that are not whole numbers")
     if array.dtype.kind in "fb":
         array = array.astype(np.int64)
     if array.dtype.kind not in "iuU":

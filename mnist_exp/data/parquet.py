@@ -98,7 +98,7 @@ def _read(top: Path, label: str, image: str, fit: Fit, skip_broken: bool, _: Sta
         try:
             table = _table(found[name], name, label, image)
         except pyarrow.ArrowException as error:
-            raise ValueError(f"{name}: is no Parquet file, or damaged: {' '.join(str(error).split())}") from error
+            raise ValueError(f"{name}: is not a Parquet file, or is damaged: {' '.join(str(error).split())}") from error
         classes = _class_names(table.schema.metadata or {}, label)
         encoded += _encoded(table[image], name)
         labels += _labels(table[label], name, classes)
@@ -149,7 +149,7 @@ def _labels(column: "pyarrow.ChunkedArray", name: str, classes: Sequence[str] | 
         if label is None:
             raise ValueError(f"{name}, row {row}: has no label")
         if classes and not 0 <= label < len(classes):
-            raise ValueError(f"{name}, row {row}: the label {label} is none of the {len(classes)} classes")
+            raise ValueError(f"{name}, row {row}: the label {label} is not one of the {len(classes)} classes")
     return [classes[label] for label in labels] if classes else list(map(str, labels))
 
 
