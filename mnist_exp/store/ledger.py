@@ -121,7 +121,7 @@ class Ledger:
         """Return every session, and every job by its number. A torn last line is ignored.
 
         Raises:
-            ConfigError: Another line is damaged, or the file is no ledger of this version.
+            ConfigError: Another line is damaged, or the file is not a ledger of this version.
         """
         sessions: list[Session] = []
         jobs: dict[int, Job] = {}

@@ -132,7 +132,7 @@ def axes(arguments: Sequence[str], loader: ConfigLoader, most: int) -> dict[str,
         most: Read no more values of a key than one more than this.
 
     Raises:
-        ConfigError: An override is no list of values, or has none.
+        ConfigError: An override is not a list of values, or has none.
     """
     values: dict[str, list[str]] = {}
     for override in OverridesParser.create(config_loader=loader).parse_overrides(list(arguments)):

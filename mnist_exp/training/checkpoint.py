@@ -138,7 +138,7 @@ def load(path: Path) -> CheckpointState:
 
     Raises:
         OSError: The file can't be read.
-        ConfigError: The file is no checkpoint, or was altered.
+        ConfigError: The file is not a checkpoint, or was altered.
     """
     content = path.read_bytes()
     body, mark, digest = content[: -len(MARK) - HEX], content[-len(MARK) - HEX : -HEX], content[-HEX:]

@@ -59,7 +59,7 @@ def find(target: str) -> Path:
         The checkpoint's path. The file does not exist if the run was killed as it started.
 
     Raises:
-        ConfigError: The target is no single run of this program.
+        ConfigError: The target is not a single run of this program.
     """
     path = Path(target).absolute()
     if target == run_folder.LATEST:
