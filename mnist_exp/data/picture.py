@@ -71,7 +71,7 @@ def to_l_or_rgb(image: Image.Image) -> Image.Image:
     if has_16_bits:
         return Image.fromarray(((np.asarray(image.convert("I")) + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("its pixels are of 32 bits, whose range is unknown")
+        raise ValueError("pixels of 32 bits, whose range is unknown")
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.has_transparency_data:
         image = image.convert("RGBA")
