@@ -141,6 +141,8 @@ def export(parser: Parser, arguments: list[str]) -> None:
     options = vars(parser.parse_args(arguments))
     run, noise = options.pop("run"), options.pop("noise")
     paths = {name: path for name, path in options.items() if path}
+    if len(set(paths.values())) < len(paths):
+        parser.error("each format needs a file of its own")
     if not paths:
         parser.error("name a file: --onnx FILE, --safetensors FILE or --torch-export FILE")
 

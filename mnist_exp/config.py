@@ -97,7 +97,9 @@ LIMITS = {
     "tags": Limit(lambda value: all(isinstance(word, str) for word in value), "a list of words, such as [baseline,v2]"),
     "threads": THREADS,
     "matmul_precision": Limit(lambda value: value in ("highest", "high", "medium"), "highest, high or medium"),
-    "data.path": Limit(lambda value: value != "???", "the path of your data, as in data.path=photos"),
+    "data.path": Limit(
+        lambda value: isinstance(value, str) and value != "", "the path of your data, as in data.path=./photos"
+    ),
     "data.size": Limit(lambda value: isinstance(value, int) and value >= 1, "1 or more pixels, or null"),
     "data.fit": Limit(lambda value: value in ("pad", "crop", "stretch"), "pad, crop or stretch"),
     "data.color": Limit(lambda value: value in ("auto", "gray", "rgb"), "auto, gray or rgb"),
@@ -281,7 +283,8 @@ def _require_types(key: str, value: Any, example: Any, file: Path, overrides: Se
                 known = [f"{key}.{other}" for other in example if other != "_target_"]
                 raise ConfigError(f"{key}.{name}: no such key, {offer(name, known)}; +{key}.{name}=... adds it")
     elif example is not None and "${" not in str(example) and example != "???" and not _alike(key, value, example):
-        raise ConfigError(f"{key}={spell(value)}: must be {_kind(example)}, as in {file.parent.name}/{file.name}")
+        needed = f"must be {_kind(example)}, as in {file.parent.name}/{file.name}{_quotes(key, value, example)}"
+        raise ConfigError(f"{key}={spell(value)}: {needed}")
 
 
 def _added(key: str, overrides: Sequence[str]) -> bool:
@@ -306,6 +309,13 @@ def _kind(example: Any) -> str:
         return f"a mapping with {', '.join(example)}"
     names = {bool: "true or false", int: f"a whole number like {example}", float: f"a number like {example}"}
     return names.get(type(example), f"text like {example}")
+
+
+def _quotes(key: str, value: Any, example: Any) -> str:
+    """Return how a number or a truth value is typed where text is needed; "" elsewhere."""
+    if not (isinstance(example, str) and isinstance(value, int | float)):
+        return ""
+    return f"; quotes make it text: {quoting.for_shell(quoting.override(key, spell(value)))}"
 
 
 def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

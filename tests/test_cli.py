@@ -66,6 +66,10 @@ def test_help_waits_for_neither_torch_nor_hydra() -> None:
             ["export", "run"],
             "name a file: --onnx FILE, --safetensors FILE or --torch-export FILE; mnist-exp export --help says more",
         ),
+        (
+            ["export", "run", "--onnx", "m", "--safetensors", "m"],
+            "each format needs a file of its own; mnist-exp export --help says more",
+        ),
         (["export", "--onnx", "m"], "the following arguments are required: RUN; mnist-exp export --help says more"),
         (["export", "nowhere", "--onnx", "m"], "nowhere: no such folder"),
     ],

@@ -99,8 +99,8 @@ def test_parts_that_the_source_has_are_kept() -> None:
 @pytest.mark.parametrize(
     ("count", "validation", "test", "message"),
     [
-        (100, 100, 0.2, r"^validation=100: must be 1 to 79, of 80 training images"),
-        (100, 0.001, 0.2, r"^validation=0.001: must be 1 to 79, of 80 training images"),
+        (100, 100, 0.2, r"^validation=100: must be 1 to 79, of 80 training images$"),
+        (100, 0.001, 0.2, r"^validation=0.001: must be 1 to 79, of 80 training images; 0.001 of them is 0$"),
         (100, 0.1, 100, r"^test=100: must be 1 to 99, of 100 training images"),
         (100, 0.1, None, r"^the source has no test images; \+data.test=0.2 cuts a share of the training images"),
         (20, 0.5, 0.8, r"^class \d has 2 training images, and none is left after validation"),

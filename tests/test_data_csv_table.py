@@ -103,6 +103,7 @@ HEAD = "label,a,b,c,d\n"
         (None, {}, "some.csv: no such file"),
         ("", {}, "some.csv: is empty"),
         ("a,b,c\n1,2,3\n", {}, "has no column label; data.label names one of a, b, c"),
+        ("label;a;b;c;d\n1;2;3;4;5\n", {}, "has a single column; commas separate columns"),
         (HEAD, {"label": "kind"}, "has no column kind; data.label names one of label, a, b, c, d"),
         (HEAD, {"image": "file"}, "has no column file; data.image names one of label, a, b, c, d"),
         ("1,2,3,4,5\n", {"label": "9"}, "has no column 9; data.label names one of 0, 1, 2, 3, 4"),

@@ -171,7 +171,7 @@ def test_broken_files_are_named_with_what_is_wrong(
     message = str(caught.value)
     for words in (
         *("empty.png (empty)", "cut.png (", "text.png (no image of a known format)"),
-        *("gone.png (No such file or directory)", "float.tif (its pixels are of 32 bits, whose range is unknown)"),
+        *("gone.png (No such file or directory)", "float.tif (pixels of 32 bits, whose range is unknown)"),
         *(" and 2 more; data.skip_broken=true leaves them out",),
     ):
         assert words in message

@@ -74,13 +74,13 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert load(tmp_path / "set").classes == ("0", "train")
 
 
-def test_other_files_are_told(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_names_other_files(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     (photos / "0" / "notes.txt").write_text("")
     (photos / "cover.png").write_bytes(png(GRAY))
     (photos / "0" / ".DS_Store").write_text("")
     with caplog.at_level("INFO"):
         assert len(load(photos).train.images) == len(load(photos).train.images) == 26
-    assert caplog.messages == ["photos: 2 other files are left out: 0/notes.txt, cover.png"] * 2  # each start says it
+    assert caplog.messages == ["photos: other files are left out: 0/notes.txt, cover.png"] * 2  # each start says it
 
 
 def no_folder(top: Path) -> None:
@@ -154,3 +154,12 @@ def test_broken_files_can_be_skipped(photos: Path, caplog: pytest.LogCaptureFixt
 def test_a_size_makes_all_images_equal(photos: Path) -> None:
     assert load(photos, size=9).train.images.shape == torch.Size([26, 3, 9, 9])
     assert load(photos, size=9).preparation == "pad"
+
+
+def test_an_empty_class_folder_is_noticed_after_the_images_were_cached(photos: Path) -> None:
+    load(photos, size=6)
+    (photos / "0" / "drafts").mkdir()
+    assert load(photos, size=6).classes == ("0", "1", "2")
+    (photos / "emu").mkdir()
+    with pytest.raises(ValueError, match="each class needs 2 training images or more: emu has 0"):
+        load(photos, size=6)

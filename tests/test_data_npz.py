@@ -35,6 +35,13 @@ def test_keras_names(archive: Path) -> None:
         np.testing.assert_array_equal(part.labels, labels)
 
 
+def test_the_log_names_arrays_that_are_left_out(archive: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    data = load(archive, x_train=X, y_train=Y, x_test=X)
+    assert (len(data.train.images), len(data.test.images)) == (len(X), 0)
+    assert caplog.messages == ["some: other arrays are left out: x_test"]
+
+
 def test_medmnist_names_and_shapes(archive: Path) -> None:
     parts = {part: noise(8 + seed, size=(5, 5, 3), seed=seed) for seed, part in enumerate(("train", "val", "test"))}
     arrays = {f"{part}_images": images for part, (images, _) in parts.items()}
@@ -111,13 +118,13 @@ def test_pickles_are_never_loaded(names: tuple[str, str], archive: Path) -> None
 
 
 def test_files_that_are_no_archives_are_refused(archive: Path) -> None:
-    with pytest.raises(ValueError, match=r"some.npz: no such file"):
+    with pytest.raises(ValueError, match=rf"^path={archive}: no such file$"):
         load(archive)
     file = io.BytesIO()
     np.save(file, X)
     for content in (b"", b"hello", file.getvalue(), b"\x80\x04K\x01."):
         archive.write_bytes(content)
-        with pytest.raises(ValueError, match=r"path=.*: is not an archive of arrays \(.npz\)$"):
+        with pytest.raises(ValueError, match=r"path=.*: is not an archive of arrays \(.npz\), or is incomplete$"):
             load(archive)
     load(archive, x=X, y=Y)
     damaged = bytearray(archive.read_bytes())

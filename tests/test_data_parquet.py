@@ -91,7 +91,7 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no .parquet files"):
         load(tmp_path / "set")
     (tmp_path / "set/train.parquet").write_text("hello")
-    with pytest.raises(ValueError, match=r"train.parquet: is not a Parquet file, or damaged: "):
+    with pytest.raises(ValueError, match=r"train.parquet: is not a Parquet file, or is damaged: "):
         load(tmp_path / "set")
     parquet(tmp_path / "set/extra.parquet", X, Y)
     with pytest.raises(ValueError, match=r"extra.parquet: belongs to no part, as train-0.parquet"):

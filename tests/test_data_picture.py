@@ -43,7 +43,7 @@ def test_what_is_no_image_is_refused_in_one_line(tmp_path: Path, monkeypatch: py
     assert refused() == "no image of a known format"
     Image.fromarray(NOISE[..., 0].astype(np.float32)).save(tmp_path / "float.tiff")
     shutil.move(tmp_path / "float.tiff", path)
-    assert refused() == "its pixels are of 32 bits, whose range is unknown"
+    assert refused() == "pixels of 32 bits, whose range is unknown"
     path.write_bytes(content)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert refused() == "a decompression bomb: more than 1,000 pixels"

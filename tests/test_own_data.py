@@ -113,6 +113,6 @@ def test_a_missing_path_is_asked_for(run: Run) -> None:
     outcome = run("data=folder")
     assert (outcome.code, outcome.err) == (
         1,
-        "error: data.path=???: must be the path of your data, as in data.path=photos",
+        "error: data.path=???: must be the path of your data, as in data.path=./photos",
     )
     assert run("data=folder", "data.path=no where").err.startswith("error: data.path=no where: no such folder")

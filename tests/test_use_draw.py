@@ -541,6 +541,7 @@ def test_colours_are_drawn_where_the_images_have_them(
     page = browser.page
     seen = torch.tensor(browser.run("network.seen()"))
     assert seen.unique().tolist() == [0 if dark else 255]
+    assert browser.run("getComputedStyle(hint).color") == ("rgb(255, 255, 255)" if dark else "rgb(0, 0, 0)")
     page.locator("#colour").fill("#ff8000")
     browser.draw((0.2, 0.2), (0.8, 0.8))
     picture = browser.run("() => { show(); return [network.seen(), sheet.toDataURL()]; }")

@@ -187,6 +187,11 @@ def test_a_wrong_config_is_a_config_error_of_one_line(
     assert capfd.readouterr().err == ""
 
 
+def test_a_list_of_overrides_is_refused() -> None:
+    with pytest.raises(mnist_exp.ConfigError, match=r"^\['epochs=1'\]: is not a string; type train\("):
+        mnist_exp.train(["epochs=1"])  # type: ignore[arg-type]
+
+
 def test_a_failed_run_has_a_summary(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match="the loss became"):
         mnist_exp.train(*TINY, "optimizer.lr=1e30", "hydra.run.dir=it")

@@ -39,6 +39,8 @@ def pictures(tmp_path: Path) -> Path:
         Image.fromarray(image[0]).save(tmp_path / "digits" / name)
     (tmp_path / "digits" / "notes.txt").write_text("no picture")
     (tmp_path / "digits" / ".hidden.png").write_text("no picture")
+    (tmp_path / "digits" / ".thumbnails").mkdir()
+    (tmp_path / "digits" / ".thumbnails" / "a.png").write_text("no picture")
     os.symlink(tmp_path / "digits", tmp_path / "digits" / "loop")
     return tmp_path / "digits"
 
@@ -64,6 +66,15 @@ def test_a_folder_gives_a_table_in_the_order_of_the_names(trained: Path, picture
         assert (words[1], words[4]) == (prediction.class_name, prediction.runner_up)
         assert float(words[2]) == pytest.approx(100 * prediction.probability, abs=0.05)
     assert err == ""
+
+
+def test_numbers_in_names_are_sorted_by_their_value(trained: Path, tmp_path: Path, capsys: Capture) -> None:
+    for number in (10, 9, 100):
+        Image.new("L", (8, 8), number).save(tmp_path / f"{number}.png")
+    assert code(trained, tmp_path, "--csv") == 0
+    assert list(pd.read_csv(io.StringIO(capsys.readouterr().out))["file"]) == [
+        str(tmp_path / name) for name in ("9.png", "10.png", "100.png")
+    ]
 
 
 def test_csv_and_json_hold_all_digits_of_the_probabilities(trained: Path, pictures: Path, capsys: Capture) -> None:
@@ -154,6 +165,13 @@ def test_a_sheet_has_a_limit_and_a_format(trained: Path, pictures: Path, tmp_pat
     sheet.write([tile], tmp_path / "seen.jpg")
     with Image.open(tmp_path / "seen.jpg") as image:
         assert image.width == sheet.SIDE + 2 * sheet.GAP
+
+
+def test_a_sheet_has_the_letters_of_other_languages(tmp_path: Path) -> None:
+    for name, text in (("missing.png", "\ue000"), ("u.png", "\u00fc"), ("l.png", "\u0142"), ("zh.png", "\u0436")):
+        sheet.write([sheet.Tile(np.zeros((1, 8, 8), np.uint8), text, "")], tmp_path / name)
+    pictures = [(tmp_path / name).read_bytes() for name in ("missing.png", "u.png", "l.png", "zh.png")]
+    assert len(set(pictures)) == 4
 
 
 def test_what_can_not_be_done_is_one_line(trained: Path, tmp_path: Path) -> None:

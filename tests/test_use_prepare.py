@@ -54,5 +54,5 @@ def test_the_negative_of_an_image_of_the_data_set_becomes_that_image() -> None:
 
 
 def test_there_is_no_other_way() -> None:
-    with pytest.raises(ValueError, match=r"^x: images are prepared by mnist, emnist, frame, pad, crop, stretch$"):
-        Preparation("x", (1, 8, 8))
+    with pytest.raises(ValueError, match=r"^prepare=cut: no such way, choose from mnist, emnist, frame, pad, crop"):
+        Preparation("cut", (1, 8, 8))

@@ -82,6 +82,13 @@ def test_the_test_images_give_the_test_errors_of_the_summary(trained: Path, load
     assert list(predictions[0].probabilities.values()) == pytest.approx(probabilities[0].tolist())
 
 
+def test_a_prediction_is_shown_without_its_pixels(loaded: TrainedRun) -> None:
+    prediction = loaded.predict(np.zeros((8, 8), np.uint8))
+    shown = f"Prediction(class_name={prediction.class_name!r}, probability={prediction.probability!r}, runner_up="
+    assert repr(prediction).startswith(shown)
+    assert repr(prediction).endswith("}, figures=1)")
+
+
 def test_a_model_of_cropped_images_takes_whole_ones(run: Run, tmp_path: Path) -> None:
     outcome = run(*TINY, "augmentation=rotate_crop", "augmentation.crop.size=6", "augmentation.crop.padding=0")
     assert outcome.code == 0, outcome.err
@@ -169,9 +176,10 @@ def test_folders_that_hold_no_model_are_refused(tmp_path: Path, trained: Path) -
     assert "so this is not the folder of a run that has trained an epoch" in refused(tmp_path)
     (tmp_path / "ledger.jsonl").touch()
     assert refused(tmp_path) == f"{tmp_path}: no run of this sweep has weights"
-    for job in ("10", "9"):
+    for job in ("10", "9", "3", "8"):
         shutil.copytree(trained, tmp_path / job)
-    assert refused(tmp_path) == f"{tmp_path}: this is a sweep; name one of its runs, such as {tmp_path / '9'}"
+    assert refused(tmp_path) == f"{tmp_path}: this is a sweep; name one of its runs, such as {tmp_path / '3'}"
+    assert refused(tmp_path / "ledger.jsonl") == f"{tmp_path / 'ledger.jsonl'}: is a file, not a run folder"
 
 
 def test_a_damaged_checkpoint_is_refused(folder: Path) -> None:
@@ -248,5 +256,5 @@ def test_files_that_are_no_images_are_refused(loaded: TrainedRun, tmp_path: Path
         loaded.predict([tmp_path / "text.png"])
     with pytest.raises(ConfigError, match=r"^nowhere\.png: No such file or directory$"):
         loaded.predict("nowhere.png")
-    with pytest.raises(ValueError, match=r"^tall: images are prepared by mnist, emnist, frame, pad, crop, stretch$"):
+    with pytest.raises(ConfigError, match=r"^prepare=tall: no such way, choose from mnist, emnist, frame, pad, crop"):
         loaded.predict("nowhere.png", prepare="tall")

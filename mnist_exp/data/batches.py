@@ -240,7 +240,8 @@ def _count_of(key: str, size: float, total: int) -> int:
     """
     count = round(size * total) if size < 1 else int(size)
     if not 0 < count < total:
-        raise ValueError(f"{key}={size}: must be 1 to {total - 1:,}, of {total:,} training images")
+        share = f"; {size} of them is {count:,}" if size < 1 else ""
+        raise ValueError(f"{key}={size}: must be 1 to {total - 1:,}, of {total:,} training images{share}")
     return count
 
 

@@ -72,7 +72,8 @@ def load(
         listed = list_files()
         made = _find(index, _digest(listed)) or _read_and_write(index, listed, list_files, read)
     except ValueError as error:
-        raise ValueError(f"path={path}: {error}") from error
+        reason = str(error).removeprefix(f"{Path(path).expanduser()}: ").removeprefix(f"{Path(path).name}: ")
+        raise ValueError(f"path={path}: {reason}") from error
     for note in made.notes:
         _log.info("%s: %s", made.data.name, note)
     return made.data

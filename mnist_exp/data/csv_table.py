@@ -166,6 +166,8 @@ def _columns(path: Path, label: str, image: str | None) -> Columns:
     label = label if has_header or label.isdecimal() else "0"
     for key, column in (("label", label), ("image", image)):
         if column is not None and column not in names:
+            if len(names) == 1:
+                raise ValueError(f"{path}: has a single column; commas separate columns")
             raise ValueError(f"{path}: has no column {column}; data.{key} names one of {decode.shortened(names)}")
     return Columns(has_header, names.index(label), None if image is None else names.index(image), len(first))
 

@@ -62,6 +62,7 @@ def list_files(top: Path) -> dict[str, os.stat_result | None]:
     """Return the state of every file in a folder and its subfolders, by its path below the folder.
 
     Names that begin with a dot are left out. A file that can't be found, because it is a broken link, has no state.
+    Neither has an empty folder, which stands there as `folder/`.
 
     Raises:
         ValueError: There is no such folder, or a link leads back to a folder around it.
@@ -74,6 +75,8 @@ def list_files(top: Path) -> dict[str, os.stat_result | None]:
 def _walk(folder: str, prefix: str, around: Sequence[tuple[int, int]]) -> Iterator[tuple[str, os.stat_result | None]]:
     with os.scandir(folder) as entries:
         in_order = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    if prefix and not in_order:
+        yield prefix, None
     for entry in in_order:
         name = prefix + entry.name
         try:
@@ -102,8 +105,8 @@ def _read(top: Path, fit: Fit, skip_broken: bool, state: State) -> Read:
     kept = [sample for number, sample in enumerate(samples) if number not in broken]
     labels = [sample.label for sample in kept]
     notes = decode.note(broken, len(samples))
-    if others := sorted(state.keys() - {sample.name for sample in samples}):
-        notes.append(f"{len(others):,} other files are left out: {decode.shortened(others)}")
+    if others := sorted({name for name in state if not name.endswith("/")} - {sample.name for sample in samples}):
+        notes.append(f"other files are left out: {decode.shortened(others)}")
     data = own.data_set(own.name_of(top), own.parts([each.part for each in kept], images, labels), fit.way, classes)
     return Read(data, notes)
 

@@ -54,14 +54,17 @@ def npz(path: str, root: str, size: int | None, fit: str, color: str) -> DataSet
 
 def _read(path: Path, fit: Fit, _: State) -> Read:
     if not zipfile.is_zipfile(path):
-        raise ValueError("is not an archive of arrays (.npz)")
+        raise ValueError("is not an archive of arrays (.npz), or is incomplete")
     _require_memory(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            parts = {part: _part(arrays, *names, fit) for part, names in _names(set(arrays)).items()}
+            used = _names(set(arrays))
+            parts = {part: _part(arrays, *names, fit) for part, names in used.items()}
+            others = sorted(set(arrays).difference(*used.values()))
     except (zipfile.BadZipFile, EOFError, zlib.error, OSError) as error:
         raise ValueError(f"is damaged: {error}") from error
-    return Read(own.data_set(own.name_of(path), parts, fit.way))
+    notes = [f"other arrays are left out: {decode.shortened(others)}"] if others else []
+    return Read(own.data_set(own.name_of(path), parts, fit.way), notes)
 
 
 def _require_memory(path: Path) -> None:

@@ -95,7 +95,7 @@ def _read(top: Path, label: str, image: str, fit: Fit, skip_broken: bool, _: Sta
         try:
             table = _table(found[name], name, label, image)
         except pyarrow.ArrowException as error:
-            raise ValueError(f"{name}: is not a Parquet file, or damaged: {' '.join(str(error).split())}") from error
+            raise ValueError(f"{name}: is not a Parquet file, or is damaged: {' '.join(str(error).split())}") from error
         classes = _class_names(table.schema.metadata or {}, label)
         encoded += _encoded(table[image], name)
         labels += _labels(table[label], name, classes)

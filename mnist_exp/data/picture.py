@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
@@ -70,11 +70,12 @@ def to_l_or_rgb(image: Image.Image) -> Image.Image:
         OSError: The file is incomplete.
     """
     has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in SCALED_TO_16_BITS)
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # or exif_transpose would copy the picture
+        image = ImageOps.exif_transpose(image)
     if has_16_bits:
         return Image.fromarray(((np.asarray(image.convert("I")) + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError("its pixels are of 32 bits, whose range is unknown")
+        raise ValueError("pixels of 32 bits, whose range is unknown")
     mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -21,7 +21,7 @@ def flush() -> None:
     """Flush both streams.
 
     Raises:
-        OSError: The disk is full. A reader that is gone is no error.
+        OSError: The disk is full. A reader that is gone is not an error.
     """
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -63,6 +63,8 @@ def train(*overrides: str) -> TrainedRun:
 def _arranged(overrides: Sequence[str]) -> list[str]:
     """Return the overrides as Hydra reads them. Raises ConfigError for flags, and for a sweep."""
     for word in overrides:
+        if not isinstance(word, str):
+            raise ConfigError(f'{word}: is not a string; type train("optimizer=sgd", "epochs=3")')
         if word.startswith("-") or word == "hydra.mode=MULTIRUN":
             raise ConfigError(
                 f"{word}: mnist_exp.train takes overrides alone, such as optimizer=sgd; the command mnist-exp takes "

@@ -105,18 +105,26 @@ def percent(probability: float | None) -> str:
 
 
 def _pictures(path: Path) -> list[str]:
-    """Return the file, or the pictures in the folder, in the order of their names.
+    """Return the file, or the pictures in the folder, in the natural order of their names; hidden ones are left out.
 
     Raises:
         ConfigError: The folder has none.
     """
     if not path.is_dir():
         return [str(path)]
-    names = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names if name[0] != ".")
-    found = sorted(name for name in names if os.path.splitext(name)[1].lower() in picture.SUFFIXES)
+    from mnist_exp.data.own import natural  # imports torch
+
+    found: list[str] = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if name[0] != "."]
+        found += [os.path.join(folder, name) for name in names if name[0] != "." and _has_suffix(name)]
     if not found:
         raise ConfigError(f"{path}: no picture in this folder")
-    return found
+    return sorted(found, key=natural)
+
+
+def _has_suffix(name: str) -> bool:
+    return name.lower().endswith(picture.SUFFIXES)
 
 
 def _prepared(files: Sequence[str], preparation: Preparation) -> Iterator[tuple[str, Prepared | str]]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mnist_exp.data import picture
 from mnist_exp.data.picture import FITS, Pixels
+from mnist_exp.system import errors
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.use import figure
 from mnist_exp.use.figure import PLACINGS
@@ -46,10 +47,10 @@ class Preparation:
             image_shape: Channels, height and width of the model's images.
 
         Raises:
-            ValueError: There is no such way.
+            ConfigError: There is no such way.
         """
         if way not in WAYS:
-            raise ValueError(f"{way}: images are prepared by {', '.join(WAYS)}")
+            raise ConfigError(f"prepare={way}: no such way, {errors.offer(way, WAYS)}")
         channels, height, width = image_shape
         self.way, self.size, self.mode = way, (height, width), {1: "L", 3: "RGB"}[channels]
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +40,7 @@ def write(tiles: Sequence[Tile], path: Path) -> None:
     columns = min(COLUMNS, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     sheet = Image.new("RGB", (GAP + columns * (SIDE + GAP), GAP + rows * (SIDE + CAPTION + GAP)), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(TEXT)
+    draw, font = ImageDraw.Draw(sheet), _font()
     for number, tile in enumerate(tiles):
         left = GAP + number % columns * (SIDE + GAP)
         top = GAP + number // columns * (SIDE + CAPTION + GAP)
@@ -74,7 +75,14 @@ def _enlarged(pixels: Pixels) -> Image.Image:
     )
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _font() -> ImageFont.FreeTypeFont:
+    """Return DejaVu Sans, which matplotlib brings along: Pillow's own font has no letters but those of ASCII."""
+    import matplotlib  # slow
+
+    return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), TEXT)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont) -> str:
     """Return the text, cut in its middle where it is wider than a tile."""
     shown = text = quoting.shown(text)
     while font.getlength(shown) > SIDE and len(text) > 2:

@@ -80,6 +80,10 @@ class Prediction(NamedTuple):
     image: NDArray[np.uint8]
     figures: int
 
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self._asdict().items() if name != "image")
+        return f"{type(self).__name__}({shown})"
+
 
 class TrainedRun:
     """A run with the weights of its best epoch.
@@ -131,8 +135,8 @@ class TrainedRun:
             A `Prediction` for one image, and a list of them for many.
 
         Raises:
-            ConfigError: A file holds no image, or the images are of another type or shape.
-            OSError: A file can't be read.
+            ConfigError: A file holds no image or can't be read, the images are of another type or shape, or there is no
+                such way to prepare them.
         """
         preparation, shape = self.preparation(prepare), self.facts["image_shape"]
         if isinstance(images, Sequence) and not isinstance(images, str):
@@ -219,8 +223,10 @@ def load(folder: str | PathLike[str]) -> TrainedRun:
 def _why_without_weights(folder: Path) -> str:
     if not folder.exists():
         return "no such folder"
+    if folder.is_file():
+        return "is a file, not a run folder"
     if (folder / LEDGER).is_file():
-        runs = sorted((path.parents[1] for path in folder.glob(f"*/{BEST}")), key=lambda path: len(path.name))
+        runs = sorted((path.parents[1] for path in folder.glob(f"*/{BEST}")), key=lambda run: (len(run.name), run.name))
         return (
             f"this is a sweep; name one of its runs, such as {runs[0]}" if runs else "no run of this sweep has weights"
         )
