@@ -313,7 +313,7 @@ def test_a_job_that_can_not_be_composed_stops_the_sweep_before_it_begins(run: Ru
         ("nosuch=1,2", "nosuch"),
         ("optimizer.lr=0.1,-1", "optimizer.lr=-1: must be more than 0"),
         ("epochs=1,many", "epochs"),
-        ("data.batch_size=32,1301", "data.batch_size=1301: must be 1 to 1,300, the training images (in the job data="),
+        ("data.batch_size=32,1301", "data.batch_size=1301: must be 1 to 1,300, the number of training images (in the "),
         ("activation=relu,prelu activation.num_parameters=7", "activation.num_parameters"),
         ("data.root=. data=digits,mnist data.validation=60000", "data.validation=60000"),
     ):

@@ -276,7 +276,7 @@ def split_batches(
     """
     images, labels = parts.train
     if not 0 < batch_size <= len(images):
-        raise ValueError(f"batch_size={batch_size}: must be 1 to {len(images):,}, the training images")
+        raise ValueError(f"batch_size={batch_size}: must be 1 to {len(images):,}, the number of training images")
     val, test = (
         Batches(augment.center(images), labels, EVALUATION_BATCH, parts.normalize)
         for images, labels in (parts.val, parts.test)
