@@ -69,6 +69,7 @@ def to_l_or_rgb(image: Image.Image) -> Image.Image:
         ValueError: Its pixels are of 32 bits.
         OSError: The file is incomplete.
     """
+    image.load()  # the file may be closed afterwards
     has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in SCALED_TO_16_BITS)
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:  # or exif_transpose would copy the picture
         image = ImageOps.exif_transpose(image)
