@@ -87,6 +87,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return type_in
 
 
+@pytest.fixture(autouse=True)
+def joblib_without_workers() -> Iterator[None]:
+    """Stop joblib's workers: they would live on in the folder of this test, and work for the next one there."""
+    yield
+    loky = sys.modules.get("joblib.externals.loky.reusable_executor")
+    if loky and loky._executor:
+        loky._executor.shutdown(kill_workers=True)
+
+
 @pytest.fixture
 def composed() -> Iterator[Callable[..., DictConfig]]:
     """Compose a config from conf/ and the overrides, as a job gets it."""
