@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_exp import build
 from mnist_exp.system import resources
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.training.facts import inference_facts
 from mnist_exp.use.trained_run import Classifier
 
 Run = Callable[..., Outcome]
@@ -122,7 +123,7 @@ def test_a_classifier_sees_what_the_model_was_trained_on(
     """To the bit: the facts of a run hold what Normalize computed."""
     cfg, source = composed("data.validation=20", "model=linear", *words), request.getfixturevalue(name)
     data = build.split(cfg, source, torch.device("cpu"))
-    facts = build.inference_facts(cfg, data)
+    facts = inference_facts(cfg, data)
     assert (facts["image_shape"], len(facts["mean"]), len(facts["std"])) == ([channels, size, size], channels, channels)
     model, loss = build.from_inference_facts(facts)
     [(normalized, _)] = data.test

@@ -25,6 +25,7 @@ from mnist_exp.data import sources
 from mnist_exp.report import template
 from mnist_exp.store.run_folder import InferenceFacts
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.training.facts import INFERENCE_GROUPS
 from mnist_exp.use import draw, network, trained_run
 from mnist_exp.use.draw import Weights
 from mnist_exp.use.trained_run import Classifier, TrainedRun
@@ -46,7 +47,7 @@ def untrained(composed: Composed, *words: str, **changed: Any) -> TrainedRun:
         "mean": [33.3],
         "std": [78.6],
         "preparation": "mnist",
-        "config": {group: OmegaConf.to_container(cfg[group]) for group in build.INFERENCE_GROUPS},
+        "config": {group: OmegaConf.to_container(cfg[group]) for group in INFERENCE_GROUPS},
     } | changed  # type: ignore[assignment]
     torch.manual_seed(0)
     model, loss = build.from_inference_facts(facts)

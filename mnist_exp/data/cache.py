@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from mnist_exp.data.images import DataSet, Part
 from mnist_exp.system import files
@@ -174,12 +173,9 @@ def _locked(folder: Path) -> Iterator[bool]:
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / ".lock")
-            try:
-                stack.enter_context(lock.acquire(timeout=0))
-            except Timeout:
-                _log.info("waiting for another process, which is reading data and holds %s", lock.lock_file)
-                stack.enter_context(lock.acquire())
+            path = folder / ".lock"
+            message = "waiting for another process, which is reading data and holds %s"
+            stack.enter_context(files.locked_in_turn(path, lambda: _log.info(message, path)))
             for leftover in folder.glob(files.TEMPORARY):
                 leftover.unlink()
             is_writable = True

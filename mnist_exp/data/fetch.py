@@ -19,8 +19,6 @@ from urllib import request
 from urllib.error import URLError
 from urllib.parse import urljoin
 
-from filelock import FileLock, Timeout
-
 from mnist_exp.data import idx, verify, wheel
 from mnist_exp.data.verify import FileSet, RawFile
 from mnist_exp.system import files
@@ -136,13 +134,8 @@ def _complete_raw_folder(file_set: FileSet, names: list[str], folder: Path) -> d
 def _locked(file_set: FileSet, folder: Path) -> Iterator[None]:
     """Let one run at a time write in the folder, and remove what a killed one left there."""
     path = folder / ".lock"
-    lock = FileLock(path)
-    try:
-        held = lock.acquire(timeout=0)
-    except Timeout:
-        _log.info("%s: waiting for another run, which is downloading it and holds %s", file_set.name, path)
-        held = lock.acquire()
-    with held:
+    message = "%s: waiting for another run, which is downloading it and holds %s"
+    with files.locked_in_turn(path, lambda: _log.info(message, file_set.name, path)):
         for written in (folder / name for name in (TEMPORARY, verify.SUMS, *file_set.files)):
             for leftover in written.parent.glob(f".{written.name}*.tmp"):
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,6 +98,25 @@ def locked(path: Path, shared: bool = False) -> Iterator[None]:
     with open(path, "ab") as file:
         if fcntl:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        yield
+
+
+@contextmanager
+def locked_in_turn(path: Path, wait: Callable[[], object]) -> Iterator[None]:
+    """Hold an exclusive lock on a file in the block; call `wait` first if another process holds it.
+
+    Raises:
+        OSError: The file can't be written.
+    """
+    from filelock import FileLock, Timeout  # here, because --help does without
+
+    lock = FileLock(path)
+    try:
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        wait()
+        held = lock.acquire()
+    with held:
         yield
 
 

@@ -159,18 +159,19 @@ class TrainingRun:
         """
         from mnist_exp import build
         from mnist_exp.training.checkpoint import Checkpoints
+        from mnist_exp.training.facts import data_facts, data_notes, inference_facts
 
         self.training, self.data = training, data
         self.checkpoints = Checkpoints(self.folder / "checkpoints", training)
         parameters = sum(tensor.numel() for tensor in training.model.parameters() if tensor.requires_grad)
         self.summary["parameters"], self.summary["device"] = parameters, str(data.val.labels.device)
-        self.summary["data"] = build.data_facts(data)
-        self.summary["inference"] = build.inference_facts(self.cfg, data)
+        self.summary["data"] = data_facts(data)
+        self.summary["inference"] = inference_facts(self.cfg, data)
         sizes = ", ".join(f"{len(getattr(data, part).images):,} {part}" for part in ("train", "val", "test"))
         self.log.info(training.model)
         self.log.info(f"{parameters:,} trainable parameters, on {self.summary['device']}")
         self.log.info(f"{data.name}: {sizes} images")
-        for line in build.data_notes(data):
+        for line in data_notes(data):
             self.log.info(line)
         if note := build.early_stop_note(self.cfg):
             self.log.info(note)

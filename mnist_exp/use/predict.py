@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mnist_exp.data import picture
-from mnist_exp.system import quoting, resources, signals
+from mnist_exp.system import quoting, resources, signals, streams
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.use import sheet
 from mnist_exp.use.prepare import Preparation, Prepared
@@ -140,7 +140,8 @@ def _prepared(files: Sequence[str], preparation: Preparation) -> Iterator[tuple[
 
     with warnings.catch_warnings(), ThreadPoolExecutor(resources.cores()) as threads:
         warnings.simplefilter("ignore")  # of Pillow, about odd files
-        with tqdm(total=len(files), desc="reading", unit="picture", leave=False, delay=1, disable=None) as progress:
+        quiet = not streams.shows_progress()
+        with tqdm(total=len(files), desc="reading", unit="picture", leave=False, delay=1, disable=quiet) as progress:
             for some in _chunks(files):
                 for each in zip(some, threads.map(one, some), strict=True):
                     progress.update()

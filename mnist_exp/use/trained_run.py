@@ -21,6 +21,7 @@ from mnist_exp.store.run_folder import BEST, CONFIG, LEDGER, InferenceFacts, Sum
 from mnist_exp.system import errors
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import checkpoint, resume
+from mnist_exp.training.facts import inference_facts
 from mnist_exp.training.loop import Loss
 from mnist_exp.use.prepare import Preparation, Prepared, opened
 from mnist_exp.use.results import as_table
@@ -248,7 +249,7 @@ def _facts_from_data(folder: Path, data: run_folder.DataFacts | None) -> Inferen
             f"{folder}: an older version trained this run, and did not record the mean of its images; "
             f"it is computed from the data, but: {errors.explain(error)}"
         ) from error
-    return build.inference_facts(cfg, split)
+    return inference_facts(cfg, split)
 
 
 def _margins(size: int, kept: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from mnist_exp.data.images import DataSet
 from mnist_exp.store.run_folder import BEST, CONFIG
 from mnist_exp.system import files
 from mnist_exp.training import checkpoint
+from mnist_exp.training.facts import inference_facts
 
 
 def untrained_run(folder: Path, cfg: DictConfig, source: DataSet) -> Path:
@@ -25,7 +26,7 @@ def untrained_run(folder: Path, cfg: DictConfig, source: DataSet) -> Path:
         "seconds": 1.0,
         "config_id": "0123456789ab",
         "data": {"name": source.name, "sha256": source.sha256},
-        "inference": build.inference_facts(cfg, data),
+        "inference": inference_facts(cfg, data),
         "resumed": [],
         "model": build.model(cfg, data).state_dict(),
     }
