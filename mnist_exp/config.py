@@ -25,9 +25,14 @@ GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "s
 
 # Keys that decide where and how fast a run trains, not what it trains. config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
-RUNTIME_KEYS = ("device", "threads", "plots", "deterministic", "data.root", "resume", "tags")
+RUNTIME_KEYS = ("device", "threads", "plots", "predictions", "deterministic", "data.root", "resume", "tags")
 EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # the range is for sweeps alone
-OFF: dict[str, Any] = {"patience": None, "tags": []}  # values of keys that older versions did not have
+OFF: dict[str, Any] = {
+    "patience": None,
+    "tags": [],
+    "predictions": True,
+}  # values of keys that older versions did not have
+SEEDS = ("seed", "data.seed")  # runs that differ in these alone are one arm
 # The keys that may change when a run is resumed.
 RESUME_KEYS = ("epochs", "patience", *(key for key in RUNTIME_KEYS if key != "resume"))
 
@@ -44,6 +49,7 @@ class Config:
     threads: int = MISSING
     matmul_precision: str = MISSING
     plots: bool = MISSING
+    predictions: bool = MISSING
     deterministic: bool = MISSING
     resume: str | None = MISSING
     tags: list[str] = MISSING

@@ -34,7 +34,7 @@ def test_the_run_folder_is_as_promised(run: Run) -> None:
     (folder,) = outcome.folders
     assert folder.parts[-3] == "outputs"
     assert {path.name for path in folder.iterdir()} == {
-        ".hydra", "train.log", "metrics.csv", "summary.json", "checkpoints", "plots"
+        ".hydra", "train.log", "metrics.csv", "summary.json", "predictions.npz", "checkpoints", "plots"
     }  # fmt: skip
     assert {path.name for path in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert {path.name for path in (folder / "plots").iterdir()} == PICTURES

@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from mnist_exp import config
 from mnist_exp.report import stats
-from mnist_exp.store import metrics, run_folder
+from mnist_exp.store import metrics, predictions, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session, keys_beside_identity
 from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.predictions import PREDICTIONS
 from mnist_exp.store.run_folder import DataFacts, Summary
 from mnist_exp.system.errors import ConfigError
 
@@ -62,22 +65,23 @@ class CompletedRun(RunResult):
     test_loss: float
     test_accuracy: float
     misses: int  # wrong test images
+    images: NDArray[Any] | None = None  # whether each validation image was classified correctly, (N,); None if unknown
 
     @property
     def values(self) -> tuple[float, ...]:
         """The seed and every result: equal for runs that are the same to the bit."""
         return (
-            *(self.job.seed, self.best_epoch, self.val_loss, self.val_accuracy),
+            *(*self.job.seeds, self.best_epoch, self.val_loss, self.val_accuracy),
             *(self.test_loss, self.test_accuracy, self.misses),
         )
 
 
 class Arm(NamedTuple):
-    """Runs that differ in their seed alone. Accuracies are fractions, validation is at each run's best epoch."""
+    """Runs that differ in their seeds alone. Accuracies are fractions, validation is at each run's best epoch."""
 
     id: str
     choices: dict[str, str]  # the value of each swept key
-    runs: tuple[CompletedRun, ...]  # by seed
+    runs: tuple[CompletedRun, ...]  # by data.seed and seed
     val: stats.Summary
     test: stats.Summary
     misses: float  # wrong test images, mean over the runs
@@ -163,11 +167,12 @@ def read(folders: Sequence[Path]) -> Results:
     beside = keys_beside_identity(run.job for run in runs)
     runs = [replace(run, job=run.job._replace(arm=run.job.arm_beside(beside))) for run in runs]
     distinct = {run.id: run for run in reversed(runs) if isinstance(run, CompletedRun)}  # the first of repeated runs
+    distinct, altered = _with_images(distinct)
     swept = swept_keys(runs)
     run_of_id = {run.id: run for run in runs} | distinct
     arms = _group([run_of_id[each] for each in dict.fromkeys(run.id for run in runs)], swept)
     ranked = sorted((arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -arm.val.mean))
-    compared = [{run.job.seed: run.val_accuracy for run in arm.runs} for arm in ranked if not arm.failed]
+    compared = [_sample(arm) for arm in ranked if not arm.failed]
     searches = [folder / run_folder.LR_SEARCH for folder in folders]
     searches = [folder for folder in searches if (folder / run_folder.LEDGER).is_file()]
     return Results(
@@ -176,8 +181,8 @@ def read(folders: Sequence[Path]) -> Results:
         runs=runs,
         swept=swept,
         arms=ranked,
-        comparisons=stats.leader_against_others(compared),
-        warnings=[*_lost_or_repeated(runs, len(distinct)), *_mixes(list(distinct.values()))],
+        comparisons=stats.leader_against_others(compared, anytime=any("until" in each for each in sessions)),
+        warnings=[*_lost_or_repeated(runs, len(distinct)), *altered, *_mixes(list(distinct.values()))],
         lr_search=read(searches) if searches else None,
         without_results=[arm for arm in arms if arm.failed and not arm.runs],
     )
@@ -194,10 +199,17 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
 
 
 def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
-    """Return the typed keys that vary, without the seed."""
+    """Return the typed keys that vary, without the seeds.
+
+    In sweeps of older versions, data.seed tells arms apart.
+    """
     typed = dict.fromkeys(override.lstrip("+~").partition("=")[0] for run in runs for override in run.job.overrides)
     varying = [key for key in typed if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
-    return tuple(key for key in varying if key != "seed")
+    splits: dict[str, set[int]] = {}
+    for run in runs:
+        splits.setdefault(run.job.arm, set()).add(run.job.seeds.split)
+    seeds = config.SEEDS if any(len(found) > 1 for found in splits.values()) else ("seed",)
+    return tuple(key for key in varying if key not in seeds)
 
 
 def format_value(value: Any) -> str:
@@ -280,7 +292,7 @@ def _group(runs: Sequence[RunResult], swept: Sequence[str]) -> list[Arm]:
 
 def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str]) -> Arm:
     choices = {key: format_value(members[0].job.choices.get(key)) for key in swept}
-    completed = sorted((run for run in members if isinstance(run, CompletedRun)), key=lambda run: run.job.seed)
+    completed = sorted((run for run in members if isinstance(run, CompletedRun)), key=lambda run: run.job.seeds)
     failed = tuple(run for run in members if run.job.status == "failed" and run.job.failure)
     missing = len(members) - len(completed) - len(failed)
     if not completed:
@@ -289,6 +301,32 @@ def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str]) -> Arm
     test = stats.summary([run.test_accuracy for run in completed])
     misses = sum(run.misses for run in completed) / len(completed)
     return Arm(arm_id, choices, tuple(completed), val, test, misses, failed, missing)
+
+
+def _with_images(runs: Mapping[tuple[str, str], CompletedRun]) -> tuple[dict[tuple[str, str], CompletedRun], list[str]]:
+    """Return the runs with what they predicted for each image, and a warning about altered predictions."""
+    found, altered = dict(runs), []
+    for key, run in runs.items():
+        try:
+            kept = predictions.read(run.folder, (run.summary["files"] or {}).get(PREDICTIONS))
+        except (OSError, ConfigError) as error:
+            altered.append(str(error))
+        else:
+            found[key] = replace(run, images=kept.val.right if kept else None)
+    return found, [f"predictions are left out: {'; '.join(altered)}"] if altered else []
+
+
+def _sample(arm: Arm) -> stats.Sample:
+    """Return what statistics need to know of an arm."""
+    first = arm.runs[0]
+    sizes = first.data.get("images")
+    choices = [str(first.job.choices.get(f"data.{key}")) for key in ("validation", "test")]
+    return stats.Sample(
+        values={run.job.seeds: run.val_accuracy for run in arm.runs},
+        images={run.job.seeds: run.images for run in arm.runs if run.images is not None},
+        image_source=" ".join([first.data["sha256"], *choices]),
+        val_per_train=sizes["val"] / sizes["train"] if sizes else None,
+    )
 
 
 def _lost_or_repeated(runs: Sequence[RunResult], distinct: int) -> list[str]:

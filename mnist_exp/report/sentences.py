@@ -132,7 +132,7 @@ def answer(results: Results) -> list[str]:
     sentences = [
         comparison(compared[0], arm, test)
         for arm, test in pairs[:MAX_SENTENCES]
-        if not isnan(test.p) or compared[0].val.n > 1 or compared[0].equals(arm)
+        if not isnan(test.claim.p) or compared[0].val.n > 1 or compared[0].equals(arm)
     ]
     if len(pairs) > MAX_SENTENCES and sentences:
         sentences.append(f"Further down, it {_tally(compared[0], pairs[MAX_SENTENCES:])}.")
@@ -167,13 +167,13 @@ def comparison(leader: Arm, other: Arm, test: stats.Comparison) -> str:
     seeds = _seeds_of_comparison(leader, other, test)
     if leader.equals(other):
         return f"{name(leader)} and {name(other)} have {SAME}: {NO_EFFECT}."
-    if isnan(test.p):
+    if isnan(test.claim.p):
         apart = points(test.difference)
         return f"No claim about {name(leader)} and {name(other)} is possible: they are {apart} apart, with {seeds}."
-    evidence = f"{interval(test)}, {p_value(test.p)}"
-    if test.p < ALPHA and test.difference > 0:
+    evidence = f"{interval(test.claim)}, {p_value(test.claim.p)}"
+    if test.claim.p < ALPHA and test.difference > 0:
         return f"{name(leader)} beats {name(other)} by {points(test.difference)} ({evidence}, {seeds})."
-    if test.p < ALPHA:
+    if test.claim.p < ALPHA:
         return f"{name(leader)} is beaten by {name(other)} by {points(-test.difference)} on their shared seeds."
     unclear = f"{name(leader)} and {name(other)} can't be told apart with {seeds}"
     unclear += f" ({points(test.difference)}, {evidence})"
@@ -210,11 +210,11 @@ def verdict(leader: Arm, other: Arm, test: stats.Comparison) -> str:
     """Return a comparison with the leader for a cell of a table."""
     if leader.equals(other):
         return "the same results"
-    if isnan(test.p):
+    if isnan(test.claim.p):
         return "no claim"
-    if test.p >= ALPHA:
-        return f"can't be told apart, {p_value(test.p)}"
-    return f"{'behind' if test.difference > 0 else 'ahead'}, {p_value(test.p)}"
+    if test.claim.p >= ALPHA:
+        return f"can't be told apart, {p_value(test.claim.p)}"
+    return f"{'behind' if test.difference > 0 else 'ahead'}, {p_value(test.claim.p)}"
 
 
 def verdicts(results: Results) -> list[str]:
@@ -285,7 +285,7 @@ def points(difference: float) -> str:
     return f"{100 * difference:z.2f} pp"
 
 
-def interval(estimate: stats.Comparison | stats.Summary) -> str:
+def interval(estimate: stats.Estimate | stats.Summary) -> str:
     """Return a 95 % interval in percent or percentage points; why there is none, or nothing if that is plain."""
     if isinstance(estimate, stats.Summary) and estimate.n == 2 and estimate.sd > 0 and isnan(estimate.low):
         return ALMOST_NOTHING
@@ -308,7 +308,7 @@ def _lead(leader: Arm, pairs: Sequence[tuple[Arm, stats.Comparison]], is_alone: 
     if all(leader.equals(arm) for arm, _ in pairs):
         one = f"{name(pairs[0][0])} has {SAME}: {NO_EFFECT}"
         return f"{name(leader)} reaches {accuracy}. {one if len(pairs) == 1 else f'All others have {SAME}'}."
-    if all(isnan(test.p) for _, test in pairs):
+    if all(isnan(test.claim.p) for _, test in pairs):
         return (
             f"{name(leader)} has the highest accuracy, {accuracy}, but the runs do not show whether it is better than "
             "the others."
@@ -320,10 +320,10 @@ def _tally(leader: Arm, pairs: Sequence[tuple[Arm, stats.Comparison]]) -> str:
     """Return how many others the leader beats; and which it can't be told apart from, if these are few."""
     others = f"{len(pairs):,} others"
     same = [arm for arm, _ in pairs if leader.equals(arm)]
-    beaten = [arm for arm, test in pairs if test.p < ALPHA and test.difference > 0]
-    ahead = [arm for arm, test in pairs if test.p < ALPHA and test.difference <= 0]
-    unclear = [arm for arm, test in pairs if test.p >= ALPHA]
-    without_claim = sum(isnan(test.p) for _, test in pairs) - len(same)
+    beaten = [arm for arm, test in pairs if test.claim.p < ALPHA and test.difference > 0]
+    ahead = [arm for arm, test in pairs if test.claim.p < ALPHA and test.difference <= 0]
+    unclear = [arm for arm, test in pairs if test.claim.p >= ALPHA]
+    without_claim = sum(isnan(test.claim.p) for _, test in pairs) - len(same)
     parts = []
     if len(pairs) == 1 and beaten:
         parts.append(f"beats {name(beaten[0])}")

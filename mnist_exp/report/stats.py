@@ -10,7 +10,11 @@ from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from mnist_exp.store.ledger import Seeds
 
 # SciPy takes half a second to import, so the functions that need it import it.
 
@@ -41,20 +45,60 @@ class Summary(NamedTuple):
 NOTHING = Summary(0, *[math.nan] * 6)  # the summary of an arm without completed runs
 
 
+class Sample(NamedTuple):
+    """The runs of one arm, as statistics see them."""
+
+    values: Mapping[Seeds, float]  # what each run reached; higher is better
+    images: Mapping[Seeds, NDArray[Any]] = {}  # each validation image's part in it, (N,), of mean `value`; where known
+    image_source: str = ""  # equal for arms whose runs of the same data.seed were validated on the same images
+    val_per_train: float | None = None  # validation images per training image, if known
+
+
+class Estimate(NamedTuple):
+    """An interval of a difference, and the p-value of there being none; nan if the runs allow no claim."""
+
+    low: float
+    high: float
+    p: float
+
+
+class Share(NamedTuple):
+    """An estimated probability and its interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class McNemar(NamedTuple):
+    """The images that one of two runs got right and the other wrong, and McNemar's exact test of 1947."""
+
+    first: int  # images that only the first run got right
+    second: int
+    p: float
+
+
 class Comparison(NamedTuple):
     """The difference between the means of two arms, over their shared seeds if there are two or more, else over all.
 
-    If the runs allow no claim, `low`, `high` and `p` are nan and `needed` is None. This is so if an arm has one seed,
-    or if there is no spread, where a t test would be certain of any difference.
+    `claim` holds for new seeds and for new images of the same source, if it is known what the runs predicted for each
+    image, and `on_these_images` for new seeds alone. Where it is unknown, both are the same, and `images` is None.
+
+    If the runs allow no claim, the estimates are nan and `needed` is None. This is so if an arm has one seed, or if
+    there is no spread, where a t test would be certain of any difference.
     """
 
     difference: float  # positive if the first arm is better
-    low: float  # of the interval for this pair alone
-    high: float
-    p: float
-    n: int  # the shared seeds if paired, else the seeds of the smaller arm
+    claim: Estimate  # the interval is for this pair alone; p is corrected by `leader_against_others`
+    on_these_images: Estimate  # the same, for other seeds on the same images
+    superiority: Share  # the probability that the first arm is better with a new seed; ties count half
+    n: int  # the shared seeds (data.seeds, if there are several) if paired, else those of the smaller arm
+    splits: int  # the shared data.seeds; if several, both estimates are over data.seeds, and hold for new images
     paired: bool
-    needed: int | None  # seeds per arm that would detect this difference; None if unknown or more than MAX_SEEDS
+    images: int | None  # validation images that `claim` rests on; None if it is not for new images
+    needed: int | None  # seeds per arm for `claim` to detect this difference; None if unknown or no number suffices
+    needed_images: int | None  # validation images that would do so, with the seeds there are; None as above
+    mcnemar: McNemar | None  # of arms of one run each, on the same images; else None
 
 
 class _Contrast(NamedTuple):
@@ -102,7 +146,7 @@ def _interval(n: int, mean: float, sd: float) -> tuple[float, float]:
     return float(expit(logit(mean) - margin)), float(expit(logit(mean) + margin))
 
 
-def compare(a: Mapping[int, float], b: Mapping[int, float], pairs: int = 1) -> Comparison:
+def compare(a: Sample, b: Sample, pairs: int = 1, anytime: bool = False) -> Comparison:
     """Compare two arms by a two-sided t test: Student 1908 for pairs, else Welch 1947.
 
     Runs are paired by seed, because equal seeds mean the same order of images and the same augmentation.
@@ -111,35 +155,40 @@ def compare(a: Mapping[int, float], b: Mapping[int, float], pairs: int = 1) -> C
         a: The first arm, a value per seed.
         b: The second arm.
         pairs: The number of comparisons of which this is one. `needed` allows for them, `p` does not.
+        anytime: Whether the runs were looked at before it was decided how many there would be.
 
     Raises:
         ValueError: An arm has no value, or a value is not finite.
     """
     from scipy.special import stdtrit
 
-    contrast = _contrast(a, b)
+    contrast = _contrast(a.values, b.values)
     difference = contrast.difference
     margin = float(stdtrit(contrast.df, (1 + LEVEL) / 2)) * contrast.error
     paired = len(contrast.variances) == 1
     needed = _needed(contrast, pairs)
-    return Comparison(difference, difference - margin, difference + margin, contrast.p, contrast.n, paired, needed)
+    seeds = Estimate(difference - margin, difference + margin, contrast.p)
+    nothing = Share(math.nan, math.nan, math.nan)
+    return Comparison(difference, seeds, seeds, nothing, contrast.n, 1, paired, None, needed, None, None)
 
 
-def leader_against_others(arms: Sequence[Mapping[int, float]]) -> list[Comparison]:
+def leader_against_others(arms: Sequence[Sample], anytime: bool = False) -> list[Comparison]:
     """Compare the leader with each other arm, with p corrected by Holm's method.
 
     The data that chose the leader also test it, so any pair could have been among these comparisons. The correction is
     therefore for all k (k - 1) / 2 pairs, not for the k - 1 that are returned.
 
     Args:
-        arms: A value per seed for each arm, the leader first.
+        arms: The arms, the leader first.
+        anytime: Whether the runs were looked at before it was decided how many there would be.
     """
     pairs = list(combinations(arms, 2))  # those of the leader come first
-    corrected = holm([_contrast(a, b).p for a, b in pairs])
-    return [
-        compare(leader, other, len(pairs))._replace(p=p)
-        for (leader, other), p in zip(pairs[: len(arms) - 1], corrected, strict=False)
-    ]
+    corrected = holm([_contrast(a.values, b.values).p for a, b in pairs])
+    found = []
+    for (leader, other), p in zip(pairs[: len(arms) - 1], corrected, strict=False):
+        pair = compare(leader, other, len(pairs), anytime)
+        found.append(pair._replace(claim=pair.claim._replace(p=p), on_these_images=pair.on_these_images._replace(p=p)))
+    return found
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -163,7 +212,7 @@ def sampling_spread(accuracy: float, images: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / images)
 
 
-def _contrast(a: Mapping[int, float], b: Mapping[int, float]) -> _Contrast:
+def _contrast(a: Mapping[Seeds, float], b: Mapping[Seeds, float]) -> _Contrast:
     from scipy.special import stdtr
 
     _check(a.values())

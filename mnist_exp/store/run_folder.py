@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from mnist_exp.store import metrics
 from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.predictions import PREDICTIONS
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
@@ -21,12 +22,13 @@ RUN, SWEEP = "a run", "a sweep"  # owners of a folder
 LATEST = "latest"  # on a command line: the run under outputs/, or the sweep under multirun/, that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 WRITTEN = (  # everything that a run writes into its folder, except its log
-    *(".hydra/*.yaml", METRICS, SUMMARY, str(LAST), str(BEST)),
+    *(".hydra/*.yaml", METRICS, SUMMARY, PREDICTIONS, str(LAST), str(BEST)),
     *(f"plots/{name}.png" for name in FIGURES),
     f"**/{files.TEMPORARY}",
 )
 SPLIT_KEYS = ("validation", "test", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
-CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # the summary of a completed run holds the SHA-256 of these files
+CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # the summary of a completed run holds the SHA-256 of these files,
+# and of predictions.npz where the run has kept it
 
 
 class DataFacts(TypedDict):
@@ -35,6 +37,7 @@ class DataFacts(TypedDict):
     name: str
     sha256: str
     test: NotRequired[str]  # given by the source, or cut from its training images; older versions did not say it
+    images: NotRequired[dict[str, int]]  # in the parts train, val and test; older versions did not say it
     imbalance: NotRequired[float]  # how many times the largest class of the training images is as large as the smallest
 
 
@@ -96,7 +99,7 @@ class Summary(TypedDict):
     git: GitFacts | None
     data: DataFacts | None
     inference: InferenceFacts | None
-    files: dict[str, str] | None  # SHA-256 of the files in CHECKSUMMED
+    files: dict[str, str] | None  # SHA-256 of the files in CHECKSUMMED, and of PREDICTIONS
     resumed: list[Resumption]
     stopped: str | None  # "patience", where it ended the run early
     tags: list[str] | None

@@ -160,7 +160,7 @@ class Composer:
         cfg, hydra = config.without_hydra(composed), composed.hydra
         with naming_job(overrides):
             config.check(cfg, hydra)
-        ids = config.config_id(cfg), config.config_id(cfg, without=("seed",))
+        ids = config.config_id(cfg), config.config_id(cfg, without=config.SEEDS)
         job = Job(-1, tuple(overrides), *ids, cfg.seed, config.choices(cfg, hydra))
         search = LRSearch(hydra.sweeper.trials, tuple(hydra.sweeper.trial_seeds))
         return PlannedJob(job, PackedConfig.pack(overrides, composed), search, Path(hydra.sweep.dir))
