@@ -23,7 +23,7 @@ class Measure(NamedTuple):
 
     def show(self, value: float) -> str:
         """Return a value as a table shows it: 0.97864 -> "97.86" for a fraction, with four decimals otherwise."""
-        return f"{100 * value:.2f}" if self.is_fraction else f"{value:.4f}"
+        return f"{100 * value:z.2f}" if self.is_fraction else f"{value:z.4f}"
 
     @property
     def unit(self) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mnist_exp import config
 from mnist_exp.report import stats
+from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.store import metrics, predictions, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session, keys_beside_identity
 from mnist_exp.store.metrics import METRICS
@@ -131,6 +132,7 @@ class Results(NamedTuple):
     warnings: list[str]  # why results may not be comparable
     lr_search: Results | None = None  # the sweep that chose the learning rates
     without_results: Sequence[Arm] = ()  # arms of which no run completed and some failed themselves
+    measure: Measure = ACCURACY
 
     @property
     def compared(self) -> list[Arm]:

@@ -61,7 +61,10 @@ def to_markdown(results: Results, pictures: Sequence[str]) -> str:
     parts += [f"> **Take care**: {_escape(warning)}" for warning in sentences.warnings(results)]
     parts += [f"**{headline}**", "\n".join(f"- {sentence}" for sentence in others)]
     if (leaderboard := tables.leaderboard(results)).rows:
-        parts += ["## Leaderboard", _markdown_table(leaderboard), f"{sentences.ranking(results)} {sentences.METHOD}"]
+        about = f"{sentences.ranking(results)} {sentences.method(results)}"
+        parts += ["## Leaderboard", _markdown_table(leaderboard), about]
+    if (comparisons := tables.comparisons(results)).rows:
+        parts += ["## Comparisons with the leader", _markdown_table(comparisons), sentences.COMPARISONS]
     if results.lr_search:
         rates = _markdown_table(tables.learning_rates(results))
         parts += ["## Learning rates", *sentences.learning_rates(results), rates]
