@@ -7,9 +7,9 @@ SWEEP is a sweep of two arms or more with at least twice that many seeds, such a
     python train.py -m activation=relu,gelu,silu,tanh 'seed=range(0,20)' hydra/launcher=fused hydra.sweep.dir=SWEEP
 
 Its validation images are split in halves at random, again and again. On one half, and with half of the seeds, each pair
-of arms is compared at p < 0.05: by a paired t test over the seeds, which holds for other seeds on the same images, and by
-the test for new seeds and new images. A claim fails if the other half of the images, with the other half of the seeds,
-says the opposite: the arm that was better is worse there, or equal.
+of arms is compared at p < 0.05: by a paired t test over the seeds, which holds for other seeds on the same images, and
+by the test for new seeds and new images. A claim fails if the other half of the images, with the other half of the
+seeds, says the opposite: the arm that was better is worse there, or equal.
 """
 
 import argparse
@@ -53,7 +53,8 @@ def main() -> None:
         runs = rng.permutation(next(iter(right.values())).shape[0])[: 2 * n]
         halves = np.array_split(rng.permutation(next(iter(right.values())).shape[1]), 2)
         for a, b in combinations(right, 2):
-            pair = stats.compare(*(sample(right[arm][runs[:n]][:, halves[0]], 0) for arm in (a, b)))
+            first, second = (sample(right[arm][runs[:n]][:, halves[0]], 0) for arm in (a, b))
+            pair = stats.compare(first, second)
             check = (right[a][runs[n:]][:, halves[1]].mean() - right[b][runs[n:]][:, halves[1]].mean()).item()
             for way, p in (("these images", pair.on_these_images.p), ("new images", pair.claim.p)):
                 counts = found.setdefault(f"{a} or {b}", {}).setdefault(way, [0, 0, 0])
@@ -66,9 +67,7 @@ def main() -> None:
 
 def show(found: dict[str, dict[str, list[int]]], accuracy: dict[str, Any]) -> None:
     """Print a table in Markdown."""
-    print(
-        "| Arms | Difference, all images and seeds | Claims, same images | of them fail | Claims, new images | of them fail |"
-    )
+    print("| Arms | Difference, all images and seeds | Same images: claims | fail | New images: claims | fail |")
     print("|---|--:|--:|--:|--:|--:|")
     total = {way: np.zeros(3, dtype=int) for way in ("these images", "new images")}
     for pair, ways in found.items():
