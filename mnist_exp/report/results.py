@@ -145,6 +145,12 @@ class Results(NamedTuple):
         return [arm for arm in (*self.arms, *self.without_results) if arm.failed]
 
     @property
+    def shown(self) -> tuple[str, ...]:
+        """The keys that tell runs apart, without the seed: the swept ones, and data.seed if it varies."""
+        splits = {run.job.seeds.split for run in self.runs}
+        return self.swept if len(splits) < 2 or "data.seed" in self.swept else (*self.swept, "data.seed")
+
+    @property
     def crossed(self) -> tuple[str, ...]:
         """The swept keys whose values were typed, not found by a learning-rate search."""
         return tuple(key for key in self.swept if not self.lr_search or key != config.LR)

@@ -54,10 +54,12 @@ def title(results: Results) -> str:
 
 
 def scope(results: Results) -> str:
-    """Return how many arms, seeds and runs there are."""
+    """Return how many arms, splits, seeds and runs there are."""
     jobs = [run.job for run in results.runs]
     arms, seeds = {job.arm for job in jobs}, {job.seed for job in jobs}
-    return f"{count(len(arms), 'arm')}, {count(len(seeds), 'seed')}, {count(len(jobs), 'run')}"
+    splits = {job.seeds.split for job in jobs} if "data.seed" not in results.swept else ()
+    counts = [count(len(arms), "arm"), count(len(seeds), "seed"), count(len(jobs), "run")]
+    return ", ".join([counts[0], *([count(len(splits), "split")] if len(splits) > 1 else []), *counts[1:]])
 
 
 def progress(runs: Sequence[RunResult]) -> str:
@@ -351,4 +353,6 @@ def _seeds_of(arm: Arm) -> str:
     completed, separator, failures = arm.seeds.partition(";")
     splits = len({run.job.seeds.split for run in arm.runs})
     unit = f"runs in {splits} splits" if splits > 1 else "seed" if arm.planned == 1 else "seeds"
+    if splits == arm.planned > 1:
+        unit = "splits"
     return f"{completed} {unit}{separator}{failures}"

@@ -160,7 +160,7 @@ def runs(results: Results) -> RunTable:
     shown = values(results)
     rows = []
     for run, versions in zip(results.runs, uncommon_versions(results.runs), strict=True):
-        choices = [format_value(run.job.choices.get(key)) for key in results.swept]
+        choices = [format_value(run.job.choices.get(key)) for key in results.shown]
         summary: Mapping[str, Any] = run.summary
         rows.append(
             RunRow(
@@ -173,7 +173,7 @@ def runs(results: Results) -> RunTable:
                 values=[_number(summary[value.key], value.format, value.scale) for value in shown],
             )
         )
-    headers = ["sweep", *results.swept] if several else list(results.swept)
+    headers = ["sweep", *results.shown] if several else list(results.shown)
     return RunTable(headers, any(row.tags for row in rows), [value.header for value in shown], rows)
 
 

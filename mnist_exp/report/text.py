@@ -31,13 +31,13 @@ def to_csv(results: Results) -> str:
     several = len(results.folders) > 1
     file = io.StringIO()
     writer = csv.writer(file)
-    header = ["number", "config_id", *results.swept, "seed", "status", *COLUMNS]
+    header = ["number", "config_id", *results.shown, "seed", "status", *COLUMNS]
     header += ["failure", "error", "stopped", "tags"]
     writer.writerow(["sweep", *header] if several else header)
     for run in results.runs:
         job = run.job
         summary: Mapping[str, Any] = run.summary
-        choices = [format_value(job.choices.get(key)) for key in results.swept]
+        choices = [format_value(job.choices.get(key)) for key in results.shown]
         values = [summary[key] for key in COLUMNS.values()]
         row = [job.number, job.config_id, *choices, job.seed, job.status, *values]
         row += [job.failure, job.error, summary["stopped"], tables.tags(run)]
