@@ -18,8 +18,7 @@ from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.store import metrics, predictions, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session, keys_beside_identity
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.predictions import PREDICTIONS
-from mnist_exp.store.run_folder import DataFacts, Summary
+from mnist_exp.store.run_folder import PREDICTIONS, DataFacts, Summary
 from mnist_exp.system.errors import ConfigError
 
 # Groups whose options are understood without the name of the group.
