@@ -20,6 +20,7 @@ benchmarks/intervals.py shows how often it contains the truth.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -94,7 +95,7 @@ def squares(rows: NDArray[Any]) -> Floats:
     centered = rows - rows.mean(0, dtype=float)  # for precision, where rows differ little
     products = centered @ centered.T
     lengths = np.diag(products)
-    return np.maximum(lengths[:, None] + lengths - 2 * products, 0)
+    return np.asarray(np.maximum(lengths[:, None] + lengths - 2 * products, 0))
 
 
 def margin(contrasts: Contrasts, alpha: Any, is_anytime: bool) -> Floats:
@@ -102,7 +103,8 @@ def margin(contrasts: Contrasts, alpha: Any, is_anytime: bool) -> Floats:
     from scipy.special import stdtrit
 
     images = stdtrit(np.maximum(contrasts.images - 1, 1), np.asarray(alpha) / 2) * contrasts.images_error
-    return np.hypot(_critical(contrasts.n, contrasts.seeds_df, alpha, is_anytime) * contrasts.seeds_error, images)
+    seeds = _critical(contrasts.n, contrasts.seeds_df, alpha, is_anytime) * contrasts.seeds_error
+    return np.asarray(np.hypot(seeds, images))
 
 
 def p_values(contrasts: Contrasts, is_anytime: bool) -> Floats:
@@ -179,13 +181,20 @@ def _power(
     """
     from scipy.special import gammaincinv, ndtr, stdtrit
 
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = _nodes()
     shape = df[:, None] / 2
-    shown = gammaincinv(shape, (1 + nodes) / 2) / shape  # (pairs, nodes): quantiles of the variance, whose mean is 1
+    shown = gammaincinv(shape, nodes) / shape  # (pairs, nodes): quantiles of the variance, whose mean is 1
     of_images = stdtrit(np.maximum(images - 1, 1), alpha / 2) ** 2 * images_variance
     limit = np.sqrt(critical[:, None] ** 2 * variance[:, None] * shown + of_images[:, None])
     distance = (np.abs(contrasts.difference)[:, None] - limit) / np.sqrt(variance + images_variance)[:, None]
-    return np.asarray(ndtr(distance) @ weights / 2)
+    return np.asarray(ndtr(distance) @ weights)
+
+
+@cache
+def _nodes() -> tuple[Floats, Floats]:
+    """Return the nodes of Gauss-Legendre quadrature from 0 to 1, and their weights."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    return (1 + nodes) / 2, weights / 2
 
 
 def _least(power: Callable[[Floats], Floats], low: int, high: int, pairs: int) -> list[int | None]:

@@ -292,6 +292,7 @@ def _contrasts(arms: Sequence[Sample], pairs: Sequence[tuple[int, int]], anytime
     if anytime:
         is_known &= (found.paired > 0) & (found.splits == 1)
     return found._replace(
+        spread=np.where(is_known, found.spread, math.nan),
         seeds_error=np.where(is_known, found.seeds_error, math.nan),
         images=np.where(is_known, found.images, 0),
         images_error=np.where(is_known, found.images_error, 0),
@@ -309,9 +310,7 @@ def _design(a: Sample, b: Sample) -> _Design:
     return _Design(frozenset(), len(of_a & of_b), is_valid, images)
 
 
-def _common_images(
-    a: Sample, b: Sample, of_a: Collection[Seeds], of_b: Collection[Seeds]
-) -> tuple[str, int] | None:
+def _common_images(a: Sample, b: Sample, of_a: Collection[Seeds], of_b: Collection[Seeds]) -> tuple[str, int] | None:
     """Return the source and number of the images on which these runs of one data.seed were validated, if they are."""
     sizes = {len(arm.images[run]) if run in arm.images else 0 for arm, runs in ((a, of_a), (b, of_b)) for run in runs}
     if a.image_source != b.image_source or len(sizes) > 1 or max(sizes) < 2:
@@ -436,7 +435,7 @@ def _superiority(a: Sample, b: Sample) -> Share:
 
     def is_likely(p: float) -> bool:
         dependence = 1 + others * ((1 - p) / (2 - p) + p / (1 + p))  # of pairs of runs that have a run in common
-        return (share - p) ** 2 <= z**2 * p * (1 - p) * dependence / draws
+        return bool((share - p) ** 2 <= z**2 * p * (1 - p) * dependence / draws)
 
     return Share(share, _limit(is_likely, share, 0.0), _limit(is_likely, share, 1.0))
 
