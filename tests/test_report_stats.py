@@ -1,7 +1,6 @@
 """The statistics agree with SciPy, the literature, and simulated sweeps in which the truth is known."""
 
 import math
-import random
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence

@@ -192,9 +192,10 @@ def _power(
 
 @cache
 def _nodes() -> tuple[Floats, Floats]:
-    """Return the nodes of Gauss-Legendre quadrature from 0 to 1, and their weights."""
+    """Return the nodes of Gauss-Legendre quadrature from 0 to 1, made denser towards both ends, and their weights."""
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    return (1 + nodes) / 2, weights / 2
+    even = (1 + nodes) / 2
+    return even**2 * (3 - 2 * even), 3 * even * (1 - even) * weights
 
 
 def _least(power: Callable[[Floats], Floats], low: int, high: int, pairs: int) -> list[int | None]:
