@@ -25,8 +25,18 @@ PENICILLIN = """
 def contrasts(**facts: Any) -> Contrasts:
     """One contrast of 5 paired seeds on fixed images, but for these facts."""
     usual = {
-        "difference": 0.01, "n": 5, "splits": 1, "paired": 1, "spread": 1e-4, "overlap": 0, "freedom": 1,
-        "seeds_error": 0.004, "seeds_df": 4, "images": 0, "images_error": 0, "interaction": 0,
+        "difference": 0.01,
+        "n": 5,
+        "splits": 1,
+        "paired": 1,
+        "spread": 1e-4,
+        "overlap": 0,
+        "freedom": 1,
+        "seeds_error": 0.004,
+        "seeds_df": 4,
+        "images": 0,
+        "images_error": 0,
+        "interaction": 0,
     }
     return Contrasts(*np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, float)) for v in (usual | facts).values())))
 
@@ -35,8 +45,14 @@ def planned(difference: float, seeds: float, images: float, rest: float, n: int,
     """The contrast of n paired seeds and `size` images whose estimates are the true standard deviations."""
     spread, interaction = seeds**2 + rest**2 / size, rest**2 / size / n
     return contrasts(
-        difference=difference, n=n, spread=spread, seeds_error=math.sqrt(spread / n), seeds_df=n - 1,
-        images=size, images_error=images / math.sqrt(size), interaction=interaction,
+        difference=difference,
+        n=n,
+        spread=spread,
+        seeds_error=math.sqrt(spread / n),
+        seeds_df=n - 1,
+        images=size,
+        images_error=images / math.sqrt(size),
+        interaction=interaction,
     )
 
 
@@ -126,7 +142,7 @@ def test_no_difference_has_p_1_and_no_error_no_p() -> None:
 @pytest.mark.parametrize("df", [2, 4, 30, 500])
 @pytest.mark.parametrize("alpha", [0.05, 1e-5])
 def test_power_on_fixed_images_is_that_of_the_t_test(df: int, alpha: float) -> None:
-    """By SciPy's noncentral t distribution. Where 3 seeds need a t of 447, the power is almost a step, and less exact."""
+    """By SciPy's noncentral t distribution. Where 3 seeds need a t of 447, power is almost a step, and less exact."""
     critical = float(student.isf(alpha / 2, df))
     for shift in critical * np.linspace(0.8, 2, 9):
         theirs = float(nct.sf(critical, df, shift))
@@ -153,8 +169,11 @@ def power(contrast: Contrasts, n: int, size: int, alpha: float, sds: tuple[float
     found = contrasts(
         difference=contrast.difference
         + rng.normal(size=count) * math.sqrt(seeds / n + images / size + rest / n / size),
-        n=n, seeds_df=n - 1, seeds_error=np.sqrt(ms_seeds / n / size),
-        images=size, images_error=np.sqrt(excess / n / size),
+        n=n,
+        seeds_df=n - 1,
+        seeds_error=np.sqrt(ms_seeds / n / size),
+        images=size,
+        images_error=np.sqrt(excess / n / size),
     )
     return float(np.mean(np.abs(found.difference) > crossed.margin(found, alpha, False)))
 

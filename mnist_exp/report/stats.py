@@ -14,7 +14,7 @@ The source is what the images were drawn from: digits by other writers, or of an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_exp.report import crossed
+from mnist_exp.report import crossed, proportions
 from mnist_exp.report.crossed import Contrasts, Floats
 from mnist_exp.store.ledger import Seeds
 
@@ -30,7 +30,6 @@ from mnist_exp.store.ledger import Seeds
 
 LEVEL = 0.95  # of every interval; a claim needs p < 1 - LEVEL
 MAX_ODDS_RATIO = 10  # between the ends of an interval of two values; a wider one says almost nothing and is left out
-HALVINGS = 50  # of the interval from 0 to 1
 ROUNDING = 1e-9  # relative; accuracies are multiples of 1/images, so a smaller spread is floating-point error
 
 
@@ -96,8 +95,8 @@ class Comparison(NamedTuple):
     image, and `on_these_images` for new seeds alone. Where it is unknown, both are the same, and `images` is None.
 
     If the runs allow no claim, the estimates are nan and `needed` is None. This is so if an arm has one seed, or if
-    there is no spread, where a t test would be certain of any difference; and if the arms do not have the same
-    data.seed, or share fewer than two of several.
+    there is no spread, where a t test would be certain of any difference; and if arms that share fewer than two runs
+    do not all have one data.seed.
 
     If `needed` is None and `needed_images` is not, more seeds can't help: the images are the limit.
     """
@@ -294,6 +293,7 @@ def _contrasts(arms: Sequence[Sample], pairs: Sequence[tuple[int, int]], anytime
     return found._replace(
         spread=np.where(is_known, found.spread, math.nan),
         seeds_error=np.where(is_known, found.seeds_error, math.nan),
+        seeds_df=np.where(is_known, found.seeds_df, math.nan),
         images=np.where(is_known, found.images, 0),
         images_error=np.where(is_known, found.images_error, 0),
     )
@@ -331,7 +331,7 @@ def _paired(samples: Sequence[Sample], a: NDArray[Any], b: NDArray[Any], design:
     if design.images:
         images = design.images[1]
         order = sorted(design.shared)
-        parts = crossed.components(np.array([[sample.images[run] for run in order] for sample in samples]))
+        parts = crossed.components(np.array([_table(sample, order) for sample in samples]))
         of_images, rest = parts.images[a, b], parts.rest[a, b]
     return Contrasts(
         difference=differences.mean(1),
@@ -366,7 +366,7 @@ def _unpaired(samples: Sequence[Sample], a: NDArray[Any], b: NDArray[Any], desig
         images = design.images[1]
         noise = np.array([_interaction(sample) for sample in samples]) / sizes
         rest = noise[a] + noise[b]
-        of_image = np.array([np.mean(list(sample.images.values()), axis=0, dtype=float) for sample in samples])
+        of_image = np.array([_table(sample, sample.values).mean(0, dtype=float) for sample in samples])
         of_images = crossed.squares(of_image - of_image.mean(1, keepdims=True))[a, b] / (images - 1) - rest
     error = np.sqrt(variances[a] / sizes[a] + variances[b] / sizes[b])
     return Contrasts(
@@ -395,9 +395,14 @@ def _units(samples: Sequence[Sample], shared: Collection[Seeds]) -> Floats:
     return np.stack([values[:, splits == split].mean(1) for split in np.unique(splits)], axis=1)
 
 
+def _table(sample: Sample, runs: Iterable[Seeds]) -> NDArray[Any]:
+    """Return the parts of runs and images, (runs, images)."""
+    return np.array([sample.images[run] for run in runs])
+
+
 def _interaction(sample: Sample) -> float:
     """Return the variance of an arm's parts that is due neither to the seed nor to the image; nan for one run."""
-    table = np.array(list(sample.images.values()))
+    table = _table(sample, sample.values)
     return float(crossed.components(np.stack([table, 0 * table])).rest[0, 1]) if len(table) > 1 else math.nan
 
 
@@ -412,54 +417,31 @@ def _positive(values: Floats) -> Floats:
 
 
 def _superiority(a: Sample, b: Sample) -> Share:
-    """Return how often the first arm is better: among shared seeds, or else among all pairs of runs.
+    """Return how often the first arm is better: among shared seeds, or else among all pairs of their runs.
 
-    The interval is of the score kind: it holds each probability whose standard error makes the observed share likely.
-    For pairs it is that of Wilson 1927; for other arms the fifth method of Newcombe 2006 (Statistics in Medicine 25,
-    559-573), for the Mann-Whitney statistic. Over data.seeds it does not allow for the overlap of training sets.
+    Over data.seeds, the interval does not allow for the overlap of training sets.
     """
-    from scipy.special import ndtri
-
     design = _design(a, b)
     if not design.is_valid or min(len(a.values), len(b.values)) < 2:
         return Share(math.nan, math.nan, math.nan)
     if design.shared:
         first, second = _units([a, b], design.shared)
-        results = np.sign(first - second)
-        draws, others = results.size, 0.0
-    else:
-        first, second = (np.array(list(arm.values.values())) for arm in (a, b))
-        results = np.sign(first[:, None] - second)
-        draws, others = results.size, (len(first) + len(second)) / 2 - 1
-    share, z = float(results.mean() + 1) / 2, float(ndtri((1 + LEVEL) / 2))
-
-    def is_likely(p: float) -> bool:
-        dependence = 1 + others * ((1 - p) / (2 - p) + p / (1 + p))  # of pairs of runs that have a run in common
-        return bool((share - p) ** 2 <= z**2 * p * (1 - p) * dependence / draws)
-
-    return Share(share, _limit(is_likely, share, 0.0), _limit(is_likely, share, 1.0))
-
-
-def _limit(is_inside: Callable[[float], bool], inside: float, outside: float) -> float:
-    """Return where an interval ends, by bisection between a point within it and one beyond it."""
-    for _ in range(HALVINGS):
-        middle = (inside + outside) / 2
-        inside, outside = (middle, outside) if is_inside(middle) else (inside, middle)
-    return inside
+        share = float(np.sign(first - second).mean() + 1) / 2
+        return Share(share, *proportions.of_draws(share, len(first), LEVEL))
+    first, second = (np.array(list(arm.values.values())) for arm in (a, b))
+    share = float(np.sign(first[:, None] - second).mean() + 1) / 2
+    return Share(share, *proportions.of_pairs(share, len(first), len(second), LEVEL))
 
 
 def _mcnemar(a: Sample, b: Sample) -> McNemar | None:
-    """Return McNemar's exact test for arms of one run each; None for others, or if the images are unknown."""
-    from scipy.special import bdtr
-
+    """Return McNemar's test of arms of one run each; None of others, or if an image has more than right and wrong."""
     if len(a.values) > 1 or len(b.values) > 1 or not _design(a, b).images:
         return None
-    (x,), (y,) = a.images.values(), b.images.values()
+    x, y = _table(a, a.values)[0], _table(b, b.values)[0]
     if not np.isin([x, y], (0, 1)).all():
         return None
     first, second = int(np.sum(x > y)), int(np.sum(y > x))
-    p = min(1.0, 2 * float(bdtr(min(first, second), first + second, 0.5)))
-    return McNemar(first, second, p)
+    return McNemar(first, second, proportions.mcnemar(first, second))
 
 
 def _variance(values: Sequence[float]) -> float:
