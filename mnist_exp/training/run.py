@@ -76,8 +76,8 @@ class TrainingRun:
     def open(cls, cfg: DictConfig, hydra: HydraConf) -> Iterator[TrainingRun]:
         """Open a run for the block, and write its summary however the block ends.
 
-        Ctrl-C, SIGTERM and SIGHUP end the process with exit code 130, 143 and 129. An error that the user can correct
-        ends a single run with one line and exit code 1. In a sweep it is raised.
+        A stop signal ends the process with an exit code of 128 and its number: 130 for Ctrl-C. An error that the user
+        can correct ends a single run with one line and exit code 1. In a sweep it is raised.
         """
         run = cls(cfg, hydra)
         try:
