@@ -112,21 +112,31 @@ class _Contrast(NamedTuple):
     p: float
 
 
-def summary(accuracies: Sequence[float]) -> Summary:
-    """Summarize the accuracies of one arm.
+def summary(values: Sequence[float], is_fraction: bool = True) -> Summary:
+    """Summarize what the runs of one arm reached.
 
     Args:
-        accuracies: Fractions, one per seed.
+        values: One per seed.
+        is_fraction: Whether they are fractions, as accuracies are; else their interval is Student's.
 
     Raises:
         ValueError: There is no value, or a value is not a fraction.
     """
-    _check(accuracies)
-    if not all(0 <= accuracy <= 1 for accuracy in accuracies):
-        raise ValueError(f"accuracies must be fractions from 0 to 1: {list(accuracies)}")
-    n, mean, sd = len(accuracies), fmean(accuracies), math.sqrt(_variance(accuracies))
-    low, high = _interval(n, mean, sd) if sd > 0 else (math.nan, math.nan)
-    return Summary(n, mean, sd, low, high, max(accuracies), min(accuracies))
+    _check(values)
+    if is_fraction and not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"accuracies must be fractions from 0 to 1: {list(values)}")
+    n, mean, sd = len(values), fmean(values), math.sqrt(_variance(values))
+    interval = _interval if is_fraction else _plain_interval
+    low, high = interval(n, mean, sd) if sd > 0 else (math.nan, math.nan)
+    return Summary(n, mean, sd, low, high, max(values), min(values))
+
+
+def _plain_interval(n: int, mean: float, sd: float) -> tuple[float, float]:
+    """Return Student's t interval of a mean."""
+    from scipy.special import stdtrit
+
+    margin = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sd / math.sqrt(n)
+    return mean - margin, mean + margin
 
 
 def _interval(n: int, mean: float, sd: float) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """The results of runs and of sweeps, as rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import config
 from mnist_exp.report import results as sweeps
-from mnist_exp.report.results import COLUMNS, RunResult
+from mnist_exp.report.results import COLUMNS, MEASURED, RunResult
 from mnist_exp.store import metrics, run_folder
 from mnist_exp.store.ledger import Job
 from mnist_exp.store.metrics import METRICS
@@ -37,7 +37,7 @@ def results(folder: str | PathLike[str], *more: str | PathLike[str]) -> Any:
     """
     runs = [run for each in map(Path, dict.fromkeys(map(str, (folder, *more)))) for run in _runs(each)]
     keys = sweeps.swept_keys(runs)
-    return as_table([_row(run, keys) for run in runs])
+    return as_table([_row(run, keys, seeds) for run, seeds in zip(runs, sweeps.seeds(runs, keys), strict=True)])
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> Any:
@@ -49,20 +49,30 @@ def as_table(rows: Sequence[dict[str, Any]]) -> Any:
     return pandas.DataFrame(rows)
 
 
-def _row(run: RunResult, keys: Sequence[str]) -> dict[str, Any]:
+def _row(run: RunResult, keys: Sequence[str], seeds: Mapping[str, int]) -> dict[str, Any]:
     job, summary = run.job, cast(dict[str, Any], run.summary)
     return {
         "folder": str(run.folder),
         **{key: job.choices.get(key) for key in keys},
-        "seed": job.seed,
+        **seeds,
         "status": job.status,
         **{column: summary[key] for column, key in COLUMNS.items()},
+        **_measured(run),
         "failure": job.failure,
         "error": job.error,
         "stopped": summary["stopped"],
         "tags": summary["tags"],
         "config_id": job.config_id,
     }
+
+
+def _measured(run: RunResult) -> dict[str, float | None]:
+    """Return what is computed from the predictions of a run; None for each if it has no intact ones."""
+    try:
+        kept = sweeps.read_predictions(run)
+    except (OSError, ConfigError):
+        kept = None
+    return {**sweeps.measured(kept)} if kept else dict.fromkeys(MEASURED)
 
 
 def _runs(folder: Path) -> list[RunResult]:
@@ -101,7 +111,7 @@ def _read_run(folder: Path) -> RunResult:
         number=0,
         overrides=tuple(overrides),
         config_id=config.config_id(cfg),
-        arm=config.config_id(cfg, without=("seed",)),
+        arm=config.config_id(cfg, without=config.SEEDS),
         seed=cfg.seed,
         choices=config.choices(cfg, hydra.hydra),
         status=summary["status"] or "running",

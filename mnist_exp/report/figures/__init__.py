@@ -1,6 +1,6 @@
 """The figures of a report, for a light and for a dark page.
 
-Accuracies are in percent. Every place is fixed in inches, because a layout that matplotlib finds takes seconds.
+Fractions are in percent. Every place is fixed in inches, because a layout that matplotlib finds takes seconds.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,12 +28,12 @@ FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading 
     "parallel_coordinates.png": parallel_coordinates.draw,
 }
 CAPTIONS = {
-    "leaderboard.png": "Arms by mean validation accuracy, with 95 % intervals and runs; hollow: mean test accuracy.",
+    "leaderboard.png": "Arms by their validation mean, with 95 % intervals and runs; hollow: test mean.",
     "lr_search.png": "Validation accuracy of the trials by learning rate; large: the chosen rate.",
     "curves.png": "Validation accuracy and loss after each epoch, one line per arm.",
-    "effects.png": "Validation accuracy by the value of each swept key, averaged over the others.",
-    "heat_maps.png": "Mean validation accuracy for each pair of swept keys, averaged over the other keys.",
-    "parallel_coordinates.png": "Each arm as a line through its choices to its mean validation accuracy.",
+    "effects.png": "Validation mean by the value of each swept key, averaged over the others.",
+    "heat_maps.png": "Validation mean for each pair of swept keys, averaged over the other keys.",
+    "parallel_coordinates.png": "Each arm as a line through its choices to its validation mean.",
 }
 
 
