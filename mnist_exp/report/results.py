@@ -196,7 +196,7 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
     run_of_id = {run.id: run for run in runs} | distinct
     arms = _group([run_of_id[each] for each in dict.fromkeys(run.id for run in runs)], swept, measure)
     ranked = sorted((arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -measure.sign * arm.val.mean))
-    compared = [_sample(arm, measure) for arm in ranked if not arm.failed]
+    compared = [sample(arm, measure) for arm in ranked if not arm.failed]
     searches = [folder / run_folder.LR_SEARCH for folder in folders]
     searches = [folder for folder in searches if (folder / run_folder.LEDGER).is_file()]
     return Results(
@@ -425,7 +425,7 @@ def _measured(run: RunResult, measure: Measure, kept: RunPredictions | None) -> 
     return replace(run, val=val, test=test)
 
 
-def _sample(arm: Arm, measure: Measure) -> stats.Sample:
+def sample(arm: Arm, measure: Measure) -> stats.Sample:
     """Return what statistics need to know of an arm; there, higher is better."""
     first = arm.runs[0]
     sizes = first.data.get("images")

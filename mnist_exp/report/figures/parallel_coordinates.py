@@ -51,7 +51,7 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
         note.append(f"Left out: {count(len(failing), 'arm')} with failed runs.")
     xs = np.linspace(MARGIN + 0.7, WIDTH - MARGIN - 0.75, len(keys) + 1)
     room = min(1.5, float(xs[1] - xs[0]) - 0.12)
-    headings = [*(break_after(".", key.name, room / BOLD) for key in keys), _heading(measure)]
+    headings = [*(break_after(".", key.name, room / BOLD) for key in keys), _heading(measure, room / BOLD)]
     top = head_height(note) + 0.1 + max(map(len, headings)) * HEADING
     title = f"{count(len(arms), 'arm')}, each a line through its choices"
     figure, page = start_page(title, note, top + HEIGHT + 0.2, theme)
@@ -104,9 +104,9 @@ def _label_values(axes: Axes, x: float, key: Key, room: float, theme: Theme) -> 
         write(axes, x, slots[i], short_value(key.values[i], room), theme.ink, ha="center", bbox=box, zorder=4)
 
 
-def _heading(measure: Measure) -> list[str]:
-    """The lines above the scale."""
-    return ["validation", *measure.title.rsplit(" ", 1), *(["(%)"] if measure.is_fraction else [])]
+def _heading(measure: Measure, width: float) -> list[str]:
+    """The lines above the scale, at most `width` inches wide."""
+    return ["validation", *break_after(" ", measure.title, width), *(["(%)"] if measure.is_fraction else [])]
 
 
 def _draw_scale(axes: Axes, x: float, worst: float, best: float, theme: Theme) -> None:
