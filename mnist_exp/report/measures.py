@@ -138,4 +138,5 @@ def _number_of(name: str, classes: Sequence[str]) -> int:
         raise ConfigError(f"--by {name}: the runs did not record the names of their classes; type a number, from 0")
     more = f" and {len(classes) - MAX_NAMES:,} more" if len(classes) > MAX_NAMES else ""
     offer = errors.offer(wanted, classes[:MAX_NAMES])
-    raise ConfigError(f"--by {name}: no such class, {offer}{more}, or 0 to {len(classes) - 1}")
+    numbers = "" if list(classes) == [*map(str, range(len(classes)))] else f", or 0 to {len(classes) - 1}"
+    raise ConfigError(f"--by {name}: no such class, {offer}{more}{numbers}")

@@ -176,8 +176,6 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
     sessions: list[Session] = []
     runs: list[RunResult] = []
     for folder in folders:
-        if not (folder / run_folder.LEDGER).is_file():
-            raise ConfigError(f"{folder}: {_describe(folder)}")
         commands, members = read_sweep(folder)
         sessions += commands
         runs += members
@@ -218,8 +216,10 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
     """Return the commands that worked on a sweep, and its runs, by number.
 
     Raises:
-        ConfigError: The ledger is damaged.
+        ConfigError: The folder is not a sweep of this program, or its ledger is damaged.
     """
+    if not (folder / run_folder.LEDGER).is_file():
+        raise ConfigError(f"{folder}: {_describe(folder)}")
     sessions, jobs = Ledger(folder).read()
     return sessions, [_read_run(folder, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
 
@@ -349,20 +349,19 @@ def _classes(runs: Iterable[CompletedRun]) -> Sequence[str]:
 
 
 def _predictions(runs: Iterable[CompletedRun]) -> tuple[dict[Path, RunPredictions], list[str]]:
-    """Return what runs have kept of their predictions, by folder, and a warning about altered files."""
+    """Return what runs have kept of their predictions, by folder, and a warning about files that are left out."""
     found, altered = {}, []
     for run in runs:
         try:
-            kept = read_predictions(run)
-        except (OSError, ConfigError) as error:
-            altered.append((run.sweep, str(error)))
-        else:
-            if kept:
+            if kept := read_predictions(run):
                 found[run.folder] = kept
+        except (OSError, ConfigError):
+            altered.append(run)
     if not altered:
         return found, []
-    sweeps, reasons = zip(*altered, strict=True)
-    return found, [f"predictions are left out: {'; '.join(reasons)}; {_how_to_predict(sweeps)}"]
+    folders = ", ".join(str(run.folder) for run in altered)
+    how = _how_to_predict(run.sweep for run in altered)
+    return found, [f"{PREDICTIONS} was changed or deleted after the run, so it is left out: {folders}; {how}"]
 
 
 def read_predictions(run: RunResult) -> RunPredictions | None:

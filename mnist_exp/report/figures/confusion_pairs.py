@@ -12,7 +12,6 @@ from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.figure_page import MARGIN, TEXT, WIDTH, text_width
 from mnist_exp.report.confusions import ARROW, Differences, Row, differences
-from mnist_exp.report.figures.keys import selected
 from mnist_exp.report.figures.page import BOLD, LIGHT, SMALL, Theme, add_axes, fit, head_height, start_page, write
 from mnist_exp.report.results import Arm, Results
 
@@ -53,7 +52,8 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
         return None
     leader = results.compared[0]
     note = [*_about_confusions(pairs), "A bar has the colour of the arm that is better.", *_about_intervals(pairs)]
-    note += selected(ROWS, pairs[0].found.of, "classes")
+    if pairs[0].found.of > ROWS:
+        note.append(f"Shown: the {ROWS} of {pairs[0].found.of:,} classes that differ most.")
     tops = [head_height(note)]
     for _, _, found in pairs:
         rows = max(len(found.classes), len(found.confusions))
@@ -86,7 +86,22 @@ def _about_intervals(pairs: Sequence[Compared]) -> list[str]:
     if not any(isfinite(row.low) for row in rows):
         return ["One run per arm: no intervals."]
     what = "new seeds and new images" if any(row.for_new_images for row in rows) else "new seeds, on these images"
-    return [f"Lines: 95 % intervals for {what}, each on its own.", "Pale: the interval contains 0, or there is none."]
+    note = [f"Lines: 95 % intervals for {what}, each on its own.", "Pale: the interval contains 0, or there is none."]
+    panels = [panel for pair in pairs for panel in (pair.found.classes, pair.found.confusions) if panel]
+    if any(max(_ends(panel), default=0) > _limit(panel) for panel in panels):
+        note.append("A line at the edge continues beyond it.")
+    return note
+
+
+def _ends(rows: Sequence[Row]) -> list[float]:
+    """Both ends of each interval, without their signs."""
+    return [abs(end) for row in rows for end in (row.low, row.high) if isfinite(end)]
+
+
+def _limit(rows: Sequence[Row]) -> float:
+    """The end of an axis: it shows every bar, and its interval as far as twice the longest bar."""
+    most = max(abs(row.better) for row in rows)
+    return 1.08 * max(most, min(2 * most, max(_ends(rows), default=0))) or 1
 
 
 def _write_heading(page: Axes, leader: Arm, pair: Compared, top: float, theme: Theme) -> None:
@@ -114,7 +129,7 @@ def _draw_panel(
     if not panel.rows:
         return
     names = [fit(row.name, NAME) for row in panel.rows]
-    numbers = left + max(map(text_width, (*names, panel.heading))) + 0.1
+    numbers = left + max(text_width(panel.heading, SMALL), *map(text_width, names)) + 0.05
     write(page, left, top - 0.13, panel.heading, theme.quiet, size=SMALL)
     for i, color in enumerate(colors):
         write(page, numbers + (i + 0.8) * NUMBER, top - 0.13, "■", color, ha="right")
@@ -125,9 +140,7 @@ def _draw_panel(
             write(page, numbers + (j + 0.85) * NUMBER, y, f"{value:.{panel.decimals}f}", theme.ink, ha="right")
     start = numbers + 2 * NUMBER + 0.1
     axes = add_axes(figure, start, top, left + width - start, len(panel.rows) * ROW, theme)
-    most = max(abs(row.better) for row in panel.rows)
-    ends = [abs(end) for row in panel.rows for end in (row.low, row.high) if isfinite(end)]
-    limit = 1.08 * max(most, min(2 * most, max(ends, default=0))) or 1
+    limit = _limit(panel.rows)
     axes.set(xlim=(-limit, limit), ylim=(len(panel.rows) - 0.5, -0.5), yticks=[], xlabel=panel.axis)
     ticks = [tick for tick in MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(-limit, limit) if abs(tick) < limit]
     axes.set_xticks(ticks, [f"{abs(tick):g}" for tick in ticks])
