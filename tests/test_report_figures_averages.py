@@ -22,6 +22,21 @@ def test_means_are_in_percent(results: Results) -> None:
     assert math.isnan(averages.mean([], ACCURACY))
 
 
+def test_a_loss_has_the_values_of_its_measure(make_results: MakeResults) -> None:
+    found = make_results({"optimizer": ["adam", "nadam"]}, by="log_loss", seeds=range(3), images=2000)
+    assert averages.mean(found.arms, found.measure) == pytest.approx(fmean(arm.val.mean for arm in found.arms))
+    for arm in found.arms:
+        assert averages.interval([arm], found.measure) == pytest.approx((arm.val.low, arm.val.high))
+    low, high = averages.limits(found.measure, [0.05, 0.051, 2.3])
+    assert [averages.is_beyond(value, (low, high), found.measure) for value in (0.01, 0.05, 2.3)] == [
+        False,
+        False,
+        True,
+    ]
+    assert [averages.is_beyond(value, (97, 98), ACCURACY) for value in (96, 97.5, 99)] == [True, False, False]
+    assert (averages.label(ACCURACY), averages.label(found.measure)) == ("accuracy (%)", "log loss")
+
+
 def test_the_interval_of_one_arm_is_its_own(results: Results) -> None:
     for arm in results.arms:
         assert averages.interval([arm], ACCURACY) == pytest.approx((100 * arm.val.low, 100 * arm.val.high))

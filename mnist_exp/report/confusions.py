@@ -15,13 +15,11 @@ from mnist_exp.report.results import Arm
 from mnist_exp.store.ledger import Seeds
 from mnist_exp.store.predictions import Predictions
 
-ARROW = " → "  # between a class and what it is read as
-
 
 class Row(NamedTuple):
     """What two arms reach on one class (in percent), or how often they confuse it with another (images per run)."""
 
-    name: str
+    classes: tuple[str, ...]  # the class, and the one that it is read as
     first: float  # mean over the runs
     second: float
     better: float  # by how much the first arm is better
@@ -94,11 +92,11 @@ def differences(a: Arm, b: Arm, most: int) -> Differences | None:
         each for each in range(size) if all((run.label == each).any() for side in sides for run in side.runs.values())
     ]
 
-    def row(name: str, true: int, read: int, scale: float) -> Row:
+    def row(true: int, read: int, scale: float) -> Row:
         first, second = (side.share(true, read) for side in sides)
         test = stats.compare(first, second)
         return Row(
-            name=name,
+            classes=(names[true],) if true == read else (names[true], names[read]),
             first=scale * abs(fmean(first.values.values())),
             second=scale * abs(fmean(second.values.values())),
             better=scale * test.difference,
@@ -112,11 +110,9 @@ def differences(a: Arm, b: Arm, most: int) -> Differences | None:
     apart = np.abs(apart) * images[0][:, None]
     np.fill_diagonal(apart, 0)
     confusions = [divmod(int(place), size) for place in np.argsort(-apart, axis=None, kind="stable")[:most]]
-    of_classes = [row(names[true], true, true, 100) for true in classes]
+    of_classes = [row(true, true, 100) for true in classes]
     of_confusions = [
-        row(f"{names[true]}{ARROW}{names[read]}", true, read, images[0][true])
-        for true, read in confusions
-        if apart[true, read] and true in present
+        row(true, read, images[0][true]) for true, read in confusions if apart[true, read] and true in present
     ]
     return Differences(
         classes=sorted(of_classes, key=lambda each: -each.better),

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.figure_page import MARGIN, TEXT, WIDTH, text_width
-from mnist_exp.report.confusions import ARROW, Differences, Row, differences
+from mnist_exp.report.confusions import Differences, Row, differences
 from mnist_exp.report.figures.page import BOLD, LIGHT, SMALL, Theme, add_axes, fit, head_height, start_page, write
 from mnist_exp.report.results import Arm, Results
 
@@ -19,7 +19,8 @@ OTHERS = 3  # arms that are compared with the leader, at most
 ROWS = 10  # classes, and confusions, of a comparison at most
 ROW, BAR = 0.22, 0.6  # inches: from one row to the next; height of a bar, in rows
 HEADING, HEADERS, FOOT = 0.3, 0.27, 0.58  # inches: above and below the rows
-NAME, NUMBER, GAP = 1.35, 0.52, 0.3  # inches: the widths of a name at most, of a number, and between the two panels
+CLASSES, CONFUSIONS = 3.45, 3.95  # inches: the widths of the two panels, of which a name takes NAME at most
+NAME, NUMBER = 0.43, 0.52  # a share of the panel; inches: the width of a number
 PALE = 0.35  # opacity of a bar whose interval contains 0
 
 
@@ -38,6 +39,8 @@ class Panel(NamedTuple):
     heading: str
     decimals: int  # of the numbers
     axis: str  # what the bars show
+    left: float  # inches
+    width: float
 
 
 def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
@@ -63,21 +66,19 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     for pair, top in zip(pairs, tops, strict=False):
         _write_heading(page, leader, pair, top, theme)
         colors = theme.colors[0], theme.colors[pair.rank - 1]
-        width = (WIDTH - 2 * MARGIN - GAP) / 2
-        panels = [
-            Panel(pair.found.classes, "accuracy (%)", 2, "better by (pp)"),
-            Panel(pair.found.confusions, "images per run", 1, "better by (images)"),
-        ]
-        for i, panel in enumerate(panels):
-            left = MARGIN + i * (width + GAP)
-            _draw_panel(figure, page, panel, left, top + HEADING + HEADERS, width, colors, theme)
+        left, right = MARGIN, WIDTH - MARGIN - CONFUSIONS
+        classes = Panel(pair.found.classes, "accuracy (%)", 2, "better by (pp)", left, CLASSES)
+        confusions = Panel(pair.found.confusions, "images per run", 1, "better by (images)", right, CONFUSIONS)
+        for panel in (classes, confusions):
+            _draw_panel(figure, page, panel, top + HEADING + HEADERS, colors, theme)
     return figure
 
 
 def _about_confusions(pairs: Sequence[Compared]) -> list[str]:
     note = ["Validation images, mean over the runs."]
-    if confusions := [row.name for pair in pairs for row in pair.found.confusions]:
-        note.append(f"{confusions[0]}: images of {' that are read as '.join(confusions[0].split(ARROW))}.")
+    if confusions := [row for pair in pairs for row in pair.found.confusions]:
+        true, read = (fit(each, 1.3) for each in confusions[0].classes)
+        note.append(f"{true} → {read}: images of {true} that are read as {read}.")
     return note
 
 
@@ -88,20 +89,27 @@ def _about_intervals(pairs: Sequence[Compared]) -> list[str]:
     what = "new seeds and new images" if any(row.for_new_images for row in rows) else "new seeds, on these images"
     note = [f"Lines: 95 % intervals for {what}, each on its own.", "Pale: the interval contains 0, or there is none."]
     panels = [panel for pair in pairs for panel in (pair.found.classes, pair.found.confusions) if panel]
-    if any(max(_ends(panel), default=0) > _limit(panel) for panel in panels):
+    if any(row.low < low or row.high > high for panel in panels for low, high in [_limits(panel)] for row in panel):
         note.append("A line at the edge continues beyond it.")
     return note
 
 
-def _ends(rows: Sequence[Row]) -> list[float]:
-    """Both ends of each interval, without their signs."""
-    return [abs(end) for row in rows for end in (row.low, row.high) if isfinite(end)]
+def _name(row: Row, width: float) -> str:
+    """The class of a row, or the two that it is about, in at most `width` inches."""
+    name = " → ".join(row.classes)
+    if text_width(name) <= width:
+        return name
+    room = (width - text_width(" → ")) / 2 if len(row.classes) > 1 else width
+    return " → ".join(fit(each, room) for each in row.classes)
 
 
-def _limit(rows: Sequence[Row]) -> float:
-    """The end of an axis: it shows every bar, and its interval as far as twice the longest bar."""
-    most = max(abs(row.better) for row in rows)
-    return 1.08 * max(most, min(2 * most, max(_ends(rows), default=0))) or 1
+def _limits(rows: Sequence[Row]) -> tuple[float, float]:
+    """The ends of an axis: it shows 0 and every bar, and the intervals as far as twice the longest bar."""
+    most = 2 * max(abs(row.better) for row in rows) or 1
+    ends = [end for row in rows for end in (0, row.better, row.low, row.high) if isfinite(end)]
+    low, high = max(min(ends), -most), min(max(ends), most)
+    pad = 0.06 * (high - low) or 1
+    return low - pad, high + pad
 
 
 def _write_heading(page: Axes, leader: Arm, pair: Compared, top: float, theme: Theme) -> None:
@@ -119,16 +127,15 @@ def _draw_panel(
     figure: Figure,
     page: Axes,
     panel: Panel,
-    left: float,
     top: float,
-    width: float,
     colors: tuple[str, str],
     theme: Theme,
 ) -> None:
     """Draw the rows of a panel: their names, both numbers, and the difference as a bar."""
     if not panel.rows:
         return
-    names = [fit(row.name, NAME) for row in panel.rows]
+    left, width = panel.left, panel.width
+    names = [_name(row, NAME * width) for row in panel.rows]
     numbers = left + max(text_width(panel.heading, SMALL), *map(text_width, names)) + 0.05
     write(page, left, top - 0.13, panel.heading, theme.quiet, size=SMALL)
     for i, color in enumerate(colors):
@@ -140,9 +147,9 @@ def _draw_panel(
             write(page, numbers + (j + 0.85) * NUMBER, y, f"{value:.{panel.decimals}f}", theme.ink, ha="right")
     start = numbers + 2 * NUMBER + 0.1
     axes = add_axes(figure, start, top, left + width - start, len(panel.rows) * ROW, theme)
-    limit = _limit(panel.rows)
-    axes.set(xlim=(-limit, limit), ylim=(len(panel.rows) - 0.5, -0.5), yticks=[], xlabel=panel.axis)
-    ticks = [tick for tick in MaxNLocator(nbins=4, steps=[1, 2, 5, 10]).tick_values(-limit, limit) if abs(tick) < limit]
+    low, high = _limits(panel.rows)
+    axes.set(xlim=(low, high), ylim=(len(panel.rows) - 0.5, -0.5), yticks=[], xlabel=panel.axis)
+    ticks = [tick for tick in MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high) if low < tick < high]
     axes.set_xticks(ticks, [f"{abs(tick):g}" for tick in ticks])
     axes.spines["left"].set_visible(False)
     axes.axvline(0, color=theme.quiet, linewidth=0.8)
