@@ -59,7 +59,7 @@ def test_each_class_has_its_accuracy_and_difference(ours: list[Predictions], the
     assert [row.better for row in found.classes] == sorted((row.better for row in found.classes), reverse=True)
     first, second = matrices(ours), matrices(theirs)
     for row in found.classes:
-        number = "abcd".index(*row.classes)
+        number = "abcd".index(row.classes[0])
         reached = [100 * each[:, number, number] / each[:, number].sum(axis=1) for each in (first, second)]
         assert (row.first, row.second) == pytest.approx((reached[0].mean(), reached[1].mean()))
         assert row.better == pytest.approx(reached[0].mean() - reached[1].mean())
