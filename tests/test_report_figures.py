@@ -15,7 +15,7 @@ from mnist_exp import figure_page
 from mnist_exp.report import figures
 from mnist_exp.report.results import Results
 from mnist_exp.store import predictions
-from mnist_exp.store.predictions import PREDICTIONS
+from mnist_exp.store.run_folder import PREDICTIONS
 from mnist_exp.system import files
 
 ALWAYS = ["leaderboard.png", "curves.png"]

@@ -12,9 +12,10 @@ import pytest
 from helpers.arms import arm, run
 from helpers.sweeps import KINDS, VERSIONS, edit_ledger, edit_summary, sweep
 
-from mnist_exp.report.results import MEASURED, CompletedRun, Results, label, read, sample, seeds
+from mnist_exp.report.results import MEASURED, CompletedRun, Results, label, read, sample, shown_keys
 from mnist_exp.store import predictions
-from mnist_exp.store.predictions import PREDICTIONS, RunPredictions
+from mnist_exp.store.predictions import RunPredictions
+from mnist_exp.store.run_folder import PREDICTIONS
 from mnist_exp.system.errors import ConfigError
 
 
@@ -363,7 +364,7 @@ def test_predictions_that_are_not_the_run_s_are_left_out(copied: Path) -> None:
 
 def test_splits_are_told_apart_where_there_are_several(copied: Path) -> None:
     runs = read([copied]).runs
-    assert seeds(runs, ())[1] == {"seed": 1}
     split = [replace(run, job=run.job._replace(choices={"data.seed": run.job.number % 2})) for run in runs]
-    assert seeds(split, ())[1] == {"data.seed": 1, "seed": 1}
-    assert seeds(split, ("data.seed",))[1] == {"seed": 1}
+    assert shown_keys(runs, ("optimizer",)) == ("optimizer",)
+    assert shown_keys(split, ("optimizer",)) == ("optimizer", "data.seed")
+    assert shown_keys(split, ("data.seed",)) == ("data.seed",)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mnist_exp.losses import CrossEntropy
 from mnist_exp.store import predictions
-from mnist_exp.store.predictions import PREDICTIONS, Predictions, RunPredictions
+from mnist_exp.store.predictions import Predictions, RunPredictions
+from mnist_exp.store.run_folder import PREDICTIONS
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import facts

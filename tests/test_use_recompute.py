@@ -17,8 +17,7 @@ from helpers.sweeps import edit_summary
 from mnist_exp import build, cli
 from mnist_exp.report import figures, results
 from mnist_exp.store import predictions, run_folder
-from mnist_exp.store.predictions import PREDICTIONS
-from mnist_exp.store.run_folder import BEST, CONFIG, LOG, SUMMARY
+from mnist_exp.store.run_folder import BEST, CONFIG, LOG, PREDICTIONS, SUMMARY
 from mnist_exp.system import errors, files
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import loop

@@ -30,7 +30,7 @@ class Measure(NamedTuple):
 
     def show(self, value: float) -> str:
         """Return a value as a table shows it: 0.97864 -> "97.86" for a fraction, with four decimals otherwise."""
-        return f"{self.scale * value:.{self.decimals}f}"
+        return f"{self.scale * value:z.{self.decimals}f}"
 
     @property
     def decimals(self) -> int:

@@ -18,8 +18,8 @@ from mnist_exp.report.measures import ACCURACY, MEASURES, Measure
 from mnist_exp.store import metrics, predictions, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session, keys_beside_identity
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.predictions import PARTS, PREDICTIONS, Predictions, RunPredictions
-from mnist_exp.store.run_folder import DataFacts, Summary
+from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
+from mnist_exp.store.run_folder import PREDICTIONS, DataFacts, Summary
 from mnist_exp.system import program, quoting
 from mnist_exp.system.errors import ConfigError
 
@@ -157,6 +157,11 @@ class Results(NamedTuple):
         return [arm for arm in (*self.arms, *self.without_results) if arm.failed]
 
     @property
+    def shown(self) -> tuple[str, ...]:
+        """The keys that tell runs apart, without the seed: the swept ones, and data.seed if it varies."""
+        return shown_keys(self.runs, self.swept)
+
+    @property
     def crossed(self) -> tuple[str, ...]:
         """The swept keys whose values were typed, not found by a learning-rate search."""
         return tuple(key for key in self.swept if not self.lr_search or key != config.LR)
@@ -238,11 +243,10 @@ def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
     return tuple(key for key in varying if key not in seeds)
 
 
-def seeds(runs: Sequence[RunResult], swept: Sequence[str]) -> list[dict[str, int]]:
-    """Return the seeds of each run by key; without data.seed if all runs share it, or if it is a swept key."""
-    several = len({run.job.seeds.split for run in runs}) > 1 and "data.seed" not in swept
-    splits = [{"data.seed": run.job.seeds.split} if several else {} for run in runs]
-    return [split | {"seed": run.job.seed} for split, run in zip(splits, runs, strict=True)]
+def shown_keys(runs: Sequence[RunResult], swept: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys that tell runs apart, without the seed: the swept ones, and data.seed if it varies."""
+    splits = {run.job.seeds.split for run in runs}
+    return tuple(swept) if len(splits) < 2 or "data.seed" in swept else (*swept, "data.seed")
 
 
 def format_value(value: Any) -> str:
@@ -332,13 +336,20 @@ def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str], measur
     missing = len(members) - len(completed) - len(failed)
     if not completed:
         return Arm(arm_id, choices, (), stats.NOTHING, stats.NOTHING, math.nan, failed, missing)
-    val, test = (_summary(values, measure) for values in zip(*((run.val, run.test) for run in completed), strict=True))
+    splits, ratio = [run.job.seeds.split for run in completed], val_per_train(completed[0])
+    val, test = (
+        _summary(values, splits, ratio, measure)
+        for values in zip(*((run.val, run.test) for run in completed), strict=True)
+    )
     misses = sum(run.misses for run in completed) / len(completed)
     return Arm(arm_id, choices, tuple(completed), val, test, misses, failed, missing)
 
 
-def _summary(values: Sequence[float], measure: Measure) -> stats.Summary:
-    found = stats.summary(values, is_fraction=measure.is_fraction)
+def _summary(
+    values: Sequence[float], splits: Sequence[int], val_per_train: float | None, measure: Measure
+) -> stats.Summary:
+    """Summarize what the runs of an arm reached, the best being what the measure says."""
+    found = stats.summary(values, splits, val_per_train, is_fraction=measure.is_fraction)
     return found if measure.sign > 0 else found._replace(best=found.worst, worst=found.best)
 
 
@@ -427,7 +438,6 @@ def _measured(run: RunResult, measure: Measure, kept: RunPredictions | None) -> 
 def sample(arm: Arm, measure: Measure) -> stats.Sample:
     """Return what statistics need to know of an arm; there, higher is better."""
     first = arm.runs[0]
-    sizes = first.data.get("images")
     choices = [str(first.job.choices.get(f"data.{key}")) for key in ("validation", "test")]
     return stats.Sample(
         values={run.job.seeds: measure.sign * run.val for run in arm.runs},
@@ -435,8 +445,14 @@ def sample(arm: Arm, measure: Measure) -> stats.Sample:
             run.job.seeds: run.images if measure.sign > 0 else -run.images for run in arm.runs if run.images is not None
         },
         image_source=" ".join([first.data["sha256"], *choices]),
-        val_per_train=sizes["val"] / sizes["train"] if sizes else None,
+        val_per_train=val_per_train(first),
     )
+
+
+def val_per_train(run: CompletedRun) -> float | None:
+    """Return the validation images per training image; None for a run of an older version, which did not record it."""
+    sizes = run.data.get("images")
+    return sizes["val"] / sizes["train"] if sizes else None
 
 
 def _lost_or_repeated(runs: Sequence[RunResult], distinct: int) -> list[str]:

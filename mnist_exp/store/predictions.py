@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mnist_exp.store.run_folder import PREDICTIONS
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
-PREDICTIONS = "predictions.npz"
 PARTS = ("val", "test")
 
 

@@ -9,10 +9,10 @@ from typing import Any, NotRequired, TypedDict, cast
 
 from mnist_exp.store import metrics
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.predictions import PREDICTIONS
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
+PREDICTIONS = "predictions.npz"
 LOG, SUMMARY, LEDGER = "train.log", "summary.json", "ledger.jsonl"  # a ledger makes a folder a sweep
 CONFIG = Path(".hydra", "config.yaml")
 OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config: where it is, the config is whole

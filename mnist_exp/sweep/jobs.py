@@ -204,7 +204,6 @@ def prepare_process(cfg: DictConfig) -> None:
     """Do the slow work that is the same for every job, once per process: forked jobs share the result."""
     with signals.deferred():  # an exception in the middle of torch's import ends the process
         import torch
-        import torch._dynamo  # the first step of an optimizer would import it: a second
 
         from mnist_exp import build
 

@@ -15,10 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mnist_exp import config
-from mnist_exp.store import metrics, predictions, provenance, run_folder
+from mnist_exp.store import metrics, provenance, run_folder
 from mnist_exp.store.metrics import METRICS, Row
-from mnist_exp.store.predictions import PREDICTIONS, RunPredictions
-from mnist_exp.store.run_folder import RunState
+from mnist_exp.store.run_folder import PREDICTIONS, RunState
 from mnist_exp.system import errors, files, program, quoting, signals
 from mnist_exp.training import resume
 
@@ -77,8 +76,8 @@ class TrainingRun:
     def open(cls, cfg: DictConfig, hydra: HydraConf) -> Iterator[TrainingRun]:
         """Open a run for the block, and write its summary however the block ends.
 
-        Ctrl-C, SIGTERM and SIGHUP end the process with exit code 130, 143 and 129. An error that the user can correct
-        ends a single run with one line and exit code 1. In a sweep it is raised.
+        A stop signal ends the process with an exit code of 128 and its number: 130 for Ctrl-C. An error that the user
+        can correct ends a single run with one line and exit code 1. In a sweep it is raised.
         """
         run = cls(cfg, hydra)
         try:
@@ -206,6 +205,7 @@ class TrainingRun:
         Raises:
             OSError: The folder can't be written.
         """
+        from mnist_exp.store import predictions
         from mnist_exp.training import facts
         from mnist_exp.training.loop import balanced_accuracy
 
@@ -224,7 +224,7 @@ class TrainingRun:
         (self.folder / PREDICTIONS).unlink(missing_ok=True)  # of an earlier session
         if self.cfg.predictions:
             parts = facts.predictions(val, self.data.val.labels), facts.predictions(test, self.data.test.labels)
-            predictions.write(self.folder, RunPredictions(*parts))
+            predictions.write(self.folder, predictions.RunPredictions(*parts))
 
     def fail(self, error: BaseException) -> None:
         """Record what ended the run: a signal, which interrupts it, or an error."""

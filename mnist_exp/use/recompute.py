@@ -14,8 +14,8 @@ from mnist_exp.data.images import DataSet
 from mnist_exp.report import results
 from mnist_exp.report.results import CompletedRun
 from mnist_exp.store import predictions, run_folder
-from mnist_exp.store.predictions import PREDICTIONS, RunPredictions
-from mnist_exp.store.run_folder import CONFIG, LOG
+from mnist_exp.store.predictions import RunPredictions
+from mnist_exp.store.run_folder import CONFIG, LOG, PREDICTIONS
 from mnist_exp.system import errors, files, streams
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import facts, loop, resume

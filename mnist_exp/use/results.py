@@ -1,6 +1,6 @@
 """The results of runs and of sweeps, as rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -36,8 +36,8 @@ def results(folder: str | PathLike[str], *more: str | PathLike[str]) -> Any:
         ConfigError: There is no run in a folder, or a file of one is damaged.
     """
     runs = [run for each in map(Path, dict.fromkeys(map(str, (folder, *more)))) for run in _runs(each)]
-    keys = sweeps.swept_keys(runs)
-    return as_table([_row(run, keys, seeds) for run, seeds in zip(runs, sweeps.seeds(runs, keys), strict=True)])
+    keys = sweeps.shown_keys(runs, sweeps.swept_keys(runs))
+    return as_table([_row(run, keys) for run in runs])
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> Any:
@@ -49,12 +49,12 @@ def as_table(rows: Sequence[dict[str, Any]]) -> Any:
     return pandas.DataFrame(rows)
 
 
-def _row(run: RunResult, keys: Sequence[str], seeds: Mapping[str, int]) -> dict[str, Any]:
+def _row(run: RunResult, keys: Sequence[str]) -> dict[str, Any]:
     job, summary = run.job, cast(dict[str, Any], run.summary)
     return {
         "folder": str(run.folder),
         **{key: job.choices.get(key) for key in keys},
-        **seeds,
+        "seed": job.seed,
         "status": job.status,
         **{column: summary[key] for column, key in COLUMNS.items()},
         **_measured(run),

@@ -18,8 +18,8 @@ import numpy as np
 from mnist_exp.store import predictions
 from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger
 from mnist_exp.store.metrics import COLUMNS, METRICS
-from mnist_exp.store.predictions import PREDICTIONS, Predictions, RunPredictions
-from mnist_exp.store.run_folder import ADDED, Summary
+from mnist_exp.store.predictions import Predictions, RunPredictions
+from mnist_exp.store.run_folder import ADDED, PREDICTIONS, Summary
 from mnist_exp.system import files
 
 HOSTILE = "</script><img src=x onerror=document.title='pwned'>|`\"'&{{data}}"  # HTML, Markdown and a template

@@ -9,7 +9,7 @@ from mnist_exp.report import stats
 from mnist_exp.report.figures import axis
 from mnist_exp.report.figures.axis import Floats
 from mnist_exp.report.measures import Measure
-from mnist_exp.report.results import Arm
+from mnist_exp.report.results import Arm, val_per_train
 
 LEAST = 0.001  # a range of a measure that is too small to matter
 
@@ -47,8 +47,10 @@ def interval(arms: Sequence[Arm], measure: Measure) -> tuple[float, float] | Non
     by_seed = [{run.job.seeds: run.val for run in arm.runs} for arm in arms]
     if not by_seed or len(by_seed[0]) < 2 or any(runs.keys() != by_seed[0].keys() for runs in by_seed):
         return None
-    means = [math.fsum(runs[seed] for runs in by_seed) / len(by_seed) for seed in sorted(by_seed[0])]
-    summary = stats.summary(means, is_fraction=measure.is_fraction)
+    seeds = sorted(by_seed[0])
+    means = [math.fsum(runs[each] for runs in by_seed) / len(by_seed) for each in seeds]
+    splits, ratio = [each.split for each in seeds], val_per_train(arms[0].runs[0])
+    summary = stats.summary(means, splits, ratio, is_fraction=measure.is_fraction)
     return (measure.scale * summary.low, measure.scale * summary.high) if summary.low < summary.high else None
 
 

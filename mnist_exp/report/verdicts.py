@@ -1,0 +1,134 @@
+"""What the comparison of an arm with the leader shows, in words that claim no more than the statistics do."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from math import isnan
+
+from mnist_exp.report import stats
+from mnist_exp.report.formats import count, difference, interval, join, name, p_value
+from mnist_exp.report.measures import ACCURACY, Measure
+from mnist_exp.report.results import Arm
+
+ALPHA = 0.05  # of a claim, as stats.LEVEL is of an interval
+MAX_SEEDS, MAX_IMAGES = 1000, 1_000_000  # a higher number that would be needed is not worth stating
+SAME = "the same results in every run"
+NO_EFFECT = "this setting has no effect here"
+
+
+class Verdict(Enum):
+    """What a comparison shows of the leader."""
+
+    BETTER = auto()  # with new seeds, and on new images of the same source if it is known what the runs predicted
+    BETTER_HERE = auto()  # with new seeds on the same images; for new images it is not shown
+    WORSE = auto()  # on the seeds that both arms have
+    WORSE_HERE = auto()
+    UNCLEAR = auto()
+    SAME = auto()  # equal to the bit
+    NO_CLAIM = auto()  # an arm has one seed, or the seeds make no difference
+
+
+def verdict(leader: Arm, other: Arm, test: stats.Comparison) -> Verdict:
+    """Return what a comparison shows."""
+    if leader.equals(other):
+        return Verdict.SAME
+    if isnan(test.claim.p):
+        return Verdict.NO_CLAIM
+    if test.claim.p < ALPHA:
+        return Verdict.BETTER if test.difference > 0 else Verdict.WORSE
+    if test.on_these_images.p < ALPHA:
+        return Verdict.BETTER_HERE if test.difference > 0 else Verdict.WORSE_HERE
+    return Verdict.UNCLEAR
+
+
+def sentence(leader: Arm, other: Arm, test: stats.Comparison, measure: Measure = ACCURACY) -> str:
+    """Return what the runs say of the leader and one other arm."""
+    a, b, apart = name(leader), name(other), difference(test.difference, measure)
+    rests_on = basis(leader, other, test)
+    claim = f"{interval(test.claim, measure)}, {p_value(test.claim.p)}"
+    here = f"{interval(test.on_these_images, measure)}, {p_value(test.on_these_images.p)}"
+    match verdict(leader, other, test):
+        case Verdict.SAME:
+            return f"{a} and {b} have {SAME}: {NO_EFFECT}."
+        case Verdict.NO_CLAIM if test.mcnemar:
+            return _of_one_seed(leader, other, test.mcnemar)
+        case Verdict.NO_CLAIM:
+            return f"No claim about {a} and {b} is possible: they are {apart} apart, with {rests_on}."
+        case Verdict.BETTER:
+            images = f", {count(test.images, 'image')}" if test.images else ""
+            return f"{a} beats {b} by {apart} ({claim}, {rests_on}{images}){_superiority(test)}."
+        case Verdict.WORSE:
+            return f"{a} is beaten by {b} by {difference(-test.difference, measure)} on their shared seeds."
+        case Verdict.BETTER_HERE | Verdict.WORSE_HERE as found:
+            how = "better" if found is Verdict.BETTER_HERE else "worse"
+            these = f"these {count(test.images or 0, 'image')}"
+            new = f"For new images of the same kind this is not shown ({claim}){_needed(test)}"
+            return f"{a} is {how} than {b} on {these} ({apart}, {here}, {rests_on}). {new}."
+        case Verdict.UNCLEAR:
+            return f"{a} and {b} can't be told apart with {rests_on} ({apart}, {claim}){_needed(test)}."
+
+
+def cell(leader: Arm, other: Arm, test: stats.Comparison) -> str:
+    """Return a comparison with the leader for a cell of a table."""
+    p = p_value(test.claim.p)
+    return {
+        Verdict.SAME: "the same results",
+        Verdict.NO_CLAIM: "no claim",
+        Verdict.BETTER: f"behind, {p}",
+        Verdict.WORSE: f"ahead, {p}",
+        Verdict.BETTER_HERE: f"behind on these images, {p}",
+        Verdict.WORSE_HERE: f"ahead on these images, {p}",
+        Verdict.UNCLEAR: f"can't be told apart, {p}",
+    }[verdict(leader, other, test)]
+
+
+def basis(leader: Arm, other: Arm, test: stats.Comparison) -> str:
+    """Return the seeds, or the splits, that a comparison rests on."""
+    if test.splits > 1:
+        return count(test.splits, "split")
+    if leader.val.n == other.val.n and (not test.paired or test.n == leader.val.n):
+        return count(other.val.n, "seed")
+    return count(test.n, "shared seed") if test.paired else f"{leader.val.n} and {count(other.val.n, 'seed')}"
+
+
+def is_limited_by_images(test: stats.Comparison) -> bool:
+    """Return whether more images would settle a comparison, and more seeds would not."""
+    return bool(test.images) and test.claim.p >= ALPHA and test.needed is None and test.needed_images is not None
+
+
+def _superiority(test: stats.Comparison) -> str:
+    """Return how often the leader is the better one with a new seed; nothing if that is unknown."""
+    share, low, high = test.superiority
+    unit = "split" if test.splits > 1 else "seed"
+    return "" if isnan(low) else f"; with a new {unit} it does so with P = {share:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _needed(test: stats.Comparison) -> str:
+    """Return how many seeds or images a claim would take; nothing if that is unknown."""
+    unit = "splits" if test.splits > 1 else "seeds"
+    found = []
+    if test.needed is not None:
+        seeds = f"about {test.needed:,}" if test.needed <= MAX_SEEDS else f"more than {MAX_SEEDS:,}"
+        found.append(f"{seeds} {unit} per arm")
+    if test.needed_images is not None:
+        few = test.needed_images <= MAX_IMAGES
+        images = f"about {_two_digits(test.needed_images):,}" if few else f"more than {MAX_IMAGES:,}"
+        found.append(f"{images} validation images")
+    if not found:
+        return ""
+    needed = f": {join(found, 'or')} would be needed to detect this difference"
+    return f"{needed}, and more {unit} can't" if is_limited_by_images(test) else needed
+
+
+def _of_one_seed(leader: Arm, other: Arm, found: stats.McNemar) -> str:
+    """Return what the images alone say of two arms of one seed each."""
+    return (
+        f"With this one seed, {name(leader)} is right on {count(found.first, 'image')} where {name(other)} is wrong, "
+        f"and wrong on {found.second:,} where that is right (McNemar's exact test: {p_value(found.p)}). What another "
+        "seed would give is unknown."
+    )
+
+
+def _two_digits(n: int) -> int:
+    """Return a number rounded to two significant digits."""
+    return int(float(f"{n:.2g}"))
