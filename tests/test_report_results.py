@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.arms import arm, run
 from helpers.sweeps import KINDS, VERSIONS, edit_ledger, edit_summary, sweep
+from scipy.stats import sem, t
 
 from mnist_exp.report.results import MEASURED, CompletedRun, Results, label, read, sample, shown_keys
 from mnist_exp.store import predictions
@@ -291,8 +292,7 @@ def test_a_measure_ranks_the_arms_from_the_best(predicted: Path) -> None:
         losses = [float(np.mean(-kept(one).val.log_probability.astype(float))) for one in each.runs]
         assert [one.val for one in each.runs] == pytest.approx(losses)
         assert each.val.mean == pytest.approx(sum(losses) / 3)
-        assert each.val.low < each.val.mean < each.val.high
-        assert each.val.high - each.val.mean == pytest.approx(each.val.mean - each.val.low)
+        assert (each.val.low, each.val.high) == pytest.approx(t.interval(0.95, 2, np.mean(losses), sem(losses)))
         assert (each.val.best, each.val.worst) == pytest.approx((min(losses), max(losses)))
         tests = [float(np.mean(-kept(one).test.log_probability.astype(float))) for one in each.runs]
         assert [one.test for one in each.runs] == pytest.approx(tests)
