@@ -85,11 +85,27 @@ def report(parser: Parser, arguments: list[str]) -> None:
         "folders", metavar="FOLDER", nargs="+", type=Path, help="such as multirun/2026-11-23/10-00-00-000000"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where the report goes; for one sweep its own folder")
+    parser.add_argument(
+        "--by",
+        metavar="MEASURE",
+        default="accuracy",
+        help="what ranks the arms: accuracy, balanced_accuracy, log_loss, calibration_error, or accuracy:CLASS",
+    )
+    parser.add_argument(
+        "--predict", action="store_true", help="first compute the predictions that runs lack, from their checkpoints"
+    )
     options = parser.parse_args(arguments)
+    without = 0
+    if options.predict:
+        from mnist_exp.use.recompute import recompute_and_print
+
+        without = recompute_and_print(options.folders)
 
     from mnist_exp.report.report import write_and_print
 
-    write_and_print(options.folders, options.out)
+    write_and_print(options.folders, options.out, options.by)
+    if without:
+        sys.exit(1)
 
 
 def predict(parser: Parser, arguments: list[str]) -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from mnist_exp import config
-from mnist_exp.report import stats
-from mnist_exp.report.measures import ACCURACY, Measure
+from mnist_exp.report import measures, stats
+from mnist_exp.report.measures import ACCURACY, MEASURES, Measure
 from mnist_exp.store import metrics, predictions, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session, keys_beside_identity
 from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
 from mnist_exp.store.run_folder import PREDICTIONS, DataFacts, Summary
+from mnist_exp.system import program, quoting
 from mnist_exp.system.errors import ConfigError
 
 # Groups whose options are understood without the name of the group.
@@ -35,6 +37,12 @@ COLUMNS = {  # of results.csv and of the Python API: keys of summary.json
     "test_balanced_accuracy": "test_balanced_accuracy",
     "seconds": "seconds",
 }
+MEASURED = tuple(  # further columns of both: what is computed from predictions.npz, where a run has kept it
+    f"{part}_{measure.name}"
+    for part in PARTS
+    for measure in MEASURES
+    if measure is not ACCURACY and f"{part}_{measure.name}" not in COLUMNS
+)
 FAILURES = {"diverged": "diverged", "out of memory": "ran out of memory", "error": "failed"}  # in a sentence
 
 
@@ -47,6 +55,7 @@ class RunResult:
     job: Job
     summary: Summary  # empty if the run has none
     curves: Mapping[str, Sequence[float]]  # the columns of metrics.csv; empty if the run has none
+    measured: Mapping[str, float] = field(default_factory=dict, kw_only=True)  # MEASURED, if it kept its predictions
 
     @property
     def id(self) -> tuple[str, str]:
@@ -65,7 +74,10 @@ class CompletedRun(RunResult):
     test_loss: float
     test_accuracy: float
     misses: int  # wrong test images
-    images: NDArray[Any] | None = None  # whether each validation image was classified correctly, (N,); None if unknown
+    val: float  # the measure of the report, in validation
+    test: float
+    images: NDArray[Any] | None = None  # each validation image's part in the measure, (N,), of mean `val`; if known
+    predicted: Predictions | None = None  # for the validation images, if the run has kept it
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -77,12 +89,12 @@ class CompletedRun(RunResult):
 
 
 class Arm(NamedTuple):
-    """Runs that differ in their seeds alone. Accuracies are fractions, validation is at each run's best epoch."""
+    """Runs that differ in their seeds alone. Validation is at each run's best epoch."""
 
     id: str
     choices: dict[str, str]  # the value of each swept key
     runs: tuple[CompletedRun, ...]  # by data.seed and seed
-    val: stats.Summary
+    val: stats.Summary  # of the report's measure
     test: stats.Summary
     misses: float  # wrong test images, mean over the runs
     failed: tuple[RunResult, ...] = ()  # runs that failed themselves, for example because they diverged
@@ -126,12 +138,13 @@ class Results(NamedTuple):
     sessions: list[Session]  # the commands that worked on the sweeps
     runs: list[RunResult]  # whatever their status, by folder and number
     swept: tuple[str, ...]  # the keys that vary between runs, without the seed
-    arms: list[Arm]  # with a completed run: those without failed runs first, then by mean validation accuracy
+    arms: list[Arm]  # with a completed run: those without failed runs first, then by the measure's validation mean
     comparisons: list[stats.Comparison]  # of the first of `compared` with each other one; p is corrected
     warnings: list[str]  # why results may not be comparable
     lr_search: Results | None = None  # the sweep that chose the learning rates
     without_results: Sequence[Arm] = ()  # arms of which no run completed and some failed themselves
-    measure: Measure = ACCURACY
+    measure: Measure = ACCURACY  # by which the arms are ranked and compared
+    without_predictions: int = 0  # completed runs that kept no predictions
 
     @property
     def compared(self) -> list[Arm]:
@@ -146,8 +159,7 @@ class Results(NamedTuple):
     @property
     def shown(self) -> tuple[str, ...]:
         """The keys that tell runs apart, without the seed: the swept ones, and data.seed if it varies."""
-        splits = {run.job.seeds.split for run in self.runs}
-        return self.swept if len(splits) < 2 or "data.seed" in self.swept else (*self.swept, "data.seed")
+        return shown_keys(self.runs, self.swept)
 
     @property
     def crossed(self) -> tuple[str, ...]:
@@ -155,17 +167,20 @@ class Results(NamedTuple):
         return tuple(key for key in self.swept if not self.lr_search or key != config.LR)
 
 
-def read(folders: Sequence[Path]) -> Results:
+def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
     """Read one or more sweep folders, finished or not.
 
+    Args:
+        folders: The folders of the sweeps.
+        by: The name of the measure by which the arms are ranked and compared: see `measures.find`.
+
     Raises:
-        ConfigError: A folder is not a sweep of this program, or its ledger is damaged.
+        ConfigError: A folder is not a sweep of this program, or its ledger is damaged; or there is no such measure, or
+            a run lacks the predictions that it is computed from.
     """
     sessions: list[Session] = []
     runs: list[RunResult] = []
     for folder in folders:
-        if not (folder / run_folder.LEDGER).is_file():
-            raise ConfigError(f"{folder}: {_describe(folder)}")
         commands, members = read_sweep(folder)
         sessions += commands
         runs += members
@@ -173,13 +188,18 @@ def read(folders: Sequence[Path]) -> Results:
         raise ConfigError(f"{', '.join(map(str, folders))}: the ledger has no jobs")
     beside = keys_beside_identity(run.job for run in runs)
     runs = [replace(run, job=run.job._replace(arm=run.job.arm_beside(beside))) for run in runs]
+    completed = [run for run in runs if isinstance(run, CompletedRun)]
+    measure = measures.find(by, _classes(completed))
+    kept, altered = _predictions(completed)
+    if measure is not ACCURACY:
+        _require_predictions(measure, completed, kept)
+    runs = [_measured(run, measure, kept.get(run.folder)) for run in runs]
     distinct = {run.id: run for run in reversed(runs) if isinstance(run, CompletedRun)}  # the first of repeated runs
-    distinct, altered = _with_images(distinct)
     swept = swept_keys(runs)
     run_of_id = {run.id: run for run in runs} | distinct
-    arms = _group([run_of_id[each] for each in dict.fromkeys(run.id for run in runs)], swept)
-    ranked = sorted((arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -arm.val.mean))
-    compared = [_sample(arm) for arm in ranked if not arm.failed]
+    arms = _group([run_of_id[each] for each in dict.fromkeys(run.id for run in runs)], swept, measure)
+    ranked = sorted((arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -measure.sign * arm.val.mean))
+    compared = [sample(arm, measure) for arm in ranked if not arm.failed]
     searches = [folder / run_folder.LR_SEARCH for folder in folders]
     searches = [folder for folder in searches if (folder / run_folder.LEDGER).is_file()]
     return Results(
@@ -190,8 +210,10 @@ def read(folders: Sequence[Path]) -> Results:
         arms=ranked,
         comparisons=stats.leader_against_others(compared, anytime=any("until" in each for each in sessions)),
         warnings=[*_lost_or_repeated(runs, len(distinct)), *altered, *_mixes(list(distinct.values()))],
-        lr_search=read(searches) if searches else None,
+        lr_search=read(searches) if searches else None,  # by accuracy, which chose the rates
         without_results=[arm for arm in arms if arm.failed and not arm.runs],
+        measure=measure,
+        without_predictions=sum(checksum_of_predictions(run) is None for run in distinct.values()),
     )
 
 
@@ -199,8 +221,10 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
     """Return the commands that worked on a sweep, and its runs, by number.
 
     Raises:
-        ConfigError: The ledger is damaged.
+        ConfigError: The folder is not a sweep of this program, or its ledger is damaged.
     """
+    if not (folder / run_folder.LEDGER).is_file():
+        raise ConfigError(f"{folder}: {_describe(folder)}")
     sessions, jobs = Ledger(folder).read()
     return sessions, [_read_run(folder, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
 
@@ -217,6 +241,12 @@ def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
         splits.setdefault(run.job.arm, set()).add(run.job.seeds.split)
     seeds = config.SEEDS if any(len(found) > 1 for found in splits.values()) else ("seed",)
     return tuple(key for key in varying if key not in seeds)
+
+
+def shown_keys(runs: Sequence[RunResult], swept: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys that tell runs apart, without the seed: the swept ones, and data.seed if it varies."""
+    splits = {run.job.seeds.split for run in runs}
+    return tuple(swept) if len(splits) < 2 or "data.seed" in swept else (*swept, "data.seed")
 
 
 def format_value(value: Any) -> str:
@@ -272,6 +302,8 @@ def _read_run(sweep: Path, job: Job) -> RunResult:
         test_loss=facts["test_loss"],
         test_accuracy=facts["test_accuracy"],
         misses=facts["test_errors"],
+        val=facts["best_val_accuracy"],
+        test=facts["test_accuracy"],
     )
 
 
@@ -285,58 +317,139 @@ def _short_pair(key: str, value: str, keys: Iterable[str]) -> str:
     return f"{short}={value if value and not set(value) & set(' =') else json.dumps(value, ensure_ascii=False)}"
 
 
-def _group(runs: Sequence[RunResult], swept: Sequence[str]) -> list[Arm]:
+def _group(runs: Sequence[RunResult], swept: Sequence[str], measure: Measure) -> list[Arm]:
     """Return the arms that runs make up, in the order in which they were asked for."""
     runs_of_arm: dict[str, list[RunResult]] = {}
     for run in runs:
         runs_of_arm.setdefault(run.job.arm, []).append(run)
-    arms = [_arm(arm_id, members, swept) for arm_id, members in runs_of_arm.items()]
+    arms = [_arm(arm_id, members, swept, measure) for arm_id, members in runs_of_arm.items()]
     labels = Counter(arm.label for arm in arms)
     return [  # equal choices but other configs: the file of an option was edited in between
         arm._replace(choices=arm.choices | {"config": arm.id[:6]}) if labels[arm.label] > 1 else arm for arm in arms
     ]
 
 
-def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str]) -> Arm:
+def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str], measure: Measure) -> Arm:
     choices = {key: format_value(members[0].job.choices.get(key)) for key in swept}
     completed = sorted((run for run in members if isinstance(run, CompletedRun)), key=lambda run: run.job.seeds)
     failed = tuple(run for run in members if run.job.status == "failed" and run.job.failure)
     missing = len(members) - len(completed) - len(failed)
     if not completed:
         return Arm(arm_id, choices, (), stats.NOTHING, stats.NOTHING, math.nan, failed, missing)
-    splits, ratio = [run.job.seeds.split for run in completed], _val_per_train(completed[0])
-    val = stats.summary([run.val_accuracy for run in completed], splits, ratio)
-    test = stats.summary([run.test_accuracy for run in completed], splits, ratio)
+    splits, ratio = [run.job.seeds.split for run in completed], val_per_train(completed[0])
+    val, test = (
+        _summary(values, splits, ratio, measure)
+        for values in zip(*((run.val, run.test) for run in completed), strict=True)
+    )
     misses = sum(run.misses for run in completed) / len(completed)
     return Arm(arm_id, choices, tuple(completed), val, test, misses, failed, missing)
 
 
-def _with_images(runs: Mapping[tuple[str, str], CompletedRun]) -> tuple[dict[tuple[str, str], CompletedRun], list[str]]:
-    """Return the runs with what they predicted for each image, and a warning about altered predictions."""
-    found, altered = dict(runs), []
-    for key, run in runs.items():
+def _summary(
+    values: Sequence[float], splits: Sequence[int], val_per_train: float | None, measure: Measure
+) -> stats.Summary:
+    """Summarize what the runs of an arm reached, the best being what the measure says."""
+    found = stats.summary(values, splits, val_per_train, is_fraction=measure.is_fraction)
+    return found if measure.sign > 0 else found._replace(best=found.worst, worst=found.best)
+
+
+def _classes(runs: Iterable[CompletedRun]) -> Sequence[str]:
+    """Return the names of the classes, if all runs that recorded some have the same."""
+    found = {tuple(facts["classes"]) for run in runs if (facts := run.summary["inference"])}
+    return found.pop() if len(found) == 1 else ()
+
+
+def _predictions(runs: Iterable[CompletedRun]) -> tuple[dict[Path, RunPredictions], list[str]]:
+    """Return what runs have kept of their predictions, by folder, and a warning about files that are left out."""
+    found, altered = {}, []
+    for run in runs:
         try:
-            kept = predictions.read(run.folder, (run.summary["files"] or {}).get(PREDICTIONS))
-        except (OSError, ConfigError) as error:
-            altered.append(str(error))
-        else:
-            found[key] = replace(run, images=kept.val.right if kept else None)
-    return found, [f"predictions are left out: {'; '.join(altered)}"] if altered else []
+            if kept := read_predictions(run):
+                found[run.folder] = kept
+        except (OSError, ConfigError):
+            altered.append(run)
+    if not altered:
+        return found, []
+    folders = ", ".join(str(run.folder) for run in altered)
+    how = _how_to_predict(run.sweep for run in altered)
+    return found, [f"{PREDICTIONS} was changed or deleted after the run, so it is left out: {folders}; {how}"]
 
 
-def _sample(arm: Arm) -> stats.Sample:
-    """Return what statistics need to know of an arm."""
+def read_predictions(run: RunResult) -> RunPredictions | None:
+    """Return what a completed run predicted; None if it has kept nothing.
+
+    Raises:
+        OSError: The file can't be read.
+        ConfigError: The file was altered or deleted.
+    """
+    return predictions.read(run.folder, checksum_of_predictions(run))
+
+
+def checksum_of_predictions(run: RunResult) -> str | None:
+    """Return the checksum of predictions.npz that the run recorded; None if it has kept no predictions."""
+    return (run.summary["files"] or {}).get(PREDICTIONS)
+
+
+def measured(kept: RunPredictions) -> dict[str, float]:
+    """Return the values of the columns MEASURED for what a run has kept of its predictions."""
+    values = {f"{part}_{measure.name}": measure.of(getattr(kept, part)) for part in PARTS for measure in MEASURES}
+    return {column: values[column] for column in MEASURED}
+
+
+def _require_predictions(measure: Measure, runs: Collection[CompletedRun], kept: Mapping[Path, RunPredictions]) -> None:
+    """Raise ConfigError if a run lacks what the measure is computed from."""
+    if lacking := [run for run in runs if run.folder not in kept]:
+        count = f"{len(lacking):,} of {len(runs):,} completed runs {'has' if len(lacking) == 1 else 'have'}"
+        raise ConfigError(
+            f"--by {measure.name}: {count} no intact {PREDICTIONS}, such as {lacking[0].folder}; "
+            f"{_how_to_predict(run.sweep for run in lacking)}"
+        )
+
+
+def _how_to_predict(sweeps: Iterable[Path]) -> str:
+    """Return how predictions that are missing are made."""
+    names = " ".join(quoting.for_shell(str(sweep)) for sweep in dict.fromkeys(sweeps))
+    return f"{program.tool('report')} {names} --predict computes them from the checkpoints"
+
+
+def _measured(run: RunResult, measure: Measure, kept: RunPredictions | None) -> RunResult:
+    """Return a run with all that is computed from its predictions, if it has kept some.
+
+    Raises:
+        ConfigError: The measure has no value, because no image counts.
+    """
+    if kept is None or not isinstance(run, CompletedRun):
+        return run
+    run = replace(
+        run,
+        measured=measured(kept),
+        images=measure.of_images(kept.val) if measure.of_images else None,
+        predicted=kept.val,
+    )
+    if measure is ACCURACY:  # the summary has it
+        return run
+    val, test = measure.of(kept.val), measure.of(kept.test)
+    if math.isnan(val) or math.isnan(test):
+        part = "validation" if math.isnan(val) else "test"
+        raise ConfigError(f"--by {measure.name}: {run.folder} has no {part} image of this class")
+    return replace(run, val=val, test=test)
+
+
+def sample(arm: Arm, measure: Measure) -> stats.Sample:
+    """Return what statistics need to know of an arm; there, higher is better."""
     first = arm.runs[0]
     choices = [str(first.job.choices.get(f"data.{key}")) for key in ("validation", "test")]
     return stats.Sample(
-        values={run.job.seeds: run.val_accuracy for run in arm.runs},
-        images={run.job.seeds: run.images for run in arm.runs if run.images is not None},
+        values={run.job.seeds: measure.sign * run.val for run in arm.runs},
+        images={
+            run.job.seeds: run.images if measure.sign > 0 else -run.images for run in arm.runs if run.images is not None
+        },
         image_source=" ".join([first.data["sha256"], *choices]),
-        val_per_train=_val_per_train(first),
+        val_per_train=val_per_train(first),
     )
 
 
-def _val_per_train(run: CompletedRun) -> float | None:
+def val_per_train(run: CompletedRun) -> float | None:
     """Return the validation images per training image; None for a run of an older version, which did not record it."""
     sizes = run.data.get("images")
     return sizes["val"] / sizes["train"] if sizes else None

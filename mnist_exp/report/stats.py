@@ -124,34 +124,47 @@ class _Design(NamedTuple):
 
 
 def summary(
-    accuracies: Sequence[float], splits: Sequence[int] | None = None, val_per_train: float | None = None
+    values: Sequence[float],
+    splits: Sequence[int] | None = None,
+    val_per_train: float | None = None,
+    is_fraction: bool = True,
 ) -> Summary:
-    """Summarize the accuracies of one arm.
+    """Summarize what the runs of one arm reached.
 
     The runs of one data.seed share their images, so an arm over several data.seeds has an interval over the means of
     these, with the correction of `compare`. Each data.seed then has the same weight in the mean.
 
     Args:
-        accuracies: Fractions, one per run.
+        values: One per run.
         splits: The data.seed of each run; None if they have the same.
         val_per_train: Validation images per training image; None if unknown.
+        is_fraction: Whether the values are fractions, as accuracies are; else the interval is Student's.
 
     Raises:
         ValueError: There is no value, or a value is not a fraction.
     """
-    _check(accuracies)
-    if not all(0 <= accuracy <= 1 for accuracy in accuracies):
-        raise ValueError(f"accuracies must be fractions from 0 to 1: {list(accuracies)}")
+    _check(values)
+    if is_fraction and not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"accuracies must be fractions from 0 to 1: {list(values)}")
     of_split: dict[int, list[float]] = {}
-    for split, accuracy in zip(splits or [0] * len(accuracies), accuracies, strict=True):
-        of_split.setdefault(split, []).append(accuracy)
+    for split, value in zip(splits or [0] * len(values), values, strict=True):
+        of_split.setdefault(split, []).append(value)
     is_split = len(of_split) > 1
-    units = [fmean(values) for values in of_split.values()] if is_split else accuracies
+    units = [fmean(each) for each in of_split.values()] if is_split else values
     overlap = _overlap(val_per_train) if is_split else 0.0
     mean, spread = fmean(units), math.sqrt(_variance(units))
-    low, high = _interval(len(units), mean, spread, overlap) if spread > 0 else (math.nan, math.nan)
-    sd = math.sqrt(_variance(accuracies))
-    return Summary(len(accuracies), mean, sd, low, high, max(accuracies), min(accuracies))
+    interval = _interval if is_fraction else _plain_interval
+    low, high = interval(len(units), mean, spread, overlap) if spread > 0 else (math.nan, math.nan)
+    sd = math.sqrt(_variance(values))
+    return Summary(len(values), mean, sd, low, high, max(values), min(values))
+
+
+def _plain_interval(n: int, mean: float, sd: float, overlap: float = 0.0) -> tuple[float, float]:
+    """Return Student's t interval of a mean."""
+    from scipy.special import stdtrit
+
+    margin = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sd * math.sqrt(1 / n + overlap)
+    return mean - margin, mean + margin
 
 
 def _interval(n: int, mean: float, sd: float, overlap: float = 0.0) -> tuple[float, float]:

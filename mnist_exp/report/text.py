@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mnist_exp.report import figures, sentences, tables
-from mnist_exp.report.results import COLUMNS, Results, format_value
+from mnist_exp.report.results import COLUMNS, MEASURED, Results, format_value
 from mnist_exp.report.tables import Table
 from mnist_exp.system import quoting
 
@@ -32,7 +32,7 @@ def to_csv(results: Results) -> str:
     file = io.StringIO()
     writer = csv.writer(file)
     header = ["number", "config_id", *results.shown, "seed", "status", *COLUMNS]
-    header += ["failure", "error", "stopped", "tags"]
+    header += ["failure", "error", "stopped", "tags", *MEASURED]
     writer.writerow(["sweep", *header] if several else header)
     for run in results.runs:
         job = run.job
@@ -41,6 +41,7 @@ def to_csv(results: Results) -> str:
         values = [summary[key] for key in COLUMNS.values()]
         row = [job.number, job.config_id, *choices, job.seed, job.status, *values]
         row += [job.failure, job.error, summary["stopped"], tables.tags(run)]
+        row += [run.measured.get(column) for column in MEASURED]
         writer.writerow([run.sweep, *row] if several else row)
     return file.getvalue()
 

@@ -28,7 +28,8 @@ class Predictions(NamedTuple):
     @property
     def right(self) -> NDArray[np.bool_]:
         """Whether each image was classified correctly, (N,)."""
-        return self.label == self.predicted
+        right: NDArray[np.bool_] = self.label == self.predicted
+        return right
 
 
 class RunPredictions(NamedTuple):

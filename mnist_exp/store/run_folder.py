@@ -140,6 +140,18 @@ def write_summary(folder: Path, summary: Summary) -> None:
     files.write(folder / SUMMARY, (files.seal(dict(summary), indent=2) + "\n").encode())
 
 
+def add_checksum(folder: Path, name: str) -> None:
+    """Record the checksum of a file in the summary of a completed run, and change nothing else there.
+
+    Raises:
+        OSError: The file can't be read, or the summary can't be written.
+        ValueError: The summary was altered.
+    """
+    facts = files.unseal((folder / SUMMARY).read_bytes())
+    facts["files"] = (facts["files"] or {}) | {name: files.sha256(folder / name)}
+    files.write(folder / SUMMARY, (files.seal(facts, indent=2) + "\n").encode())
+
+
 def read_summary(folder: Path) -> Summary | None:
     """Return the content of summary.json; None where there is no such file.
 

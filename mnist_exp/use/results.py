@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import config
 from mnist_exp.report import results as sweeps
-from mnist_exp.report.results import COLUMNS, RunResult
+from mnist_exp.report.results import COLUMNS, MEASURED, RunResult
 from mnist_exp.store import metrics, run_folder
 from mnist_exp.store.ledger import Job
 from mnist_exp.store.metrics import METRICS
@@ -36,7 +36,7 @@ def results(folder: str | PathLike[str], *more: str | PathLike[str]) -> Any:
         ConfigError: There is no run in a folder, or a file of one is damaged.
     """
     runs = [run for each in map(Path, dict.fromkeys(map(str, (folder, *more)))) for run in _runs(each)]
-    keys = sweeps.swept_keys(runs)
+    keys = sweeps.shown_keys(runs, sweeps.swept_keys(runs))
     return as_table([_row(run, keys) for run in runs])
 
 
@@ -57,12 +57,22 @@ def _row(run: RunResult, keys: Sequence[str]) -> dict[str, Any]:
         "seed": job.seed,
         "status": job.status,
         **{column: summary[key] for column, key in COLUMNS.items()},
+        **_measured(run),
         "failure": job.failure,
         "error": job.error,
         "stopped": summary["stopped"],
         "tags": summary["tags"],
         "config_id": job.config_id,
     }
+
+
+def _measured(run: RunResult) -> dict[str, float | None]:
+    """Return what is computed from the predictions of a run; None for each if it has no intact ones."""
+    try:
+        kept = sweeps.read_predictions(run)
+    except (OSError, ConfigError):
+        kept = None
+    return {**sweeps.measured(kept)} if kept else dict.fromkeys(MEASURED)
 
 
 def _runs(folder: Path) -> list[RunResult]:
@@ -101,7 +111,7 @@ def _read_run(folder: Path) -> RunResult:
         number=0,
         overrides=tuple(overrides),
         config_id=config.config_id(cfg),
-        arm=config.config_id(cfg, without=("seed",)),
+        arm=config.config_id(cfg, without=config.SEEDS),
         seed=cfg.seed,
         choices=config.choices(cfg, hydra.hydra),
         status=summary["status"] or "running",

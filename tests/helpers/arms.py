@@ -35,6 +35,8 @@ def arm(
             test_loss=test_loss,
             test_accuracy=1 - misses / 10_000,
             misses=misses,
+            val=mean,
+            test=1 - misses / 10_000,
         )
         for seed in range(n)
     )
