@@ -22,7 +22,7 @@ from mnist_exp.report.formats import (
 from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, RunResult, count_failures, total_seconds
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
-from mnist_exp.system import quoting
+from mnist_exp.system import program, quoting
 
 MAX_SENTENCES = 10  # about single arms; further arms are counted
 MAX_NAMES = 3  # of failing arms in the headline
@@ -84,6 +84,13 @@ def notes(results: Results) -> list[str]:
     if len(results.sessions) > len(results.folders):
         sweeps = "the sweep" if len(results.folders) == 1 else f"{len(results.folders)} sweeps"
         found.append(f"Resumed: {len(results.sessions)} commands worked on {sweeps}.")
+    if without := results.without_predictions:
+        folders = " ".join(quoting.for_shell(str(folder)) for folder in results.folders)
+        found.append(
+            f"{count(without, 'run')} of {sum(len(arm.runs) for arm in results.arms):,} kept no predictions, so "
+            "comparisons with their arms are for these images, not for new ones. "
+            f"`{program.tool('report')} {folders} --predict` computes the predictions."
+        )
     data = {run.data["name"]: run.data.get("test") for arm in results.arms for run in arm.runs}
     if cut := [name for name, test in data.items() if test == "cut"]:
         found.append(
