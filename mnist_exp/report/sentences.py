@@ -39,10 +39,9 @@ FAILING = (
 METHOD = "Intervals: 95 %, each on its own, over seeds{scale}. p: corrected (Holm) for comparing every pair of arms."
 LOG_ODDS = ", of the mean's log odds, so that none leaves 0 to 100 %"
 COMPARISONS = (
-    "A difference is positive where the leader is better. Claims rest on the first interval and p, for new seeds and "
-    "new images of the same source. The second ones are for new seeds on the same images. P(better) is how often the "
-    "leader does better than the other arm with a new seed; from 0.75 on, a difference is meaningful (Bouthillier et "
-    "al. 2021, arXiv 2103.03098)."
+    "The intervals are of the difference, 95 %. Claims rest on the first, for new seeds and new images of the same "
+    "source; the other one is for new seeds on the same images. P(leader is better) is how often the leader does "
+    "better with a new seed; from 0.75 on, a difference is meaningful (Bouthillier et al. 2021, arXiv 2103.03098)."
 )
 
 

@@ -114,8 +114,8 @@ def comparisons(results: Results) -> Table:
     """
     measure = results.measure
     unit = measure.difference_unit
-    headers = ["the leader against", f"difference{_in_parentheses(unit)}", "new seeds and images", "p"]
-    headers += ["new seeds, these images", "p of these", "P(better)", "95 % of P", "seeds", "images"]
+    headers = ["arm", f"behind by{_in_parentheses(unit)}", "new seeds and images", "p", "new seeds only", "p (seeds)"]
+    headers += ["P(leader is better)", "over"]
     rows = []
     for arm, test in zip(results.compared[1:], results.comparisons, strict=True):
         if isnan(test.on_these_images.p):
@@ -124,10 +124,9 @@ def comparisons(results: Results) -> Table:
         row = [arm.label, _show(test.difference, measure)]
         row += _claim(test.claim, measure) if test.images or test.splits > 1 else ["", ""]
         row += _claim(test.on_these_images, measure) if test.splits == 1 else ["", ""]
-        row += [_number(share, ".2f"), "" if isnan(low) else f"{low:.2f} to {high:.2f}"]
-        row += [verdicts.basis(results.compared[0], arm, test), f"{test.images:,}" if test.images else ""]
-        rows.append(row)
-    return Table(headers, rows, [headers[0], "seeds"])
+        row += ["" if isnan(low) else f"{share:.2f} ({low:.2f} to {high:.2f})"]
+        rows.append([*row, verdicts.basis(results.compared[0], arm, test)])
+    return Table(headers, rows, [headers[0], headers[-1]])
 
 
 def learning_rates(results: Results) -> Table:
