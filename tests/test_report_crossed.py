@@ -112,7 +112,7 @@ def test_margins_of_seeds_and_images_are_in_quadrature() -> None:
     ours = contrasts(images=100, images_error=0.003)
     expected = math.hypot(2.7764451 * 0.004, 1.9842170 * 0.003)
     assert crossed.margin(ours, 0.05, False) == pytest.approx(expected, rel=1e-7)
-    expected = math.hypot(anytime.critical(5, 0.05) * 0.004, 1.9842170 * 0.003)
+    expected = math.hypot(anytime.critical(5, 0.05) * 0.004, student.isf(0.0125, 99) * 0.003)
     assert crossed.margin(ours, 0.05, True) == pytest.approx(expected, rel=1e-7)
 
 
@@ -147,9 +147,8 @@ def test_power_on_fixed_images_is_that_of_the_t_test(df: int, alpha: float) -> N
     for shift in critical * np.linspace(0.8, 2, 9):
         theirs = float(nct.sf(critical, df, shift))
         ours = contrasts(difference=shift, seeds_df=df)
-        got = crossed._power(
-            ours, np.array([critical]), ours.seeds_df, np.array([1.0]), ours.images, ours.images_error, alpha
-        )
+        limits = np.array([critical]), ours.seeds_df, np.array([1.0]), ours.images, ours.images_error
+        got = crossed._power(ours.difference, *limits)
         assert got == pytest.approx(theirs, abs=0.015 if critical > 100 else 1e-4)
 
 
@@ -220,9 +219,32 @@ def test_images_are_not_planned_where_they_are_fixed() -> None:
     assert crossed.images_needed(contrasts(difference=1.0), 0.05, False) == [None]
 
 
+@pytest.mark.parametrize("ratio", [0.02, 0.1, 0.4, 3.0])
+def test_looking_after_every_seed_makes_no_false_claims(ratio: float) -> None:
+    """Of 4,000 sweeps from 2 to 40 seeds without a difference, fewer than 5 % ever show one.
+
+    The images' variance is `ratio` times that of a seed, so that it matters more the more seeds there are.
+    """
+    count, n = 4_000, np.arange(1, 41)
+    rng = np.random.default_rng(0)
+    seeds, images = rng.normal(size=(count, 40)), math.sqrt(ratio) * rng.normal(size=(count, 1))
+    mean = seeds.cumsum(1) / n
+    error = np.sqrt(((seeds**2).cumsum(1) / n - mean**2)[:, 1:] / (n[1:] - 1))
+    looks = contrasts(
+        difference=(mean + images)[:, 1:].ravel(),
+        seeds_error=error.ravel(),
+        images=5_000,
+        n=np.tile(n[1:], count),
+        seeds_df=np.tile(n[1:] - 1, count),
+        images_error=math.sqrt(ratio),
+    )
+    is_found = np.abs(looks.difference) > crossed.margin(looks, 0.05, True)
+    assert is_found.reshape(count, 39).any(1).mean() < 0.05
+
+
 def test_a_sweep_that_is_looked_at_needs_more_seeds() -> None:
     found = planned(0.002, 0.0018, 0.02, 0.05, n=8, size=5_000)
     (fixed,), (looked_at,) = (crossed.seeds_needed(found, 0.05, is_anytime) for is_anytime in (False, True))
     assert fixed is not None
     assert looked_at is not None
-    assert fixed < looked_at < 2 * fixed
+    assert fixed < looked_at < 3 * fixed

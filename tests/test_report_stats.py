@@ -641,9 +641,9 @@ def test_many_arms_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None
         shapes.append(tables.shape)
         return components(tables)
 
-    def count(contrasts: crossed.Contrasts, *rest: Any) -> Any:
-        planned.add(len(contrasts.difference))
-        return power(contrasts, *rest)
+    def count(difference: NDArray[np.float64], *rest: Any) -> Any:
+        planned.add(len(difference))
+        return power(difference, *rest)
 
     monkeypatch.setattr(crossed, "components", decompose)
     monkeypatch.setattr(crossed, "_power", count)

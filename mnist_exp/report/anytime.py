@@ -40,11 +40,9 @@ def critical(n: Any, alpha: Any) -> Any:
     probability of 1 - alpha.
     """
     shrunk = 1 + n * PRIOR
-    log_ratio = 2 / n * (np.log(shrunk) / 2 - np.log(alpha))
-    ratio = np.exp(np.minimum(log_ratio, np.log(shrunk)))
+    ratio = np.minimum(np.exp(2 / n * (np.log(shrunk) / 2 - np.log(alpha))), shrunk)  # the most that t can reach
     with np.errstate(divide="ignore"):
-        squared = (n - 1) * (ratio - 1) / (1 - ratio / shrunk)
-    return np.sqrt(np.where(log_ratio < np.log(shrunk), squared, np.inf))[()]
+        return np.sqrt((n - 1) * (ratio - 1) / (1 - ratio / shrunk))
 
 
 def _log_e(t: Any, n: Any) -> Any:

@@ -2,11 +2,13 @@
 
 What each estimate holds for:
 
-`Summary`                     new seeds on the same images; over several data.seeds, new splits of the same source
+`Summary`                     new seeds on the same images
 `Comparison.on_these_images`  new seeds on the same validation images
 `Comparison.claim`            new seeds and new images of the same source, if it is known what the runs predicted for
                               each image; else the same as `on_these_images`
-both, over several data.seeds new splits of the same source: other training and validation images, and other seeds
+
+Where runs have several data.seeds, all of them hold for new splits of the same source: other training images, other
+validation images and other seeds.
 
 The source is what the images were drawn from: digits by other writers, or of another camera, are another source.
 """
@@ -109,7 +111,7 @@ class Comparison(NamedTuple):
     splits: int  # the shared data.seeds; if several, both estimates are over data.seeds, and hold for new images
     paired: bool
     images: int | None  # validation images that `claim` rests on; None if it is not for new images
-    needed: int | None  # seeds per arm for `claim` to detect this difference; None if unknown or no number suffices
+    needed: int | None  # `n` for `claim` to detect this difference with POWER; None if unknown or no number suffices
     needed_images: int | None  # validation images that would do so, with the seeds there are; None as above
     mcnemar: McNemar | None  # of arms of one run each, on the same images; else None
 
@@ -218,7 +220,7 @@ def leader_against_others(arms: Sequence[Sample], anytime: bool = False) -> list
         anytime: As in `compare`.
     """
     pairs = list(combinations(range(len(arms)), 2))  # those of the leader come first
-    return _comparisons(arms, pairs, len(pairs), anytime)[: len(arms) - 1] if pairs else []
+    return _comparisons(arms, pairs, len(pairs), anytime) if pairs else []
 
 
 def holm(p: Sequence[float]) -> list[float]:
