@@ -59,8 +59,8 @@ def main() -> None:
             for way, p in (("these images", pair.on_these_images.p), ("new images", pair.claim.p)):
                 counts = found.setdefault(f"{a} or {b}", {}).setdefault(way, [0, 0, 0])
                 counts[0] += 1
-                counts[1] += p < ALPHA
-                counts[2] += p < ALPHA and np.sign(check) != np.sign(pair.difference)
+                counts[1] += int(p < ALPHA)
+                counts[2] += int(p < ALPHA and np.sign(check) != np.sign(pair.difference))
     show(found, {label: float(array.mean()) for label, array in right.items()})
     print(json.dumps({"benchmark": "new_images", "splits": options.splits, "seeds": n, "found": found}))
 
@@ -74,7 +74,7 @@ def show(found: dict[str, dict[str, list[int]]], accuracy: dict[str, Any]) -> No
         a, b = pair.split(" or ")
         cells = [pair, f"{100 * (accuracy[a] - accuracy[b]):.2f} pp"]
         for way, counts in ways.items():
-            total[way] += counts
+            total[way] += np.array(counts)
             cells += _cells(counts)
         print(f"| {' | '.join(cells)} |")
     print(f"| all | | {' | '.join(cell for counts in total.values() for cell in _cells(counts))} |")
