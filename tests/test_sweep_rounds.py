@@ -332,9 +332,16 @@ def test_rounds_check_and_report_once(run: Run, monkeypatch: pytest.MonkeyPatch)
     from mnist_exp.report import report
 
     calls: list[str] = []
-    check, write = build.check_build, report.write
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*facts: Any) -> Any:
+            calls.append(name)
+            return function(*facts)
+
+        return call
+
     monkeypatch.setattr("mnist_exp.sweep.run.run_in_subprocess", lambda work: work())
-    monkeypatch.setattr(build, "check_build", lambda *facts: calls.append("check") or check(*facts))
-    monkeypatch.setattr(report, "write", lambda *facts: calls.append("report") or write(*facts))
+    monkeypatch.setattr(build, "check_build", counted("check", build.check_build))
+    monkeypatch.setattr(report, "write", counted("report", report.write))
     assert run("-m", *CLOSE, "hydra.sweeper.max_seeds=7").code == 0
     assert calls == ["check", "check", "check", "report"]

@@ -16,7 +16,7 @@ from mnist_exp.report import anytime, stats
 from mnist_exp.report.results import Arm, Results
 from mnist_exp.store.ledger import Session
 
-ALPHA = 1 - stats.LEVEL
+ALPHA = 0.05  # of a claim, as stats.LEVEL is of an interval
 # What is known about another arm than the leader.
 OPEN, BEHIND, AHEAD, EQUAL, SAME = "open", "behind", "ahead", "equal", "the same"
 DECIDED, MOST, ALONE = "decided", "max_seeds", "alone"  # why a sweep is over

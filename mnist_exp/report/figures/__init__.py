@@ -11,6 +11,7 @@ from mnist_exp.figure_page import to_png
 from mnist_exp.report.figures import (
     curves,
     effects,
+    evidence,
     heat_maps,
     leaderboard,
     learning_rates,
@@ -21,6 +22,7 @@ from mnist_exp.report.results import Results
 
 FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading order
     "leaderboard.png": leaderboard.draw,
+    "evidence.png": evidence.draw,
     "lr_search.png": learning_rates.draw,
     "curves.png": curves.draw,
     "effects.png": effects.draw,
@@ -29,6 +31,7 @@ FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading 
 }
 CAPTIONS = {
     "leaderboard.png": "Arms by mean validation accuracy, with 95 % intervals and runs; hollow: mean test accuracy.",
+    "evidence.png": "Evidence that the leader and another arm differ, by seeds, one line per pair.",
     "lr_search.png": "Validation accuracy of the trials by learning rate; large: the chosen rate.",
     "curves.png": "Validation accuracy and loss after each epoch, one line per arm.",
     "effects.png": "Validation accuracy by the value of each swept key, averaged over the others.",
