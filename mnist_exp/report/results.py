@@ -297,8 +297,9 @@ def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str]) -> Arm
     missing = len(members) - len(completed) - len(failed)
     if not completed:
         return Arm(arm_id, choices, (), stats.NOTHING, stats.NOTHING, math.nan, failed, missing)
-    val = stats.summary([run.val_accuracy for run in completed])
-    test = stats.summary([run.test_accuracy for run in completed])
+    splits, ratio = [run.job.seeds.split for run in completed], _val_per_train(completed[0])
+    val = stats.summary([run.val_accuracy for run in completed], splits, ratio)
+    test = stats.summary([run.test_accuracy for run in completed], splits, ratio)
     misses = sum(run.misses for run in completed) / len(completed)
     return Arm(arm_id, choices, tuple(completed), val, test, misses, failed, missing)
 
@@ -319,14 +320,19 @@ def _with_images(runs: Mapping[tuple[str, str], CompletedRun]) -> tuple[dict[tup
 def _sample(arm: Arm) -> stats.Sample:
     """Return what statistics need to know of an arm."""
     first = arm.runs[0]
-    sizes = first.data.get("images")
     choices = [str(first.job.choices.get(f"data.{key}")) for key in ("validation", "test")]
     return stats.Sample(
         values={run.job.seeds: run.val_accuracy for run in arm.runs},
         images={run.job.seeds: run.images for run in arm.runs if run.images is not None},
         image_source=" ".join([first.data["sha256"], *choices]),
-        val_per_train=sizes["val"] / sizes["train"] if sizes else None,
+        val_per_train=_val_per_train(first),
     )
+
+
+def _val_per_train(run: CompletedRun) -> float | None:
+    """Return the validation images per training image; None for a run of an older version, which did not record it."""
+    sizes = run.data.get("images")
+    return sizes["val"] / sizes["train"] if sizes else None
 
 
 def _lost_or_repeated(runs: Sequence[RunResult], distinct: int) -> list[str]:
