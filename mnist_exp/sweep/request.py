@@ -84,7 +84,7 @@ def read(
     folder = folders.pop()
     if (owner := run_folder.owner(folder)) not in (None, run_folder.SWEEP):
         raise ConfigError(f"{folder} holds {owner}: choose another hydra.sweep.dir")
-    rule = until.rule_of(folder, rounds.known_rule(folder)) if Sweep(folder).exists else until.rule
+    rule = until.rule_of(folder, rounds.known_rule(folder)) if Sweep(folder).exists else until.new_rule()
     if rule:
         rounds.require_comparable(jobs, rule)
     log.info(plan.describe(jobs))

@@ -41,7 +41,7 @@ class Until(NamedTuple):
         until: `decided`, or None for the seeds that are typed.
         max_seeds: The most seeds of an arm.
         smallest: The smallest difference that matters, in percentage points.
-        typed: Those of the three keys that the command sets.
+        typed: The keys of the section `hydra` that the command sets. Others do not change the rule of a sweep.
     """
 
     until: str | None
@@ -60,10 +60,20 @@ class Until(NamedTuple):
         if not 0 < self.smallest < math.inf:
             raise ConfigError(f"hydra.sweeper.smallest={self.smallest:g}: must be more than 0 percentage points")
 
-    @property
-    def rule(self) -> Rule | None:
-        """The rule of a new sweep; None for fixed seeds."""
-        return Rule(self.max_seeds, self.smallest) if self.until else None
+    def new_rule(self) -> Rule | None:
+        """Return the rule of a new sweep; None for fixed seeds.
+
+        Raises:
+            ConfigError: The command sets a key of sequential sweeps, and asks for none.
+        """
+        if self.until:
+            return Rule(self.max_seeds, self.smallest)
+        for key in ("hydra.sweeper.max_seeds", "hydra.sweeper.smallest"):
+            if key in self.typed:
+                raise ConfigError(
+                    f"{key}: is for sweeps with hydra.sweeper.until={sequential.DECIDED}; add it, or remove this"
+                )
+        return None
 
     def rule_of(self, folder: Path, before: Rule | None) -> Rule | None:
         """Return the rule of a sweep that exists.
@@ -81,13 +91,13 @@ class Until(NamedTuple):
                     f"hydra.sweeper.until={self.until}: {folder} began with fixed seeds, and a test that is looked at "
                     "once can't be continued as one that is looked at often; choose another hydra.sweep.dir"
                 )
-            return None
-        if "smallest" in self.typed and self.smallest != before.smallest:
+            return self.new_rule()
+        if "hydra.sweeper.smallest" in self.typed and self.smallest != before.smallest:
             raise ConfigError(
                 f"hydra.sweeper.smallest={self.smallest:g}: {folder} began with {before.smallest:g}, and a margin "
                 "that is chosen after results were seen proves nothing; remove it"
             )
-        return before._replace(max_seeds=self.max_seeds) if "max_seeds" in self.typed else before
+        return before._replace(max_seeds=self.max_seeds) if "hydra.sweeper.max_seeds" in self.typed else before
 
 
 def known_rule(folder: Path) -> Rule | None:

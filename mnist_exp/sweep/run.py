@@ -395,7 +395,7 @@ def _finish(sweep: Sweep, numbers: Sequence[int], is_search: bool, is_sequential
     elif failed:
         _log_failures(failed, len(found), flags)
     is_unfinished = any(job.status in ("pending", "interrupted") for job in found)
-    if is_unfinished or (code and (is_search or is_sequential)):
+    if is_unfinished or (is_search and code) or (is_sequential and sweep.is_stopped):
         launcher = [word for word in command_line.typed() if word.startswith(("hydra/launcher", "hydra.launcher"))]
         target = quoting.override("resume", sweep.folder.parent if is_search else sweep.folder)
         log.info(f"to resume: {quoting.command('-m', *flags, target, *launcher)}")
