@@ -282,16 +282,21 @@ def decisions(folder: Path) -> list[tuple[int, str, int]]:
     return [(number, str(job.choices["optimizer.lr"]), job.seed) for number, job in jobs.items()]
 
 
-@pytest.mark.parametrize("jobs", [15, pytest.param(16, marks=pytest.mark.slow)], ids=["between rounds", "in a round"])
-def test_ctrl_c_and_resume(jobs: int, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    undisturbed = run("-m", *CLOSE, "hydra.sweeper.max_seeds=6", "hydra.sweep.dir=undisturbed")
+@pytest.mark.parametrize(
+    ("jobs", "again"),
+    [(15, "resume"), pytest.param(16, "the same command", marks=pytest.mark.slow)],
+    ids=["between rounds", "in a round"],
+)
+def test_ctrl_c_and_resume(jobs: int, again: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*CLOSE, "hydra.sweeper.max_seeds=6"]
+    undisturbed = run("-m", *words, "hydra.sweep.dir=undisturbed")
     assert undisturbed.code == 0, undisturbed.err
     with monkeypatch.context() as patch:
         stop_after(patch, jobs)
-        outcome = run("-m", *CLOSE, "hydra.sweeper.max_seeds=6", "hydra.sweep.dir=it")
+        outcome = run("-m", *words, "hydra.sweep.dir=it")
     assert (outcome.code, outcome.err) == (130, "")
     assert "to resume: python train.py -m resume=it" in outcome.out
-    assert run("-m", "resume=it").code == 0
+    assert run("-m", *(["resume=it"] if again == "resume" else [*words, "hydra.sweep.dir=it"])).code == 0
     assert decisions(Path("it")) == decisions(Path("undisturbed"))
     for number in statuses(Path("it")):
         assert bits(Path("it", str(number))) == bits(Path("undisturbed", str(number)))

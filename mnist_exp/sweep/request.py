@@ -84,10 +84,13 @@ def read(
     folder = folders.pop()
     if (owner := run_folder.owner(folder)) not in (None, run_folder.SWEEP):
         raise ConfigError(f"{folder} holds {owner}: choose another hydra.sweep.dir")
-    rule = until.rule_of(folder, rounds.known_rule(folder)) if Sweep(folder).exists else until.new_rule()
+    exists = Sweep(folder).exists
+    rule = until.rule_of(folder, rounds.known_rule(folder)) if exists else until.new_rule()
     if rule:
         rounds.require_comparable(jobs, rule)
     log.info(plan.describe(jobs))
+    if rule and exists:  # the rounds that followed what is typed
+        jobs = plan.unique([*jobs, *_of_ledger(folder, composer.plan, retry_failed)])
     return Request(folder, jobs, composer.plan, rule)
 
 
@@ -171,11 +174,17 @@ def _plan_all(jobs: Sequence[Sequence[str]], plan: Plan) -> list[PlannedJob]:
     return [plan(overrides) for overrides in tqdm(jobs, desc="checking", unit="job", leave=False, disable=None)]
 
 
+def _of_ledger(folder: Path, plan: Plan, retry_failed: bool) -> list[PlannedJob]:
+    """Return the jobs that are left to run of those in a sweep's ledger."""
+    jobs = _plan_all(Sweep(folder).unfinished(retry_failed), plan)
+    return [job._replace(search=NO_SEARCH) for job in jobs]
+
+
 def _unfinished(folder: Path, plan: Plan, retry_failed: bool) -> list[PlannedJob]:
     """Return the jobs that are left to run in a sweep's folder, and the searches that come before them."""
     if Sweep(folder).exists:  # the search, if there was one, is over
-        jobs = _plan_all(Sweep(folder).unfinished(retry_failed), plan)
-        return [job._replace(search=NO_SEARCH) for job in jobs]
+        Sweep(folder).require_whole_list()
+        return _of_ledger(folder, plan, retry_failed)
     sessions = Ledger(folder / LR_SEARCH).read()[0]
     session = next(session for session in reversed(sessions) if "then" in session)  # find has seen one
     return [
