@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from math import isnan
 
-from mnist_exp.report import lr_search, stats, verdicts
+from mnist_exp.report import lr_search, sequential, stats, verdicts
 from mnist_exp.report.formats import (
     ALMOST_NOTHING,
     clock,
@@ -83,6 +83,7 @@ def notes(results: Results) -> list[str]:
     if len(results.sessions) > len(results.folders):
         sweeps = "the sweep" if len(results.folders) == 1 else f"{len(results.folders)} sweeps"
         found.append(f"Resumed: {len(results.sessions)} commands worked on {sweeps}.")
+    found += sequential.sentences(results)
     if without := results.without_predictions:
         folders = " ".join(quoting.for_shell(str(folder)) for folder in results.folders)
         found.append(

@@ -36,6 +36,8 @@ class Session(TypedDict, total=False):
     new: int  # the number of jobs that follow; if some are missing, a crash tore the list
     then: list[list[str]]  # of a learning-rate search: the overrides of the jobs that come after it
     trials: list[list[Any]]  # of a learning-rate search: for each of these jobs the number of rates, and the seeds
+    then_until: dict[str, float]  # of a learning-rate search: `until` of the sweep that comes after it
+    until: dict[str, float]  # of a sequential sweep: max_seeds, and smallest, in percentage points
 
 
 class Seeds(NamedTuple):

@@ -6,7 +6,7 @@ import os
 import pickle
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +99,9 @@ class PlannedJob(NamedTuple):
         composed = self.config.config()
         composed.resume = quoting.literal(str(checkpoint.absolute()))
         return self._replace(config=PackedConfig.pack(self.job.overrides, composed))
+
+
+Plan = Callable[[Sequence[str]], PlannedJob]  # composes the job of some overrides
 
 
 class Composer:

@@ -62,20 +62,19 @@ class Sweep:
     def _is_lost(self, job: Job) -> bool:
         return job.status == "completed" and not run_folder.has_completed(self.job_folder(job.number), job.config_id)
 
-    def unfinished(self, retry_failed: bool) -> list[tuple[str, ...]]:
-        """Return the overrides of the jobs that are left to run.
-
-        Raises:
-            ConfigError: A crash tore the list of jobs.
-        """
-        sessions, jobs = self.read()
+    def require_whole_list(self) -> None:
+        """Raise ConfigError if a crash tore the list of jobs."""
+        sessions, jobs = self.ledger.read()
         if len(jobs) < sum(session.get("new", 0) for session in sessions):
             raise ConfigError(
                 f"{self.ledger.path}: a crash tore its list of jobs; type the whole command again, with "
                 f"{quoting.override('hydra.sweep.dir', self.folder)}"
             )
+
+    def unfinished(self, retry_failed: bool) -> list[tuple[str, ...]]:
+        """Return the overrides of the jobs that are left to run."""
         done = DONE if retry_failed else (*DONE, "failed")
-        return [job.overrides for job in jobs.values() if job.status not in done]
+        return [job.overrides for job in self.read()[1].values() if job.status not in done]
 
     def job_folder(self, number: int) -> Path:
         """Return the run folder of a job."""

@@ -12,6 +12,7 @@ from mnist_exp.report.figures import (
     confusion_pairs,
     curves,
     effects,
+    evidence,
     heat_maps,
     leaderboard,
     learning_rates,
@@ -22,6 +23,7 @@ from mnist_exp.report.results import Results
 
 FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading order
     "leaderboard.png": leaderboard.draw,
+    "evidence.png": evidence.draw,
     "lr_search.png": learning_rates.draw,
     "curves.png": curves.draw,
     "effects.png": effects.draw,
@@ -31,6 +33,7 @@ FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading 
 }
 CAPTIONS = {
     "leaderboard.png": "Arms by their validation mean, with 95 % intervals and runs; hollow: test mean.",
+    "evidence.png": "Evidence that the leader and another arm differ, by seeds, one line per pair.",
     "lr_search.png": "Validation accuracy of the trials by learning rate; large: the chosen rate.",
     "curves.png": "Validation accuracy and loss after each epoch, one line per arm.",
     "effects.png": "Validation mean by the value of each swept key, averaged over the others.",
