@@ -75,7 +75,9 @@ def git() -> GitFacts | None:
         return None
     try:
         commit, status = (
-            subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run(
+                ["git", "--no-optional-locks", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True
+            ).stdout.strip()
             for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.CalledProcessError):

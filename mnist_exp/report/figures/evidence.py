@@ -22,6 +22,7 @@ from mnist_exp.report.figures.page import (
     write,
 )
 from mnist_exp.report.results import Results
+from mnist_exp.report.verdicts import ALPHA
 
 HEIGHT, FOOT = 3.2, 0.65  # inches: the Axes, and the numbers and the name below them
 LABELS, GAP = 2.2, 0.35  # inches: the most width of the labels; between the lines and their labels
@@ -34,11 +35,9 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     if not course:
         return None
     leader, pairs = results.compared[0], len(results.compared) * (len(results.compared) - 1) // 2
-    enough = pairs / sequential.ALPHA
+    enough = pairs / ALPHA
     note = [f"Dashed: {enough:,.0f}, enough for a claim whatever the other pairs show"]
-    note[0] += (
-        f" (1 / {sequential.ALPHA:.2g}, times {pairs} pairs)." if pairs > 1 else f" (1 / {sequential.ALPHA:.2g})."
-    )
+    note[0] += f" (1 / {ALPHA:.2g}, times {pairs} pairs)." if pairs > 1 else f" (1 / {ALPHA:.2g})."
     note = ["How many times better a difference explains the seeds than none does, on the same images.", *note]
     if len({points[-1][0] for _, points in course}) > 1:
         note.append("A line ends where its arm got no more seeds.")
