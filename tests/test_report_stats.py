@@ -400,6 +400,16 @@ def test_claim_of_unpaired_arms_has_welch_s_margin_and_that_of_the_images() -> N
     assert got.on_these_images == stats.compare(Sample(a.values), Sample(b.values)).claim
 
 
+@pytest.mark.parametrize("first_seed", [0, 6], ids=["pairs", "Welch"])
+def test_plans_know_what_more_images_would_shrink(first_seed: int) -> None:
+    """The interaction's part in the variance of the mean difference: its mean square / (seeds * images)."""
+    tables = right(2, 6).astype(float)
+    (a,), (b,) = with_images(tables[:1]), with_images(tables[1:], first_seed)
+    parts = [tables[0] - tables[1]] if first_seed == 0 else [*tables]
+    expected = sum(mean_squares(part)[2] / (6 * 400) for part in parts)
+    assert stats._contrasts([a, b], [(0, 1)], False).interaction == pytest.approx(expected)
+
+
 def test_where_images_play_no_part_of_their_own_both_estimates_agree() -> None:
     """The images' mean square is below that of the rest, so the component is taken as 0."""
     tables = np.random.default_rng(3).random((2, 5, 300)) < [[[0.9]], [[0.8]]]
