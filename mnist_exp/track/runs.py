@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,7 @@ RESULTS = (  # keys of summary.json that are single figures; its `seconds` are t
     *("test_loss", "test_accuracy", "test_errors", "test_balanced_accuracy", "images_per_second"),
 )
 REPORT = ("report.html", "report.md", "results.csv")  # in the folder of a sweep
-LOGGED = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\](?:.*\] epoch (\d+)/)?", re.MULTILINE)
+LOGGED = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]\[mnist_exp\b(?:.*\] epoch (\d+)/)?", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,8 @@ class TrackedRun:
     started: float
     ended: float | None  # None as long as it runs
     results: Mapping[str, float]  # those of RESULTS that are known
-
-    @property
-    def pictures(self) -> list[Path]:
-        """The pictures of the run that exist."""
-        paths = [self.folder / "plots" / f"{name}.png" for name in FIGURES]
-        return [path for path in paths if path.is_file()]
-
-    @property
-    def files(self) -> list[Path]:
-        """The files of the run that a tracker keeps, without the pictures."""
-        return [path for path in (self.folder / SUMMARY, self.folder / METRICS) if path.is_file()]
+    files: Sequence[Path]  # summary.json and metrics.csv, as far as they exist
+    pictures: Sequence[Path]
 
     @property
     def state(self) -> str:
@@ -76,7 +67,7 @@ class Snapshot(NamedTuple):
     @property
     def report(self) -> list[Path]:
         """The files of the sweep's report that exist."""
-        return [path for path in (self.folder / name for name in REPORT) if path.is_file()]
+        return _existing(self.folder, REPORT)
 
 
 def read(folder: Path) -> Snapshot:
@@ -174,7 +165,13 @@ def _tracked(run: RunResult, run_id: str, name: str, arm: str, active: bool) -> 
         started=started,
         ended=None if status == "running" else max([last, *times[-1:]]),
         results={key: summary[key] for key in RESULTS if summary[key] is not None},
+        files=_existing(run.folder, (SUMMARY, METRICS)),
+        pictures=_existing(run.folder, [f"plots/{name}.png" for name in FIGURES]),
     )
+
+
+def _existing(folder: Path, names: Iterable[str]) -> list[Path]:
+    return [path for path in (folder / name for name in names) if path.is_file()]
 
 
 def _logged(folder: Path) -> list[tuple[float, str]]:

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_exp import config
 from mnist_exp.report.results import format_value
+from mnist_exp.store.metrics import Row
 from mnist_exp.system import extras, files, quoting
 from mnist_exp.track.runs import Snapshot, TrackedRun
 
@@ -102,20 +104,35 @@ def _events(run: TrackedRun) -> Iterator[Any]:
     yield Event(wall_time=run.started, file_version="brain.Event:2")
     start = SessionStartInfo(start_time_secs=run.started)
     for key, value in run.choices.items():
-        if value is not None:
+        if _is_shown(key) and value is not None:
             setattr(start.hparams[key], *_typed(value))
     yield Event(wall_time=run.started, summary=_hparams(HParamsPluginData(session_start_info=start)))
     for row, time in zip(run.rows, run.times, strict=True):
-        values = [Summary.Value(tag=key, simple_value=value) for key, value in row._asdict().items()]
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _curves(row)]
         yield Event(wall_time=time, step=row.epoch, summary=Summary(value=values))
     if run.ended is None:
         return
-    values = [Summary.Value(tag=key, simple_value=value) for key, value in run.results.items()]
-    values += [Summary.Value(tag=path.stem, image=_image(path)) for path in run.pictures]
+    values = [Summary.Value(tag=f"results/{key}", simple_value=value) for key, value in run.results.items()]
+    values += [Summary.Value(tag=f"pictures/{path.stem}", image=_image(path)) for path in run.pictures]
     yield Event(wall_time=run.ended, step=len(run.rows), summary=Summary(value=values))
     status = api_pb2.STATUS_SUCCESS if run.status == "completed" else api_pb2.STATUS_FAILURE
     end = SessionEndInfo(status=status, end_time_secs=run.ended)
     yield Event(wall_time=run.ended, summary=_hparams(HParamsPluginData(session_end_info=end)))
+
+
+def _curves(row: Row) -> Iterator[tuple[str, float]]:
+    """Yield tag and value of a row's figures, without the epoch, which is the step.
+
+    TensorBoard makes a section of tags that begin alike, and its HParams tab begins with those that sort first.
+    """
+    for key, value in row._asdict().items():
+        if key != "epoch":
+            yield f"epochs/{key}" if key.startswith(("train_", "val_")) else key, value
+
+
+def _is_shown(key: str) -> bool:
+    """Return whether the HParams tab shows a key: those of where a run trains, and classes, would fill it."""
+    return key not in config.EXCLUDED_FROM_ID and not key.endswith("_target_")
 
 
 def _typed(value: Any) -> tuple[str, Any]:

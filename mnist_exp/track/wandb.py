@@ -81,20 +81,20 @@ class WandB:
         if any(_state(folder) == run.state for folder in written):
             return False
         with _in_one_line():
-            tracked = self._open.get(run.id) or self._begin(run, snapshot)
+            tracked = self._open.get(run.id) or self._begin(run, snapshot, written)
             for row, time in zip(run.rows, run.times, strict=True):
                 if row.epoch > self._logged[run.id]:
                     tracked.log({**row._asdict(), "_timestamp": time}, step=row.epoch)
                     self._logged[run.id] = row.epoch
             if run.ended is not None:
                 self._finish(run, tracked)
-                for folder in written:  # earlier states of the run, or begun exports of it
-                    shutil.rmtree(folder)
         return True
 
-    def _begin(self, run: TrackedRun, snapshot: Snapshot) -> Any:
+    def _begin(self, run: TrackedRun, snapshot: Snapshot, written: Sequence[Path]) -> Any:
         import wandb
 
+        for folder in written:  # of an export that was interrupted, or of an earlier state of the run
+            shutil.rmtree(folder)
         tracked = wandb.init(
             project=self.project,
             id=run.id,
@@ -106,7 +106,7 @@ class WandB:
             group=run.arm or None,
             job_type="train",
             tags=list(run.labels),
-            config={**run.choices, "sweep": snapshot.name, **run.tags},
+            config={**run.tags, "sweep": snapshot.name, **run.choices},
             settings=wandb.Settings(**QUIET),
         )
         self._open[run.id], self._logged[run.id] = tracked, max(0, tracked.starting_step - 1)
