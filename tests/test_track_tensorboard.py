@@ -17,7 +17,7 @@ from mnist_exp.track import runs
 from mnist_exp.track.runs import TrackedRun
 from mnist_exp.track.tensorboard import TensorBoard
 
-GRID = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.001, 0.01]}
+GRID: dict[str, list[Any]] = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.001, 0.01]}
 CURVES = {
     "epochs/train_loss": "train_loss",
     "epochs/train_accuracy": "train_accuracy",

@@ -104,6 +104,7 @@ def is_active(folder: Path) -> bool:
 
 
 def _read_sweep(folder: Path) -> Snapshot:
+    active = is_active(folder)  # first: what it writes last comes before the lock is free
     sessions, found = results.read_sweep(folder)
     if not sessions or not found:
         raise ConfigError(f"{folder}: the ledger has no jobs")
@@ -111,7 +112,6 @@ def _read_sweep(folder: Path) -> Snapshot:
     sweep_id = _digest(first["time"], first["command"])
     swept = results.swept_keys(found)
     left = any(run.job.status in ("pending", "running") for run in found)
-    active = left and is_active(folder)
     runs = []
     for run in found:
         if run.job.status != "pending":
@@ -125,7 +125,7 @@ def _read_sweep(folder: Path) -> Snapshot:
 
 
 def _read_run(folder: Path) -> Snapshot:
-    active = is_active(folder)  # first: the summary comes before the lock is free
+    active = is_active(folder)
     run = results.read_run(folder)
     with open(folder / LOG, errors="replace") as log:
         run_id = _digest((folder / run_folder.HYDRA).read_text(), log.readline())  # these tell its path and its time

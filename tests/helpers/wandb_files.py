@@ -5,6 +5,7 @@ https://github.com/google/leveldb/blob/main/doc/log_format.md; a file begins wit
 
 import json
 import struct
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,7 @@ BLOCK, HEADER = 32_768, struct.Struct("<IHB")  # checksum, length, type: 1 whole
 
 def read(path: Path) -> dict[str, list[Any]]:
     """The records of a .wandb file, by type."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    record_type = import_module("wandb.proto.wandb_internal_pb2").Record
     content, at, parts = path.read_bytes(), 7, b""
     assert content[:4] == b":W&B"
     records: dict[str, list[Any]] = {}
@@ -26,7 +26,7 @@ def read(path: Path) -> dict[str, list[Any]]:
         at += HEADER.size + length
         parts += content[at - length : at]
         if kind in (1, 4):
-            record, parts = Record.FromString(parts), b""
+            record, parts = record_type.FromString(parts), b""
             name = str(record.WhichOneof("record_type"))
             records.setdefault(name, []).append(getattr(record, name))
     return records
