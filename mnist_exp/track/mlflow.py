@@ -46,8 +46,8 @@ class MLflow:
         self.uri = to or os.environ.get("MLFLOW_TRACKING_URI") or DATABASE
         from mlflow import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # importing MLflow lets them speak
-            logging.getLogger(name).setLevel(logging.ERROR)
+        for name in ("mlflow", "alembic"):  # what they say with a traceback is raised, too
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         with _in_one_line(self.uri):
             self.client = MlflowClient(self.uri)
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
