@@ -131,6 +131,13 @@ def test_a_run_has_its_files_and_pictures(run: Callable[..., Outcome]) -> None:
         assert Path(client().download_artifacts(key, path)).read_bytes() == (folder / path).read_bytes()
 
 
+def test_a_sweep_without_runs_is_a_run_without_others() -> None:
+    folder = sweep(Path("s"), GRID, seeds=[0], spoiled={0: "pending", 1: "pending"})
+    assert write(folder) == 0
+    [parent] = found().values()
+    assert (parent.info.status, parent.data.tags[ID]) == ("KILLED", runs.read(folder).id)
+
+
 def test_a_second_export_changes_nothing() -> None:
     folder = sweep(Path("s"), GRID, seeds=[0])
     assert write(folder) == 2

@@ -2,14 +2,16 @@
 
 import os
 import struct
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, Outcome
-from helpers.sweeps import edit_summary, set_accuracy, sweep
+from conftest import ROOT, TINY, Outcome
+from helpers.sweeps import edit_ledger, edit_summary, set_accuracy, sweep
 
 from mnist_exp.system import extras
 from mnist_exp.system.errors import ConfigError
@@ -118,10 +120,14 @@ def test_the_hparams_tab_has_the_choices_with_their_metrics(tmp_path: Path) -> N
 
 def test_a_second_export_changes_nothing(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", GRID, seeds=[0])
+    more = {f"key{number}": number for number in range(40)}
+    edit_ledger(folder, lambda entry: entry["choices"].update(more) if "choices" in entry else None)
     write(folder, tmp_path / "tb")
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "tb").rglob("*tfevents*")}
     folder = folder.rename(tmp_path / "moved")
-    assert write(folder, tmp_path / "tb") == 0
+    words = ["-m", "mnist_exp", "track", "tensorboard", str(folder), "--to", str(tmp_path / "tb")]
+    again = subprocess.run([sys.executable, *words], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert b": 4 runs, 0 with something new\n" in again.stdout  # by another process, whose dictionaries may differ
     after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (tmp_path / "tb").rglob("*tfevents*")}
     assert len(before) == 4
     assert before == after

@@ -139,7 +139,9 @@ class MLflow:
         for path in report:
             self.client.log_artifact(key, str(path))
         running = snapshot.status == "running"
-        self._set_status(key, snapshot.status, None if running else max(run.ended or 0.0 for run in snapshot.runs))
+        self._set_status(
+            key, snapshot.status, None if running else max((run.ended or 0.0 for run in snapshot.runs), default=0.0)
+        )
         self.client.set_tag(key, STATE, state)
 
 
