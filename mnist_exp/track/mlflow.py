@@ -24,7 +24,6 @@ EXPERIMENT = "mnist_exp"  # where MLFLOW_EXPERIMENT_NAME names no other
 ID, STATE = "mnist_exp.id", "mnist_exp.state"  # tags
 STATUSES = {"running": "RUNNING", "completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 AT_ONCE = 90  # params, and epochs, in one call: MLflow takes 100 params and 1,000 values in all
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # for MLflow's page, which has another for language models
 DEFAULTS = {  # of MLflow's environment variables
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # a server that does not answer is reported after seconds, not minutes
@@ -52,7 +51,7 @@ class MLflow:
             self.client = MlflowClient(self.uri)
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
             experiment = self.client.get_experiment_by_name(name)
-            self.experiment = experiment.experiment_id if experiment else self.client.create_experiment(name, tags=KIND)
+            self.experiment = experiment.experiment_id if experiment else self.client.create_experiment(name)
 
     @property
     def hint(self) -> str:
