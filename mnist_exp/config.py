@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from hydra.conf import HydraConf, RuntimeConf
 from hydra.core.config_store import ConfigStore
@@ -260,6 +260,32 @@ def choices(cfg: DictConfig, hydra: HydraConf) -> dict[str, Any]:
     options = {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
     keys = {key: value for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)) if "[" not in key}
     return dict.fromkeys((*GROUPS, "experiment")) | options | keys
+
+
+class Recorded(NamedTuple):
+    """What the folder .hydra of a run says."""
+
+    overrides: tuple[str, ...]
+    config_id: str
+    arm: str  # the config_id without the seed
+    seed: int
+    choices: dict[str, Any]
+
+
+def recorded(folder: Path) -> Recorded:
+    """Read the folder .hydra of a run.
+
+    Raises:
+        OSError: A file can't be read.
+    """
+    cfg, hydra = (cast(DictConfig, OmegaConf.load(folder / f"{name}.yaml")) for name in ("config", "hydra"))
+    return Recorded(
+        overrides=tuple(OmegaConf.load(folder / "overrides.yaml")),
+        config_id=config_id(cfg),
+        arm=config_id(cfg, without=SEEDS),
+        seed=cfg.seed,
+        choices=choices(cfg, cast(HydraConf, hydra.hydra)),
+    )
 
 
 def _same_number(value: Any) -> Any:

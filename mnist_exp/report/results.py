@@ -229,6 +229,25 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
     return sessions, [_read_run(folder, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
 
 
+def read_run(folder: Path) -> RunResult:
+    """Return a run outside a sweep. One without a summary is running, or was killed, as a sweep's ledger has it.
+
+    Raises:
+        ConfigError: Its summary is damaged.
+        OSError: Its config can't be read.
+    """
+    summary = run_folder.read_summary(folder) or run_folder.empty_summary()
+    said = config.recorded(folder / run_folder.CONFIG.parent)
+    job = Job(
+        number=0,
+        **said._asdict(),
+        status=summary["status"] or "running",
+        error=summary["error"],
+        failure=summary["failure"],
+    )
+    return RunResult(folder, folder, job, summary, metrics.read_columns(folder / METRICS))
+
+
 def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
     """Return the typed keys that vary, without the seeds.
 

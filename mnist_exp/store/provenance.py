@@ -17,6 +17,7 @@ PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaco
 WITHOUT_EFFECT_ON_RESULTS = (
     "report",
     "sweep",
+    "track",
     "use",
     "__init__.py",
     "cli.py",

@@ -15,10 +15,12 @@ from mnist_exp.system.errors import ConfigError
 PREDICTIONS = "predictions.npz"
 LOG, SUMMARY, LEDGER = "train.log", "summary.json", "ledger.jsonl"  # a ledger makes a folder a sweep
 CONFIG = Path(".hydra", "config.yaml")
+HYDRA = Path(".hydra", "hydra.yaml")
 OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config: where it is, the config is whole
 LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")  # in plots/
 RUN, SWEEP = "a run", "a sweep"  # owners of a folder
+SWEEP_LOCK = ".lock"  # the process of a sweep holds an exclusive lock on it
 LATEST = "latest"  # on a command line: the run under outputs/, or the sweep under multirun/, that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 WRITTEN = (  # everything that a run writes into its folder, except its log
