@@ -74,18 +74,18 @@ def test_claim_about_the_same_images_alone_says_so() -> None:
     assert both == f"{here} {new}: about 40 seeds per arm or about 21,000 validation images {needed}."
     limited = test._replace(needed=None, needed_images=21_432)
     assert verdicts.sentence(a, b, limited) == (
-        f"{here} {new}: about 21,000 validation images {needed}, and more seeds can't."
+        f"{here} {new}: about 21,000 validation images {needed}; more seeds alone are hardly enough."
     )
-    assert verdicts.cell(a, b, test) == "behind on these images, p = 0.20"
+    assert verdicts.cell(a, b, test) == "behind on these images, p = 0.003"
     worse = test._replace(difference=-0.0007)
     assert verdicts.sentence(a, b, worse).startswith("`a` is worse than `b` on these 5,000 images (-0.07 pp")
-    assert verdicts.cell(a, b, worse) == "ahead on these images, p = 0.20"
+    assert verdicts.cell(a, b, worse) == "ahead on these images, p = 0.003"
     found = results([a, b], [limited])
     assert sentences.headline(found).endswith("It is better than `b` on these images, not surely on new ones.")
     [advice] = sentences.advice(found)
     assert advice == (
-        "More seeds can't tell `a` from `b` on new images: the validation images are too few. "
-        "`data.validation=N` takes more."
+        "More seeds alone will hardly tell `a` from `b` on new images: the validation images are too few for a "
+        "difference of this size. `data.validation=N` takes more."
     )
 
 

@@ -312,7 +312,7 @@ def _tally(leader: Arm, pairs: Sequence[tuple[Arm, stats.Comparison]]) -> str:
 
 
 def _more_images(results: Results) -> list[str]:
-    """Return which arms more images would tell apart, and more seeds would not."""
+    """Return which arms more images would tell apart, and more seeds alone would hardly do."""
     limited = [arm for arm, test in _pairs(results) if verdicts.is_limited_by_images(test)]
     if not limited:
         return []
@@ -320,8 +320,8 @@ def _more_images(results: Results) -> list[str]:
     if len(limited) > MAX_NAMES:
         names.append(f"{len(limited) - MAX_NAMES:,} more")
     leader, others = name(results.compared[0]), join(names, "or")
-    limit = "the validation images are too few. `data.validation=N` takes more"
-    return [f"More seeds can't tell {leader} from {others} on new images: {limit}."]
+    limit = "the validation images are too few for a difference of this size. `data.validation=N` takes more"
+    return [f"More seeds alone will hardly tell {leader} from {others} on new images: {limit}."]
 
 
 def _more_seeds(results: Results) -> list[str]:

@@ -70,14 +70,14 @@ def sentence(leader: Arm, other: Arm, test: stats.Comparison, measure: Measure =
 
 def cell(leader: Arm, other: Arm, test: stats.Comparison) -> str:
     """Return a comparison with the leader for a cell of a table."""
-    p = p_value(test.claim.p)
+    p, p_here = p_value(test.claim.p), p_value(test.on_these_images.p)
     return {
         Verdict.SAME: "the same results",
         Verdict.NO_CLAIM: "no claim",
         Verdict.BETTER: f"behind, {p}",
         Verdict.WORSE: f"ahead, {p}",
-        Verdict.BETTER_HERE: f"behind on these images, {p}",
-        Verdict.WORSE_HERE: f"ahead on these images, {p}",
+        Verdict.BETTER_HERE: f"behind on these images, {p_here}",
+        Verdict.WORSE_HERE: f"ahead on these images, {p_here}",
         Verdict.UNCLEAR: f"can't be told apart, {p}",
     }[verdict(leader, other, test)]
 
@@ -117,7 +117,7 @@ def _needed(test: stats.Comparison) -> str:
     if not found:
         return ""
     needed = f": {join(found, 'or')} would be needed to detect this difference"
-    return f"{needed}, and more {unit} can't" if is_limited_by_images(test) else needed
+    return f"{needed}; more {unit} alone are hardly enough" if is_limited_by_images(test) else needed
 
 
 def _of_one_seed(leader: Arm, other: Arm, found: stats.McNemar) -> str:
