@@ -81,7 +81,7 @@ def test_claim_about_the_same_images_alone_says_so() -> None:
     assert verdicts.sentence(a, b, worse).startswith("`a` is worse than `b` on these 5,000 images (-0.07 pp")
     assert verdicts.cell(a, b, worse) == "ahead on these images, p = 0.003"
     found = results([a, b], [limited])
-    assert sentences.headline(found).endswith("It is better than `b` on these images, not surely on new ones.")
+    assert sentences.headline(found).endswith("It is better than `b` on these images (not shown for new ones).")
     [advice] = sentences.advice(found)
     assert advice == (
         "More seeds alone will hardly tell `a` from `b` on new images: the validation images are too few for a "
@@ -94,7 +94,7 @@ def test_many_arms_that_images_limit_are_counted() -> None:
     limited = comparison(p=0.2, needed=None, needed_images=21_000, images=5000, p_on_these=0.003)
     found = results(arms, [comparison(), *[limited] * 5])
     assert sentences.headline(found).endswith(
-        "It beats 1 of 6 others and is better than 5 on these images, not surely on new ones."
+        "It beats 1 of 6 others and is better than 5 on these images (not shown for new ones)."
     )
     assert "from `c`, `d`, `e` or 2 more on new images" in sentences.advice(found)[0]
 

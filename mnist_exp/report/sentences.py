@@ -295,9 +295,9 @@ def _tally(leader: Arm, pairs: Sequence[tuple[Arm, stats.Comparison]]) -> str:
         if len(pairs) == 1:
             parts = [f"beats {name(beaten[0])}"]
     if here := arms[Verdict.BETTER_HERE]:
-        parts.append(f"is better than {which(Verdict.BETTER_HERE)} on these images, not surely on new ones")
+        parts.append(f"is better than {which(Verdict.BETTER_HERE)} on these images (not shown for new ones)")
         if len(here) == len(pairs) > 2:
-            parts = [f"is better than all {others} on these images, not surely on new ones"]
+            parts = [f"is better than all {others} on these images (not shown for new ones)"]
     if arms[Verdict.UNCLEAR]:
         parts.append(f"can't be told apart from {which(Verdict.UNCLEAR)}")
     if arms[Verdict.SAME]:
