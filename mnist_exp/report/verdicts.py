@@ -70,14 +70,14 @@ def sentence(leader: Arm, other: Arm, test: stats.Comparison, measure: Measure =
 
 def cell(leader: Arm, other: Arm, test: stats.Comparison) -> str:
     """Return a comparison with the leader for a cell of a table."""
-    p, p_here = p_value(test.claim.p), p_value(test.on_these_images.p)
+    p = p_value(test.claim.p)
     return {
         Verdict.SAME: "the same results",
         Verdict.NO_CLAIM: "no claim",
         Verdict.BETTER: f"behind, {p}",
         Verdict.WORSE: f"ahead, {p}",
-        Verdict.BETTER_HERE: f"behind on these images, {p_here}",
-        Verdict.WORSE_HERE: f"ahead on these images, {p_here}",
+        Verdict.BETTER_HERE: "behind on these images",
+        Verdict.WORSE_HERE: "ahead on these images",
         Verdict.UNCLEAR: f"can't be told apart, {p}",
     }[verdict(leader, other, test)]
 
