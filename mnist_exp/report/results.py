@@ -249,12 +249,15 @@ def read_run(folder: Path) -> RunResult:
 
 
 def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
-    """Return the typed keys that vary, without the seeds.
+    """Return the typed keys that vary, without the seeds, and without runtime keys that tell no two runs apart.
 
-    In sweeps of older versions, data.seed tells arms apart.
+    Such a key is `predictions`, where only some commands kept them. In sweeps of older versions, data.seed tells arms
+    apart.
     """
-    typed = dict.fromkeys(override.lstrip("+~").partition("=")[0] for run in runs for override in run.job.overrides)
-    varying = [key for key in typed if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
+    typed = dict.fromkeys(config.key_of(override) for run in runs for override in run.job.overrides)
+    beside = keys_beside_identity(run.job for run in runs)
+    telling = [key for key in typed if key not in config.RUNTIME_KEYS or key in beside]
+    varying = [key for key in telling if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
     splits: dict[str, set[int]] = {}
     for run in runs:
         splits.setdefault(run.job.arm, set()).add(run.job.seeds.split)
