@@ -43,7 +43,7 @@ def test_one_seed_allows_no_claim() -> None:
     accuracy = "98.00 % on validation (1 seed)"
     images = "the 10,000 test images alone gives an accuracy of 98.00 % a standard deviation of 0.14 pp"
     assert sentences.answer(results([arm("a", n=1), arm("b", n=1)], [comparison(p=math.nan)])) == [
-        f"`a` has the highest accuracy, {accuracy}, but the runs do not show whether it is better than the others.",
+        f"`a` has the highest accuracy, {accuracy}, but the runs do not show whether it is better than `b`.",
         "Each arm has one seed, so the spread over seeds is unknown and no claim is made.",
         f"The choice of {images}; seeds add to it.",
         "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm.",

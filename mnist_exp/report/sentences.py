@@ -182,11 +182,9 @@ def headline(results: Results) -> str:
         first = "No run has completed, so there is nothing to compare."
     if not failing:
         return first
-    names = [f"{name(arm)} ({_seeds_of(arm)})" for arm in failing[:MAX_NAMES]]
-    if len(failing) > MAX_NAMES:
-        names.append(f"{len(failing) - MAX_NAMES:,} more")
+    arms = [f"{name(arm)} ({_seeds_of(arm)})" for arm in failing]
     reason = "Not compared, because runs failed" if compared else "Runs failed"
-    return f"{first} {reason}: {join(names)}."
+    return f"{first} {reason}: {join(arms, most=MAX_NAMES)}."
 
 
 def equal_arms(results: Results) -> list[str]:
@@ -273,7 +271,8 @@ def _lead(results: Results) -> str:
         return f"{name(leader)} reaches {reached}. {one if len(pairs) == 1 else f'All others have {SAME}'}."
     if found <= {Verdict.SAME, Verdict.NO_CLAIM}:
         best = f"the {'highest' if measure.sign > 0 else 'lowest'} {measure.title}"
-        return f"{name(leader)} has {best}, {reached}, but the runs do not show whether it is better than the others."
+        others = name(pairs[0][0]) if len(pairs) == 1 else "the others"
+        return f"{name(leader)} has {best}, {reached}, but the runs do not show whether it is better than {others}."
     return f"{name(leader)} leads with {reached}. It {_tally(leader, pairs)}."
 
 
@@ -316,10 +315,7 @@ def _more_images(results: Results) -> list[str]:
     limited = [arm for arm, test in _pairs(results) if verdicts.is_limited_by_images(test)]
     if not limited:
         return []
-    names = [name(arm) for arm in limited[:MAX_NAMES]]
-    if len(limited) > MAX_NAMES:
-        names.append(f"{len(limited) - MAX_NAMES:,} more")
-    leader, others = name(results.compared[0]), join(names, "or")
+    leader, others = name(results.compared[0]), join([name(arm) for arm in limited], "or", MAX_NAMES)
     limit = "the validation images are too few. `data.validation=N` takes more"
     return [f"More seeds can't tell {leader} from {others} on new images: {limit}."]
 

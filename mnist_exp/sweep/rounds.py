@@ -216,14 +216,14 @@ def _describe(stands: Standing) -> str:
     if not stands.compared:
         return "no arm is without failed runs"
     parts = [f"{stands.compared[0].label} leads"]
-    words = dict.fromkeys(found.word for found in stands.verdicts)
+    words = dict.fromkeys(found.word for found in stands.findings)
     for word in words:
-        pairs = zip(stands.compared[1:], stands.verdicts, strict=True)
+        pairs = zip(stands.compared[1:], stands.findings, strict=True)
         same = [(arm.label, found.p) for arm, found in pairs if found.word == word]
         names = [f"{name} is {word}{_p(p)}" for name, p in same]
         parts += names if len(names) <= MAX_NAMES else [f"{len(names)} arms are {word}"]
     seeds = max(arm.planned for arm in stands.race)
-    return f"{seeds} {'seed' if seeds == 1 else 'seeds'}: {'; '.join(parts)}"
+    return f"{formats.count(seeds, 'seed')}: {'; '.join(parts)}"
 
 
 def _p(p: float) -> str:
