@@ -1,6 +1,7 @@
 """The sentences of a report claim what the statistics allow, and no more."""
 
 import math
+from dataclasses import replace
 
 from helpers.arms import arm, comparison, results, run
 
@@ -176,6 +177,14 @@ def test_unfinished_sweep_says_how_to_resume() -> None:
     [note] = sentences.notes(found)
     assert note.startswith("Not finished: 1 of 4 completed, 1 running, 1 interrupted, 1 pending.")
     assert note.endswith(" -m resume=sweep`.")
+
+
+def test_arms_with_different_validation_images_are_mentioned() -> None:
+    first, second = arm("a"), arm("b")
+    assert sentences.notes(results([first, second], [comparison()])) == []
+    runs = [replace(each, job=each.job._replace(choices={"data.validation": 2000})) for each in second.runs]
+    [note] = sentences.notes(results([first, second._replace(runs=tuple(runs))], [comparison()]))
+    assert note.startswith("Not all arms were validated on the same images")
 
 
 def test_resumed_sweep_and_allowed_changes_are_mentioned() -> None:

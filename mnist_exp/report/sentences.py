@@ -20,7 +20,7 @@ from mnist_exp.report.formats import (
     value,
 )
 from mnist_exp.report.measures import ACCURACY, Measure
-from mnist_exp.report.results import Arm, Results, RunResult, count_failures, total_seconds
+from mnist_exp.report.results import Arm, Results, RunResult, count_failures, image_source, total_seconds
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
 from mnist_exp.system import program, quoting
 
@@ -90,6 +90,11 @@ def notes(results: Results) -> list[str]:
             f"{count(without, 'run')} of {sum(len(arm.runs) for arm in results.arms):,} kept no predictions, so "
             "comparisons with their arms are for these images, not for new ones. "
             f"`{program.tool('report')} {folders} --predict` computes the predictions."
+        )
+    if len({image_source(arm) for arm in results.compared}) > 1:
+        found.append(
+            "Not all arms were validated on the same images, so some of a difference may be due to the images; "
+            "comparisons between such arms are not for new images."
         )
     data = {run.data["name"]: run.data.get("test") for arm in results.arms for run in arm.runs}
     if cut := [name for name, test in data.items() if test == "cut"]:
