@@ -158,7 +158,7 @@ def test_of_several_sweeps_only_what_holds_for_all_is_said() -> None:
     found = sweep_of([shown_by(0.3, 0.2, 0.2, p=0.01)])
     sessions: Any = [{"until": UNTIL}, {}]
     assert sequential.sentences(found._replace(sessions=sessions, folders=(Path("a"), Path("b")))) == [
-        "A sweep among these was sequential: its results decided its seeds. Intervals and p allow for that."
+        f"A sweep among these was sequential: its results decided its seeds. {sequential.ALLOWED}"
     ]
 
 

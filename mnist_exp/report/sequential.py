@@ -22,6 +22,7 @@ from mnist_exp.store.ledger import Session
 # What is known about another arm than the leader.
 OPEN, BEHIND, AHEAD, EQUAL, SAME = "open", "behind", "ahead", "equal", "the same"
 DECIDED, MOST, ALONE = "decided", "max_seeds", "alone"  # why a sweep is over
+ALLOWED = "Intervals of differences, and p, allow for looking after every round."
 
 
 class Rule(NamedTuple):
@@ -160,9 +161,9 @@ def sentences(results: Results) -> list[str]:
     if not found:
         return []
     if len(results.folders) > 1:
-        return ["A sweep among these was sequential: its results decided its seeds. Intervals and p allow for that."]
+        return [f"A sweep among these was sequential: its results decided its seeds. {ALLOWED}"]
     if results.measure is not ACCURACY:
-        return ["The sweep was sequential: accuracy decided when it stopped. Intervals and p allow for that."]
+        return [f"The sweep was sequential: accuracy decided when it stopped. {ALLOWED}"]
     unfinished = any(run.job.status not in ("completed", "failed") for run in results.runs)
     stands = standing(results, found)
     arms = len({run.job.arm for run in results.runs})
@@ -170,7 +171,7 @@ def sentences(results: Results) -> list[str]:
     equal = f"equal for practical purposes (within {found.smallest:g} pp, with 95 % confidence)"
     how = (
         f"The sweep was sequential: it added seeds until the leader was told apart from every other arm, or they were "
-        f"{equal}; an arm shown to be behind got no more. Intervals and p allow for looking after every round."
+        f"{equal}; an arm shown to be behind got no more. {ALLOWED}"
     )
     if unfinished or not stands.over:
         return [how, f"It is not over: {count(len(results.runs), 'run')} so far, {found.max_seeds} seeds at most."]
