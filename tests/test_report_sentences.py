@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from helpers.arms import arm, comparison, results, run
 
-from mnist_exp.report import formats, sentences
+from mnist_exp.report import formats, measures, sentences
 from mnist_exp.report.results import Arm
 from mnist_exp.report.stats import Comparison
 
@@ -49,6 +49,13 @@ def test_one_seed_allows_no_claim() -> None:
         f"The choice of {images}; seeds add to it.",
         "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm.",
     ]
+
+
+def test_a_measure_is_named_once() -> None:
+    found = results([arm("a", n=1), arm("b", n=1)], [comparison(p=math.nan)])._replace(
+        measure=measures.find("log_loss")
+    )
+    assert sentences.headline(found).startswith("`a` has the lowest log loss, 0.9800 on validation (1 seed), but ")
 
 
 def test_some_arms_of_one_seed_are_counted() -> None:

@@ -266,7 +266,8 @@ def _lead(results: Results) -> str:
     """Return what the best arm reaches, and how it compares with the others."""
     leader, pairs, measure = results.compared[0], _pairs(results), results.measure
     found = {verdicts.verdict(leader, arm, test) for arm, test in pairs}
-    reached = f"{value(leader.val.mean, measure)} on validation ({_basis(leader, measure)})"
+    on_validation = f"on validation ({_basis(leader, measure)})"
+    reached = f"{value(leader.val.mean, measure)} {on_validation}"
     if not pairs:
         is_alone = len({run.job.arm for run in results.runs}) < 2
         why = "there is no other arm to compare it with" if is_alone else "no other arm can be compared with it"
@@ -275,9 +276,10 @@ def _lead(results: Results) -> str:
         one = f"{name(pairs[0][0])} has {SAME}: {NO_EFFECT}"
         return f"{name(leader)} reaches {reached}. {one if len(pairs) == 1 else f'All others have {SAME}'}."
     if found <= {Verdict.SAME, Verdict.NO_CLAIM}:
-        best = f"the {'highest' if measure.sign > 0 else 'lowest'} {measure.title}"
+        best = f"the {'highest' if measure.sign > 0 else 'lowest'} {measure.title}, "
+        best += f"{measure.show(leader.val.mean)}{measure.unit} {on_validation}"
         others = name(pairs[0][0]) if len(pairs) == 1 else "the others"
-        return f"{name(leader)} has {best}, {reached}, but the runs do not show whether it is better than {others}."
+        return f"{name(leader)} has {best}, but the runs do not show whether it is better than {others}."
     return f"{name(leader)} leads with {reached}. It {_tally(leader, pairs)}."
 
 

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from mnist_exp.report import anytime, stats
-from mnist_exp.report.formats import count
+from mnist_exp.report.formats import count, join, name
 from mnist_exp.report.measures import ACCURACY
 from mnist_exp.report.results import Arm, Results
 from mnist_exp.report.verdicts import ALPHA
@@ -41,7 +41,7 @@ class Finding(NamedTuple):
     """What the rule takes from a comparison with the leader."""
 
     word: str  # OPEN, BEHIND, AHEAD, EQUAL or SAME: the other arm
-    p: float  # of the estimate that shows it; nan for SAME
+    p: float  # of the estimate that shows it, against no difference; nan for SAME
     for_new_images: bool  # false: more seeds could show it for these images alone
 
 
@@ -140,7 +140,7 @@ def course(results: Results) -> list[tuple[str, list[tuple[int, float]]]]:
         return []
     leader, *others = results.compared
     found = [(arm.label, _evidence(leader, arm)) for arm in others if not leader.equals(arm)]
-    return [(name, points) for name, points in found if points]
+    return [(label, points) for label, points in found if points]
 
 
 def _evidence(leader: Arm, other: Arm) -> list[tuple[int, float]]:
@@ -177,7 +177,10 @@ def sentences(results: Results) -> list[str]:
         return [how, f"It is not over: {count(len(results.runs), 'run')} so far, {found.max_seeds} seeds at most."]
     cost = count(len(results.runs), "run")
     fixed = f"{found.max_seeds} seeds for each of {count(arms, 'arm')} would have taken {arms * found.max_seeds:,}"
-    return [how, f"It stopped after {count(most, 'seed')}, because {_reason(stands, found)}: {cost}; {fixed}."]
+    end = f"It stopped after {count(most, 'seed')}, because {_reason(stands, found)}: {cost}; {fixed}."
+    others = zip(stands.compared[1:], stands.findings, strict=True)
+    equals = [name(arm) for arm, shown in others if shown.word == EQUAL and shown.for_new_images]
+    return [how, end, *([f"Equal to the leader for practical purposes: {join(equals)}."] if equals else [])]
 
 
 def _reason(stands: Standing, rule: Rule) -> str:
