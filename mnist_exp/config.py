@@ -27,11 +27,7 @@ GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "s
 # (Bits may differ between devices and thread counts: summary.json records both.)
 RUNTIME_KEYS = ("device", "threads", "plots", "predictions", "deterministic", "data.root", "resume", "tags")
 EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # the range is for sweeps alone
-OFF: dict[str, Any] = {
-    "patience": None,
-    "tags": [],
-    "predictions": True,
-}  # values of keys that older versions did not have
+OFF: dict[str, Any] = {"patience": None, "tags": [], "predictions": True}  # values of keys that older versions lack
 SEEDS = ("seed", "data.seed")  # runs that differ in these alone are one arm
 # The keys that may change when a run is resumed.
 RESUME_KEYS = ("epochs", "patience", *(key for key in RUNTIME_KEYS if key != "resume"))

@@ -21,6 +21,16 @@ def test_negative_zero_is_shown_as_zero() -> None:
     assert formats.difference(-0.00001) == "0.00 pp"
 
 
+def test_things_are_counted() -> None:
+    assert [formats.count(n, "arm") for n in (0, 1, 2, 1000)] == ["0 arms", "1 arm", "2 arms", "1,000 arms"]
+
+
+def test_names_beyond_the_most_are_counted() -> None:
+    assert formats.join(["a"], most=1) == "a"
+    assert formats.join(["a", "b", "c"]) == formats.join(["a", "b", "c"], most=3) == "a, b and c"
+    assert formats.join(["a", "b", "c", "d"], "or", most=2) == "a, b or 2 more"
+
+
 def test_text_in_backticks_stays_code_on_one_line() -> None:
     assert formats.in_backticks("a `b`\nc") == "`a 'b' c`"
 

@@ -141,6 +141,19 @@ def test_arms_of_equal_choices_are_told_apart_by_their_config(copy: Path) -> Non
     assert all(" config=" in each for each in labels)
 
 
+@pytest.mark.parametrize("part", [{"seed": 4}, {"optimizer": "sgd"}])
+def test_a_runtime_key_that_tells_no_runs_apart_is_not_swept(copy: Path, part: dict[str, Any]) -> None:
+    """Some commands kept no predictions, for some seeds or for some arms."""
+
+    def edit(entry: dict[str, Any]) -> None:
+        if "choices" in entry and part.items() <= entry["choices"].items():
+            entry["choices"]["predictions"] = False
+            entry["overrides"].append("predictions=false")
+
+    edit_ledger(copy, edit)
+    assert read([copy]).swept == ("optimizer", "activation")
+
+
 # Files that are lost or changed
 
 

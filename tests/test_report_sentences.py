@@ -1,10 +1,11 @@
 """The sentences of a report claim what the statistics allow, and no more."""
 
 import math
+from dataclasses import replace
 
 from helpers.arms import arm, comparison, results, run
 
-from mnist_exp.report import formats, sentences
+from mnist_exp.report import formats, measures, sentences
 from mnist_exp.report.results import Arm
 from mnist_exp.report.stats import Comparison
 
@@ -43,11 +44,18 @@ def test_one_seed_allows_no_claim() -> None:
     accuracy = "98.00 % on validation (1 seed)"
     images = "the 10,000 test images alone gives an accuracy of 98.00 % a standard deviation of 0.14 pp"
     assert sentences.answer(results([arm("a", n=1), arm("b", n=1)], [comparison(p=math.nan)])) == [
-        f"`a` has the highest accuracy, {accuracy}, but the runs do not show whether it is better than the others.",
+        f"`a` has the highest accuracy, {accuracy}, but the runs do not show whether it is better than `b`.",
         "Each arm has one seed, so the spread over seeds is unknown and no claim is made.",
         f"The choice of {images}; seeds add to it.",
         "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm.",
     ]
+
+
+def test_a_measure_is_named_once() -> None:
+    found = results([arm("a", n=1), arm("b", n=1)], [comparison(p=math.nan)])._replace(
+        measure=measures.find("log_loss")
+    )
+    assert sentences.headline(found).startswith("`a` has the lowest log loss, 0.9800 on validation (1 seed), but ")
 
 
 def test_some_arms_of_one_seed_are_counted() -> None:
@@ -176,6 +184,14 @@ def test_unfinished_sweep_says_how_to_resume() -> None:
     [note] = sentences.notes(found)
     assert note.startswith("Not finished: 1 of 4 completed, 1 running, 1 interrupted, 1 pending.")
     assert note.endswith(" -m resume=sweep`.")
+
+
+def test_arms_with_different_validation_images_are_mentioned() -> None:
+    first, second = arm("a"), arm("b")
+    assert sentences.notes(results([first, second], [comparison()])) == []
+    runs = [replace(each, job=each.job._replace(choices={"data.validation": 2000})) for each in second.runs]
+    [note] = sentences.notes(results([first, second._replace(runs=tuple(runs))], [comparison()]))
+    assert note.startswith("Not all arms were validated on the same images")
 
 
 def test_resumed_sweep_and_allowed_changes_are_mentioned() -> None:

@@ -55,14 +55,14 @@ def shown_by(
     ],
 )
 def test_what_a_comparison_shows(test: Comparison, word: str, for_new_images: bool) -> None:
-    found = sequential.verdict(test, RULE.smallest)
+    found = sequential.finding(test, RULE.smallest)
     assert (found.word, found.for_new_images) == (word, for_new_images)
 
 
 def test_with_many_pairs_a_difference_must_exceed_the_images_part_by_more() -> None:
     test = shown_by(0.3, 0.35, 0.2, p=0.2, p_narrow=0.01)  # the images' part is 0.287
-    assert sequential.verdict(test, 0.1, pairs=1).word == OPEN
-    assert sequential.verdict(test, 0.1, pairs=2) == (BEHIND, 0.01, False)  # z of 1 - 0.05 / 4 is 1.14 times 1.96
+    assert sequential.finding(test, 0.1, pairs=1).word == OPEN
+    assert sequential.finding(test, 0.1, pairs=2) == (BEHIND, 0.01, False)  # z of 1 - 0.05 / 4 is 1.14 times 1.96
 
 
 def sweep_of(tests: Sequence[Comparison], n: int = 12) -> Results:
@@ -88,7 +88,7 @@ def test_where_a_sweep_stands(tests: list[Comparison], n: int, over: str | None,
 def test_arms_that_are_equal_to_the_bit_are_decided() -> None:
     found = results_of([arm("adam", same_as="a"), arm("sgd", same_as="a")], [comparison(0.0, math.nan)])
     stands = sequential.standing(found, RULE)
-    assert ([verdict.word for verdict in stands.verdicts], stands.over) == ([SAME], DECIDED)
+    assert ([found.word for found in stands.findings], stands.over) == ([SAME], DECIDED)
 
 
 def test_arms_with_failed_runs_are_out() -> None:
@@ -144,7 +144,9 @@ def test_sentences_say_what_stopped_the_sweep() -> None:
     assert "The sweep was sequential: it added seeds until the leader was told apart from every other arm" in text
     assert "equal for practical purposes (within 0.1 pp, with 95 % confidence)" in text
     assert "It stopped after 12 seeds, because every comparison with the leader was decided: 36 runs; " in text
-    assert "40 seeds for each of 3 arms would have taken 120." in text
+    assert text.endswith(
+        "40 seeds for each of 3 arms would have taken 120. Equal to the leader for practical purposes: `rmsprop`."
+    )
     text = sentences([decided, undecided], max_seeds=12)
     assert "because it may take no more (max_seeds=12), with 1 comparison open: 36 runs" in text
     text = sentences([decided, undecided])
@@ -152,6 +154,14 @@ def test_sentences_say_what_stopped_the_sweep() -> None:
     text = sentences([decided, shown_by(0.3, 0.5, 0.2, p=0.2, p_narrow=0.01)])
     assert "because more seeds could decide no more: 1 of 2 comparisons with the leader is decided for these " in text
     assert "fewer than two arms without failed runs were left" in sentences([])
+
+
+def test_of_several_sweeps_only_what_holds_for_all_is_said() -> None:
+    found = sweep_of([shown_by(0.3, 0.2, 0.2, p=0.01)])
+    sessions: Any = [{"until": UNTIL}, {}]
+    assert sequential.sentences(found._replace(sessions=sessions, folders=(Path("a"), Path("b")))) == [
+        f"A sweep among these was sequential: its results decided its seeds. {sequential.ALLOWED}"
+    ]
 
 
 def test_a_sweep_with_jobs_to_do_is_not_over(make_results: MakeResults) -> None:
@@ -187,7 +197,7 @@ def verdicts_of(values: np.ndarray[Any, Any], smallest: float) -> tuple[list[str
             margin = float(anytime.critical(n, 0.05)) * error
             estimate = Estimate(ahead - margin, ahead + margin, corrected[pair])
             test = comparison(ahead, 0.5)._replace(claim=estimate, on_these_images=estimate)
-            words[other] = sequential.verdict(test, 100 * smallest).word
+            words[other] = sequential.finding(test, 100 * smallest).word
         race = [i for i in range(arms) if words[i] != BEHIND]
         if OPEN not in words or min(seeds[i] for i in race) >= simulation.MOST:
             return words, leader, seeds

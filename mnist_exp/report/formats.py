@@ -28,8 +28,10 @@ def count(n: int, noun: str) -> str:
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
-def join(parts: Sequence[str], word: str = "and") -> str:
-    """Return parts as an enumeration: "a, b and c"."""
+def join(parts: Sequence[str], word: str = "and", most: int | None = None) -> str:
+    """Return parts as an enumeration: "a, b and c"; those beyond `most` are counted: "a, b and 2 more"."""
+    if most is not None and len(parts) > most:
+        parts = [*parts[:most], f"{len(parts) - most:,} more"]
     return f"{', '.join(parts[:-1])} {word} {parts[-1]}" if len(parts) > 1 else parts[0]
 
 

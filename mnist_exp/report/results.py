@@ -188,12 +188,10 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
         raise ConfigError(f"{', '.join(map(str, folders))}: the ledger has no jobs")
     beside = keys_beside_identity(run.job for run in runs)
     runs = [replace(run, job=run.job._replace(arm=run.job.arm_beside(beside))) for run in runs]
-    completed = [run for run in runs if isinstance(run, CompletedRun)]
-    measure = measures.find(by, _classes(completed))
-    kept, altered = _predictions(completed)
+    measure = measures.find(by, _classes(run for run in runs if isinstance(run, CompletedRun)))
+    runs, altered = _measured(runs, measure)
     if measure is not ACCURACY:
-        _require_predictions(measure, completed, kept)
-    runs = [_measured(run, measure, kept.get(run.folder)) for run in runs]
+        _require_predictions(measure, [run for run in runs if isinstance(run, CompletedRun)])
     distinct = {run.id: run for run in reversed(runs) if isinstance(run, CompletedRun)}  # the first of repeated runs
     swept = swept_keys(runs)
     run_of_id = {run.id: run for run in runs} | distinct
@@ -249,12 +247,15 @@ def read_run(folder: Path) -> RunResult:
 
 
 def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
-    """Return the typed keys that vary, without the seeds.
+    """Return the typed keys that vary, without the seeds, and without runtime keys that tell no two runs apart.
 
-    In sweeps of older versions, data.seed tells arms apart.
+    Such a key is `predictions`, where only some commands kept them. In sweeps of older versions, data.seed tells arms
+    apart.
     """
-    typed = dict.fromkeys(override.lstrip("+~").partition("=")[0] for run in runs for override in run.job.overrides)
-    varying = [key for key in typed if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
+    typed = dict.fromkeys(config.key_of(override) for run in runs for override in run.job.overrides)
+    beside = keys_beside_identity(run.job for run in runs)
+    telling = [key for key in typed if key not in config.RUNTIME_KEYS or key in beside]
+    varying = [key for key in telling if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
     splits: dict[str, set[int]] = {}
     for run in runs:
         splits.setdefault(run.job.arm, set()).add(run.job.seeds.split)
@@ -378,15 +379,23 @@ def _classes(runs: Iterable[CompletedRun]) -> Sequence[str]:
     return found.pop() if len(found) == 1 else ()
 
 
-def _predictions(runs: Iterable[CompletedRun]) -> tuple[dict[Path, RunPredictions], list[str]]:
-    """Return what runs have kept of their predictions, by folder, and a warning about files that are left out."""
-    found, altered = {}, []
-    for run in runs:
+def _measured(runs: Iterable[RunResult], measure: Measure) -> tuple[list[RunResult], list[str]]:
+    """Return runs with all that is computed from their predictions, and a warning about files that are left out.
+
+    Raises:
+        ConfigError: The measure has no value, because no image counts.
+    """
+    found, altered = list(runs), []
+    for place, run in enumerate(found):
+        if not isinstance(run, CompletedRun):
+            continue
         try:
-            if kept := read_predictions(run):
-                found[run.folder] = kept
+            kept = read_predictions(run)
         except (OSError, ConfigError):
             altered.append(run)
+            continue
+        if kept:
+            found[place] = _with_predictions(run, measure, kept)
     if not altered:
         return found, []
     folders = ", ".join(str(run.folder) for run in altered)
@@ -415,9 +424,9 @@ def measured(kept: RunPredictions) -> dict[str, float]:
     return {column: values[column] for column in MEASURED}
 
 
-def _require_predictions(measure: Measure, runs: Collection[CompletedRun], kept: Mapping[Path, RunPredictions]) -> None:
+def _require_predictions(measure: Measure, runs: Collection[CompletedRun]) -> None:
     """Raise ConfigError if a run lacks what the measure is computed from."""
-    if lacking := [run for run in runs if run.folder not in kept]:
+    if lacking := [run for run in runs if not run.predicted]:
         count = f"{len(lacking):,} of {len(runs):,} completed runs {'has' if len(lacking) == 1 else 'have'}"
         raise ConfigError(
             f"--by {measure.name}: {count} no intact {PREDICTIONS}, such as {lacking[0].folder}; "
@@ -431,14 +440,12 @@ def _how_to_predict(sweeps: Iterable[Path]) -> str:
     return f"{program.tool('report')} {names} --predict computes them from the checkpoints"
 
 
-def _measured(run: RunResult, measure: Measure, kept: RunPredictions | None) -> RunResult:
-    """Return a run with all that is computed from its predictions, if it has kept some.
+def _with_predictions(run: CompletedRun, measure: Measure, kept: RunPredictions) -> CompletedRun:
+    """Return a run with all that is computed from its predictions.
 
     Raises:
         ConfigError: The measure has no value, because no image counts.
     """
-    if kept is None or not isinstance(run, CompletedRun):
-        return run
     run = replace(
         run,
         measured=measured(kept),
@@ -456,16 +463,21 @@ def _measured(run: RunResult, measure: Measure, kept: RunPredictions | None) -> 
 
 def sample(arm: Arm, measure: Measure) -> stats.Sample:
     """Return what statistics need to know of an arm; there, higher is better."""
-    first = arm.runs[0]
-    choices = [str(first.job.choices.get(f"data.{key}")) for key in ("validation", "test")]
     return stats.Sample(
         values={run.job.seeds: measure.sign * run.val for run in arm.runs},
         images={
             run.job.seeds: run.images if measure.sign > 0 else -run.images for run in arm.runs if run.images is not None
         },
-        image_source=" ".join([first.data["sha256"], *choices]),
-        val_per_train=val_per_train(first),
+        image_source=image_source(arm),
+        val_per_train=val_per_train(arm.runs[0]),
     )
+
+
+def image_source(arm: Arm) -> str:
+    """Return a value that is equal for arms whose runs of the same data.seed were validated on the same images."""
+    first = arm.runs[0]
+    sizes = [str(first.job.choices.get(key)) for key in ("data.validation", "data.test")]
+    return " ".join([first.data["sha256"], *sizes])
 
 
 def val_per_train(run: CompletedRun) -> float | None:

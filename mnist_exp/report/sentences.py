@@ -20,7 +20,7 @@ from mnist_exp.report.formats import (
     value,
 )
 from mnist_exp.report.measures import ACCURACY, Measure
-from mnist_exp.report.results import Arm, Results, RunResult, count_failures, total_seconds
+from mnist_exp.report.results import Arm, Results, RunResult, count_failures, image_source, total_seconds
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
 from mnist_exp.system import program, quoting
 
@@ -90,6 +90,11 @@ def notes(results: Results) -> list[str]:
             f"{count(without, 'run')} of {sum(len(arm.runs) for arm in results.arms):,} kept no predictions, so "
             "comparisons with their arms are for these images, not for new ones. "
             f"`{program.tool('report')} {folders} --predict` computes the predictions."
+        )
+    if len({image_source(arm) for arm in results.compared}) > 1:
+        found.append(
+            "Not all arms were validated on the same images, so some of a difference may be due to the images; "
+            "comparisons between such arms are not for new images."
         )
     data = {run.data["name"]: run.data.get("test") for arm in results.arms for run in arm.runs}
     if cut := [name for name, test in data.items() if test == "cut"]:
@@ -182,11 +187,9 @@ def headline(results: Results) -> str:
         first = "No run has completed, so there is nothing to compare."
     if not failing:
         return first
-    names = [f"{name(arm)} ({_seeds_of(arm)})" for arm in failing[:MAX_NAMES]]
-    if len(failing) > MAX_NAMES:
-        names.append(f"{len(failing) - MAX_NAMES:,} more")
+    arms = [f"{name(arm)} ({_seeds_of(arm)})" for arm in failing]
     reason = "Not compared, because runs failed" if compared else "Runs failed"
-    return f"{first} {reason}: {join(names)}."
+    return f"{first} {reason}: {join(arms, most=MAX_NAMES)}."
 
 
 def equal_arms(results: Results) -> list[str]:
@@ -263,7 +266,8 @@ def _lead(results: Results) -> str:
     """Return what the best arm reaches, and how it compares with the others."""
     leader, pairs, measure = results.compared[0], _pairs(results), results.measure
     found = {verdicts.verdict(leader, arm, test) for arm, test in pairs}
-    reached = f"{value(leader.val.mean, measure)} on validation ({_basis(leader, measure)})"
+    on_validation = f"on validation ({_basis(leader, measure)})"
+    reached = f"{value(leader.val.mean, measure)} {on_validation}"
     if not pairs:
         is_alone = len({run.job.arm for run in results.runs}) < 2
         why = "there is no other arm to compare it with" if is_alone else "no other arm can be compared with it"
@@ -272,8 +276,10 @@ def _lead(results: Results) -> str:
         one = f"{name(pairs[0][0])} has {SAME}: {NO_EFFECT}"
         return f"{name(leader)} reaches {reached}. {one if len(pairs) == 1 else f'All others have {SAME}'}."
     if found <= {Verdict.SAME, Verdict.NO_CLAIM}:
-        best = f"the {'highest' if measure.sign > 0 else 'lowest'} {measure.title}"
-        return f"{name(leader)} has {best}, {reached}, but the runs do not show whether it is better than the others."
+        best = f"the {'highest' if measure.sign > 0 else 'lowest'} {measure.title}, "
+        best += f"{measure.show(leader.val.mean)}{measure.unit} {on_validation}"
+        others = name(pairs[0][0]) if len(pairs) == 1 else "the others"
+        return f"{name(leader)} has {best}, but the runs do not show whether it is better than {others}."
     return f"{name(leader)} leads with {reached}. It {_tally(leader, pairs)}."
 
 
@@ -316,10 +322,7 @@ def _more_images(results: Results) -> list[str]:
     limited = [arm for arm, test in _pairs(results) if verdicts.is_limited_by_images(test)]
     if not limited:
         return []
-    names = [name(arm) for arm in limited[:MAX_NAMES]]
-    if len(limited) > MAX_NAMES:
-        names.append(f"{len(limited) - MAX_NAMES:,} more")
-    leader, others = name(results.compared[0]), join(names, "or")
+    leader, others = name(results.compared[0]), join([name(arm) for arm in limited], "or", MAX_NAMES)
     limit = "the validation images are too few for a difference of this size. `data.validation=N` takes more"
     return [f"More seeds alone will hardly tell {leader} from {others} on new images: {limit}."]
 

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import NamedTuple
 
 from mnist_exp.report import anytime, stats
-from mnist_exp.report.formats import count
+from mnist_exp.report.formats import count, join, name
 from mnist_exp.report.measures import ACCURACY
 from mnist_exp.report.results import Arm, Results
 from mnist_exp.report.verdicts import ALPHA
@@ -22,6 +22,7 @@ from mnist_exp.store.ledger import Session
 # What is known about another arm than the leader.
 OPEN, BEHIND, AHEAD, EQUAL, SAME = "open", "behind", "ahead", "equal", "the same"
 DECIDED, MOST, ALONE = "decided", "max_seeds", "alone"  # why a sweep is over
+ALLOWED = "Intervals of differences, and p, allow for looking after every round."
 
 
 class Rule(NamedTuple):
@@ -36,11 +37,11 @@ class Rule(NamedTuple):
         return cls(int(entry["max_seeds"]), float(entry["smallest"])) if entry else None
 
 
-class Verdict(NamedTuple):
-    """What a comparison with the leader shows."""
+class Finding(NamedTuple):
+    """What the rule takes from a comparison with the leader."""
 
     word: str  # OPEN, BEHIND, AHEAD, EQUAL or SAME: the other arm
-    p: float  # of the estimate that shows it; nan for SAME
+    p: float  # of the estimate that shows it, against no difference; nan for SAME
     for_new_images: bool  # false: more seeds could show it for these images alone
 
 
@@ -48,7 +49,7 @@ class Standing(NamedTuple):
     """Where a sequential sweep stands."""
 
     compared: list[Arm]  # the leader first
-    verdicts: list[Verdict]  # about each other arm
+    findings: list[Finding]  # about each other arm
     race: list[Arm]  # the arms that would get more seeds: the leader, and those that are not shown to be behind
     over: str | None  # DECIDED, MOST or ALONE; None if the sweep goes on
 
@@ -67,23 +68,23 @@ def standing(results: Results, rule: Rule) -> Standing:
     """
     compared, tests = results.compared, results.comparisons
     pairs = len(compared) * (len(compared) - 1) // 2
-    verdicts = [
-        verdict(test, rule.smallest, pairs) if not compared[0].equals(other) else Verdict(SAME, math.nan, True)
+    findings = [
+        finding(test, rule.smallest, pairs) if not compared[0].equals(other) else Finding(SAME, math.nan, True)
         for other, test in zip(compared[1:], tests, strict=True)
     ]
-    others = zip(compared[1:], verdicts, strict=True)
+    others = zip(compared[1:], findings, strict=True)
     race = [*compared[:1], *(arm for arm, found in others if found.word != BEHIND)]
     over = None
     if len(compared) < 2:
         over = ALONE
-    elif not any(found.word == OPEN for found in verdicts):
+    elif not any(found.word == OPEN for found in findings):
         over = DECIDED
     elif min(arm.planned for arm in race) >= rule.max_seeds:
         over = MOST
-    return Standing(compared, verdicts, race, over)
+    return Standing(compared, findings, race, over)
 
 
-def verdict(test: stats.Comparison, smallest: float, pairs: int = 1) -> Verdict:
+def finding(test: stats.Comparison, smallest: float, pairs: int = 1) -> Finding:
     """Return what a comparison shows: for new images if it can, for these images if more seeds could show no more.
 
     Args:
@@ -93,10 +94,10 @@ def verdict(test: stats.Comparison, smallest: float, pairs: int = 1) -> Verdict:
     """
     wide, narrow = (_shown(test.difference, each, smallest / 100) for each in (test.claim, test.on_these_images))
     if wide != OPEN:
-        return Verdict(wide, test.claim.p, True)
+        return Finding(wide, test.claim.p, True)
     if narrow != OPEN and _images_are_the_limit(test, narrow, smallest / 100, pairs):
-        return Verdict(narrow, test.on_these_images.p, False)
-    return Verdict(OPEN, test.claim.p, True)
+        return Finding(narrow, test.on_these_images.p, False)
+    return Finding(OPEN, test.claim.p, True)
 
 
 def _shown(difference: float, estimate: stats.Estimate, smallest: float) -> str:
@@ -139,7 +140,7 @@ def course(results: Results) -> list[tuple[str, list[tuple[int, float]]]]:
         return []
     leader, *others = results.compared
     found = [(arm.label, _evidence(leader, arm)) for arm in others if not leader.equals(arm)]
-    return [(name, points) for name, points in found if points]
+    return [(label, points) for label, points in found if points]
 
 
 def _evidence(leader: Arm, other: Arm) -> list[tuple[int, float]]:
@@ -159,8 +160,10 @@ def sentences(results: Results) -> list[str]:
     found = rule(results.sessions)
     if not found:
         return []
+    if len(results.folders) > 1:
+        return [f"A sweep among these was sequential: its results decided its seeds. {ALLOWED}"]
     if results.measure is not ACCURACY:
-        return ["The sweep was sequential: accuracy decided when it stopped. Intervals and p allow for that."]
+        return [f"The sweep was sequential: accuracy decided when it stopped. {ALLOWED}"]
     unfinished = any(run.job.status not in ("completed", "failed") for run in results.runs)
     stands = standing(results, found)
     arms = len({run.job.arm for run in results.runs})
@@ -168,25 +171,28 @@ def sentences(results: Results) -> list[str]:
     equal = f"equal for practical purposes (within {found.smallest:g} pp, with 95 % confidence)"
     how = (
         f"The sweep was sequential: it added seeds until the leader was told apart from every other arm, or they were "
-        f"{equal}; an arm shown to be behind got no more. Intervals and p allow for looking after every round."
+        f"{equal}; an arm shown to be behind got no more. {ALLOWED}"
     )
     if unfinished or not stands.over:
         return [how, f"It is not over: {count(len(results.runs), 'run')} so far, {found.max_seeds} seeds at most."]
     cost = count(len(results.runs), "run")
     fixed = f"{found.max_seeds} seeds for each of {count(arms, 'arm')} would have taken {arms * found.max_seeds:,}"
-    return [how, f"It stopped after {count(most, 'seed')}, because {_reason(stands, found)}: {cost}; {fixed}."]
+    end = f"It stopped after {count(most, 'seed')}, because {_reason(stands, found)}: {cost}; {fixed}."
+    others = zip(stands.compared[1:], stands.findings, strict=True)
+    equals = [name(arm) for arm, shown in others if shown.word == EQUAL and shown.for_new_images]
+    return [how, end, *([f"Equal to the leader for practical purposes: {join(equals)}."] if equals else [])]
 
 
 def _reason(stands: Standing, rule: Rule) -> str:
     if stands.over == ALONE:
         return "fewer than two arms without failed runs were left"
-    still_open = sum(found.word == OPEN for found in stands.verdicts)
+    still_open = sum(found.word == OPEN for found in stands.findings)
     if stands.over == MOST:
         return f"it may take no more (max_seeds={rule.max_seeds}), with {count(still_open, 'comparison')} open"
-    on_these = sum(not found.for_new_images for found in stands.verdicts)
+    on_these = sum(not found.for_new_images for found in stands.findings)
     if not on_these:
         return "every comparison with the leader was decided"
     return (
-        f"more seeds could decide no more: {on_these} of {count(len(stands.verdicts), 'comparison')} with the leader "
+        f"more seeds could decide no more: {on_these} of {count(len(stands.findings), 'comparison')} with the leader "
         f"{'is' if on_these == 1 else 'are'} decided for these validation images alone"
     )

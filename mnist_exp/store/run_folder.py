@@ -29,8 +29,7 @@ WRITTEN = (  # everything that a run writes into its folder, except its log
     f"**/{files.TEMPORARY}",
 )
 SPLIT_KEYS = ("validation", "test", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
-CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # the summary of a completed run holds the SHA-256 of these files,
-# and of predictions.npz where the run has kept it
+CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # files that every completed run has; its summary holds their SHA-256
 
 
 class DataFacts(TypedDict):
@@ -101,7 +100,7 @@ class Summary(TypedDict):
     git: GitFacts | None
     data: DataFacts | None
     inference: InferenceFacts | None
-    files: dict[str, str] | None  # SHA-256 of the files in CHECKSUMMED, and of PREDICTIONS
+    files: dict[str, str] | None  # SHA-256 of those in CHECKSUMMED, and of PREDICTIONS if it was kept
     resumed: list[Resumption]
     stopped: str | None  # "patience", where it ended the run early
     tags: list[str] | None

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from mnist_exp import config
 from mnist_exp.report import formats, results, sequential
 from mnist_exp.report.results import Arm, Results
-from mnist_exp.report.sequential import Rule, Standing
+from mnist_exp.report.sequential import AHEAD, BEHIND, OPEN, Finding, Rule, Standing
 from mnist_exp.store.ledger import Job, Ledger, keys_beside_identity
 from mnist_exp.store.run_folder import LR_SEARCH
 from mnist_exp.sweep import lr_search
@@ -216,18 +216,18 @@ def _describe(stands: Standing) -> str:
     if not stands.compared:
         return "no arm is without failed runs"
     parts = [f"{stands.compared[0].label} leads"]
-    words = dict.fromkeys(found.word for found in stands.verdicts)
+    words = dict.fromkeys(found.word for found in stands.findings)
     for word in words:
-        pairs = zip(stands.compared[1:], stands.verdicts, strict=True)
-        same = [(arm.label, found.p) for arm, found in pairs if found.word == word]
-        names = [f"{name} is {word}{_p(p)}" for name, p in same]
+        pairs = zip(stands.compared[1:], stands.findings, strict=True)
+        names = [f"{arm.label} is {word}{_p(found)}" for arm, found in pairs if found.word == word]
         parts += names if len(names) <= MAX_NAMES else [f"{len(names)} arms are {word}"]
     seeds = max(arm.planned for arm in stands.race)
-    return f"{seeds} {'seed' if seeds == 1 else 'seeds'}: {'; '.join(parts)}"
+    return f"{formats.count(seeds, 'seed')}: {'; '.join(parts)}"
 
 
-def _p(p: float) -> str:
-    return "" if math.isnan(p) else f" ({formats.p_value(p)})"
+def _p(found: Finding) -> str:
+    """Return the p-value of a difference; nothing for arms that are equal, because it is not what shows that."""
+    return f" ({formats.p_value(found.p)})" if found.word in (OPEN, BEHIND, AHEAD) and not math.isnan(found.p) else ""
 
 
 def _list_of(seeds: set[int]) -> str:

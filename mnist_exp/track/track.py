@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from mnist_exp.report.formats import count
 from mnist_exp.system import errors, streams
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.track import runs
@@ -89,5 +90,4 @@ def _follow(tracker: Tracker, snapshots: Sequence[Snapshot]) -> None:
 
 
 def _line(snapshot: Snapshot, changed: int) -> str:
-    count = len(snapshot.runs)
-    return f"{snapshot.folder}: {count:,} {'run' if count == 1 else 'runs'}, {changed:,} with something new"
+    return f"{snapshot.folder}: {count(len(snapshot.runs), 'run')}, {changed:,} with something new"

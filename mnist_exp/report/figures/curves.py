@@ -19,10 +19,10 @@ from mnist_exp.report.figures.page import (
     Legend,
     Theme,
     add_axes,
-    count,
     head_height,
     start_page,
 )
+from mnist_exp.report.formats import count
 from mnist_exp.report.results import Arm, Results
 
 HEIGHT, FOOT = 3.2, 0.65  # inches: the Axes, and the numbers and the name below them

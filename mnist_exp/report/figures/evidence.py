@@ -15,12 +15,12 @@ from mnist_exp.report.figures.page import (
     LIGHT,
     Theme,
     add_axes,
-    count,
     fit,
     head_height,
     start_page,
     write,
 )
+from mnist_exp.report.formats import count
 from mnist_exp.report.results import Results
 from mnist_exp.report.verdicts import ALPHA
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mnist_exp.report.figures import averages
-from mnist_exp.report.figures.page import CROSS, count, fit
+from mnist_exp.report.figures.page import CROSS, fit
+from mnist_exp.report.formats import count
 from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, format_value
 

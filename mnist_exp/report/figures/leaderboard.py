@@ -19,12 +19,12 @@ from mnist_exp.report.figures.page import (
     Theme,
     add_axes,
     break_after,
-    count,
     fit,
     head_height,
     start_page,
     write,
 )
+from mnist_exp.report.formats import count
 from mnist_exp.report.results import Arm, Results
 
 ARMS = 30  # at most

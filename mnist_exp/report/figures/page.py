@@ -135,10 +135,5 @@ def break_after(mark: str, text: str, width: float) -> list[str]:
     return [fit(line, width) for line in lines]
 
 
-def count(n: int, noun: str) -> str:
-    """Return "1 arm" or "2 arms"."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
 def _lines(note: Sequence[str]) -> list[str]:
     return wrap(" ".join(note), NOTE)

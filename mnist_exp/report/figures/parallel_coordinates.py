@@ -19,11 +19,11 @@ from mnist_exp.report.figures.page import (
     Theme,
     add_axes,
     break_after,
-    count,
     head_height,
     start_page,
     write,
 )
+from mnist_exp.report.formats import count
 from mnist_exp.report.measures import Measure
 from mnist_exp.report.results import Arm, Results
 
