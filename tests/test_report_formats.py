@@ -11,7 +11,15 @@ LOG_LOSS = ACCURACY._replace(name="log_loss", title="log loss", is_fraction=Fals
 
 @pytest.mark.parametrize(
     ("p", "text"),
-    [(0.0, "p < 0.001"), (0.0009, "p < 0.001"), (0.002, "p = 0.002"), (0.0496, "p = 0.050"), (0.4, "p = 0.40")],
+    [
+        (0.0, "p < 0.001"),
+        (0.0009, "p < 0.001"),
+        (0.002, "p = 0.002"),
+        (0.0496, "p = 0.0496"),
+        (0.05, "p = 0.050"),
+        (0.0503, "p = 0.0503"),
+        (0.4, "p = 0.40"),
+    ],
 )
 def test_p_value_has_as_many_digits_as_matter(p: float, text: str) -> None:
     assert formats.p_value(p) == text
@@ -41,6 +49,7 @@ def test_other_measures_are_named_and_have_their_own_digits() -> None:
     assert formats.value(0.9, ACCURACY._replace(title="accuracy on 8")) == "an accuracy on 8 of 90.00 %"
     assert formats.difference(0.00314) == "0.31 pp"
     assert formats.difference(0.00314, LOG_LOSS) == "0.0031"
+    assert formats.interval(Estimate(-1.2, 2.4, 0.3)) == ""
     assert formats.interval(Estimate(-0.00314, 0.001, 0.3), LOG_LOSS) == "-0.0031 to 0.0010"
 
 

@@ -24,7 +24,7 @@ def test_headline_counts_wins_and_names_what_is_unclear() -> None:
     assert headline([comparison()]).endswith("It beats `b`.")
     assert headline([comparison(p=0.4)] * 5).endswith("It can't be told apart from any of the 5 others.")
     mixed = headline([comparison(), *[comparison(p=0.4)] * 3, comparison(p=math.nan)])
-    assert mixed.endswith("It beats 1 of 5 others, can't be told apart from 3 and allows no claim about 1.")
+    assert mixed.endswith("It beats 1 of 5 others, can't be told apart from 3 and allows no claim about `f`.")
 
 
 def test_many_arms_are_counted_after_the_first_ten() -> None:
@@ -42,11 +42,11 @@ def test_single_arm_has_its_accuracy() -> None:
 
 def test_one_seed_allows_no_claim() -> None:
     accuracy = "98.00 % on validation (1 seed)"
-    images = "the 10,000 test images alone gives an accuracy of 98.00 % a standard deviation of 0.14 pp"
+    images = "With 10,000 test images, an accuracy of 98.00 % has a standard deviation of 0.14 pp"
     assert sentences.answer(results([arm("a", n=1), arm("b", n=1)], [comparison(p=math.nan)])) == [
         f"`a` has the highest accuracy, {accuracy}, but the runs do not show whether it is better than `b`.",
         "Each arm has one seed, so the spread over seeds is unknown and no claim is made.",
-        f"The choice of {images}; seeds add to it.",
+        f"{images} from the choice of the images alone; seeds add to it.",
         "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm.",
     ]
 

@@ -141,12 +141,10 @@ def sentences(tests: Sequence[Comparison], n: int = 12, **until: float) -> str:
 def test_sentences_say_what_stopped_the_sweep() -> None:
     decided, alike, undecided = shown_by(0.3, 0.2, 0.2, p=0.01), shown_by(0.0, 0.05, 0.05), shown_by(0.0, 0.5, 0.5)
     text = sentences([decided, alike])
-    assert "The sweep was sequential: it added seeds until the leader was told apart from every other arm" in text
-    assert "equal for practical purposes (within 0.1 pp, with 95 % confidence)" in text
+    assert "The sweep was sequential: it added seeds until each arm was told apart from the leader, " in text
+    assert "or shown to be equal to it within 0.1 pp" in text
     assert "It stopped after 12 seeds, because every comparison with the leader was decided: 36 runs; " in text
-    assert text.endswith(
-        "40 seeds for each of 3 arms would have taken 120. Equal to the leader for practical purposes: `rmsprop`."
-    )
+    assert text.endswith("40 seeds for each of 3 arms would have taken 120.")
     text = sentences([decided, undecided], max_seeds=12)
     assert "because it may take no more (max_seeds=12), with 1 comparison open: 36 runs" in text
     text = sentences([decided, undecided])
@@ -169,7 +167,8 @@ def test_a_sweep_with_jobs_to_do_is_not_over(make_results: MakeResults) -> None:
         until(folder, UNTIL)
 
     found = make_results({"optimizer": ["adam", "sgd"]}, seeds=range(6), spoiled={11: "pending"}, change=change)
-    assert sequential.sentences(found)[1] == "It is not over: 12 runs so far, 40 seeds at most."
+    [sentence] = sequential.sentences(found)
+    assert sentence.endswith("It is not over: 12 runs so far, 40 seeds at most.")
 
 
 def verdicts_of(values: np.ndarray[Any, Any], smallest: float) -> tuple[list[str], int, list[int]]:

@@ -58,14 +58,21 @@ def difference(value: float, measure: Measure = ACCURACY) -> str:
 
 
 def interval(estimate: stats.Estimate | stats.Summary, measure: Measure = ACCURACY) -> str:
-    """Return a 95 % interval without its unit; why there is none, or nothing if that is plain."""
+    """Return a 95 % interval without its unit; why there is none, or nothing if that is plain.
+
+    An interval of a difference that no two fractions can have says nothing.
+    """
     if isinstance(estimate, stats.Summary) and estimate.n == 2 and estimate.sd > 0 and isnan(estimate.low):
         return ALMOST_NOTHING
-    return "" if isnan(estimate.low) else f"{measure.show(estimate.low)} to {measure.show(estimate.high)}"
+    if isnan(estimate.low) or (measure.is_fraction and (estimate.low < -1 or estimate.high > 1)):
+        return ""
+    return f"{measure.show(estimate.low)} to {measure.show(estimate.high)}"
 
 
 def p_value(p: float) -> str:
-    """Return a p-value with three decimals where they matter."""
+    """Return a p-value with three decimals where they matter, and more where they would hide on which side of 0.05."""
     if p < 0.001:
         return "p < 0.001"
+    if round(p, 3) == 0.05 != p:
+        return f"p = {p:.4f}"
     return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"

@@ -65,7 +65,7 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         ranking=sentences.ranking(results),
         method=sentences.method(results),
         comparisons=tables.comparisons(results),
-        about_comparisons=sentences.COMPARISONS,
+        about_comparisons=sentences.about_comparisons(results),
         learning_rates=tables.learning_rates(results),
         rate_sentences=sentences.learning_rates(results),
         pictures=[

@@ -37,11 +37,27 @@ FAILING = (
     "its surviving runs are a selection."
 )
 METHOD = "Intervals: 95 %, each on its own, over seeds{scale}. p: corrected (Holm) for comparing every pair of arms."
+TALLY = {  # what the headline says of the arms with each verdict
+    Verdict.BETTER: "beats {}",
+    Verdict.BETTER_HERE: "is better than {} on these images (not shown for new ones)",
+    Verdict.EQUAL: "is equal to {} within {smallest} pp",
+    Verdict.EQUAL_HERE: "is equal to {} within {smallest} pp on these images",
+    Verdict.UNCLEAR: "can't be told apart from {}",
+    Verdict.SAME: f"has {SAME} as {{}}",
+    Verdict.WORSE: "is beaten by {} on their shared seeds",
+    Verdict.WORSE_HERE: "is worse than {} on these images and their shared seeds",
+    Verdict.NO_CLAIM: "allows no claim about {}",
+}
 LOG_ODDS = ", of the mean's log odds, so that none leaves 0 to 100 %"
 COMPARISONS = (
     "The intervals are of the difference, 95 %. Claims rest on the first, for new seeds and new images of the same "
-    "source; the other one is for new seeds on the same images. P(leader is better) is how often the leader does "
-    "better with a new seed; from 0.75 on, a difference is meaningful (Bouthillier et al. 2021, arXiv 2103.03098)."
+    "source; the other one is for new seeds on the same images. P(better) is how often the leader does better with a "
+    "new seed, with its 95 % interval; from 0.75 on, a difference is meaningful (Bouthillier et al. 2021, arXiv "
+    "2103.03098)."
+)
+COMPARISONS_OF_SPLITS = (
+    "The intervals are of the difference, 95 %. They are for new splits of the same source: other training images, "
+    "other validation images, and other seeds. P(better) is how often the leader does better with a new split."
 )
 
 
@@ -84,13 +100,6 @@ def notes(results: Results) -> list[str]:
         sweeps = "the sweep" if len(results.folders) == 1 else f"{len(results.folders)} sweeps"
         found.append(f"Resumed: {len(results.sessions)} commands worked on {sweeps}.")
     found += sequential.sentences(results)
-    if without := results.without_predictions:
-        folders = " ".join(quoting.for_shell(str(folder)) for folder in results.folders)
-        found.append(
-            f"{count(without, 'run')} of {sum(len(arm.runs) for arm in results.arms):,} kept no predictions, so "
-            "comparisons with their arms are for these images, not for new ones. "
-            f"`{program.tool('report')} {folders} --predict` computes the predictions."
-        )
     if len({image_source(arm) for arm in results.compared}) > 1:
         found.append(
             "Not all arms were validated on the same images, so some of a difference may be due to the images; "
@@ -159,16 +168,21 @@ def method(results: Results) -> str:
     return f"{METHOD.format(scale=LOG_ODDS)} pp: percentage points."
 
 
+def about_comparisons(results: Results) -> str:
+    """Return what the comparisons with the leader hold for."""
+    return COMPARISONS_OF_SPLITS if any(test.splits > 1 for test in results.comparisons) else COMPARISONS
+
+
 def answer(results: Results) -> list[str]:
     """Return the headline and what supports it: one sentence per arm, or counts if there are many."""
     compared, failing, pairs = results.compared, results.failing, _pairs(results)
     sentences = [
-        verdicts.sentence(compared[0], arm, test, results.measure)
+        verdicts.sentence(compared[0], arm, test, results.measure, sequential.smallest(results))
         for arm, test in pairs[:MAX_SENTENCES]
         if not isnan(test.claim.p) or test.mcnemar or compared[0].val.n > 1 or compared[0].equals(arm)
     ]
     if len(pairs) > MAX_SENTENCES and sentences:
-        sentences.append(f"Further down, it {_tally(compared[0], pairs[MAX_SENTENCES:])}.")
+        sentences.append(f"Further down, it {_tally(results, pairs[MAX_SENTENCES:])}.")
     sentences += equal_arms(results)[:MAX_SENTENCES]
     sentences += [failed_runs(arm, results.measure) for arm in failing[:MAX_SENTENCES]]
     if len(failing) > MAX_SENTENCES:
@@ -218,7 +232,8 @@ def failed_runs(arm: Arm, measure: Measure = ACCURACY) -> str:
 def against_the_leader(results: Results) -> list[str]:
     """Return a cell for each arm of the leaderboard: how it compares with the leader."""
     cells = ["the leader"] if results.compared else []
-    cells += [verdicts.cell(results.compared[0], arm, test) for arm, test in _pairs(results)]
+    smallest = sequential.smallest(results)
+    cells += [verdicts.cell(results.compared[0], arm, test, smallest) for arm, test in _pairs(results)]
     return cells + ["not compared" if arm.runs else "failed" for arm in results.failing]
 
 
@@ -227,7 +242,7 @@ def advice(results: Results) -> list[str]:
     idle = [
         f"{in_backticks(key)} has no effect here: every value gives {SAME}." for key in keys_without_effect(results)
     ]
-    return [*idle, *_more_images(results), *_more_seeds(results)]
+    return [*idle, *_for_these_images(results), *_more_images(results), *_more_seeds(results)]
 
 
 def keys_without_effect(results: Results) -> list[str]:
@@ -265,7 +280,7 @@ def _pairs(results: Results) -> list[tuple[Arm, stats.Comparison]]:
 def _lead(results: Results) -> str:
     """Return what the best arm reaches, and how it compares with the others."""
     leader, pairs, measure = results.compared[0], _pairs(results), results.measure
-    found = {verdicts.verdict(leader, arm, test) for arm, test in pairs}
+    found = {verdicts.verdict(leader, arm, test, sequential.smallest(results)) for arm, test in pairs}
     on_validation = f"on validation ({_basis(leader, measure)})"
     reached = f"{value(leader.val.mean, measure)} {on_validation}"
     if not pairs:
@@ -280,41 +295,42 @@ def _lead(results: Results) -> str:
         best += f"{measure.show(leader.val.mean)}{measure.unit} {on_validation}"
         others = name(pairs[0][0]) if len(pairs) == 1 else "the others"
         return f"{name(leader)} has {best}, but the runs do not show whether it is better than {others}."
-    return f"{name(leader)} leads with {reached}. It {_tally(leader, pairs)}."
+    return f"{name(leader)} leads with {reached}. It {_tally(results, pairs)}."
 
 
-def _tally(leader: Arm, pairs: Sequence[tuple[Arm, stats.Comparison]]) -> str:
+def _tally(results: Results, pairs: Sequence[tuple[Arm, stats.Comparison]]) -> str:
     """Return how many others the leader beats; and which it can't be told apart from, if these are few."""
-    arms: dict[Verdict, list[Arm]] = {found: [] for found in Verdict}
+    smallest = sequential.smallest(results)
+    arms: dict[Verdict, list[Arm]] = {found: [] for found in TALLY}
     for arm, test in pairs:
-        arms[verdicts.verdict(leader, arm, test)].append(arm)
+        arms[verdicts.verdict(results.compared[0], arm, test, smallest)].append(arm)
     others = f"{len(pairs):,} others"
 
     def which(found: Verdict) -> str:
-        if 0 < len(arms[found]) < 3:
-            return join([name(arm) for arm in arms[found]])
-        return f"any of the {others}" if len(arms[found]) == len(pairs) else f"{len(arms[found]):,}"
+        """Return the arms of a verdict by name if they are few, else how many they are."""
+        names, counts = [name(arm) for arm in arms[found]], found is Verdict.BETTER and len(pairs) > 1
+        if len(names) < 3 and not counts:
+            return join(names)
+        if len(names) == len(pairs):
+            return f"{'any of the' if found in (Verdict.UNCLEAR, Verdict.NO_CLAIM) else 'all'} {others}"
+        return f"{len(names):,} of {others}" if counts or not arms[Verdict.BETTER] else f"{len(names):,}"
 
-    parts = []
-    if beaten := arms[Verdict.BETTER]:
-        parts.append(f"beats {f'{len(beaten):,} of {others}' if len(beaten) < len(pairs) else f'all {others}'}")
-        if len(pairs) == 1:
-            parts = [f"beats {name(beaten[0])}"]
-    if here := arms[Verdict.BETTER_HERE]:
-        parts.append(f"is better than {which(Verdict.BETTER_HERE)} on these images (not shown for new ones)")
-        if len(here) == len(pairs) > 2:
-            parts = [f"is better than all {others} on these images (not shown for new ones)"]
-    if arms[Verdict.UNCLEAR]:
-        parts.append(f"can't be told apart from {which(Verdict.UNCLEAR)}")
-    if arms[Verdict.SAME]:
-        parts.append(f"has {SAME} as {which(Verdict.SAME)}")
-    if worse := len(arms[Verdict.WORSE]):
-        parts.append(f"is beaten by {worse:,} on their shared seeds")
-    if worse := len(arms[Verdict.WORSE_HERE]):
-        parts.append(f"does worse than {worse:,} on these images and their shared seeds")
-    if unknown := len(arms[Verdict.NO_CLAIM]):
-        parts.append(f"allows no claim about {unknown:,}")
-    return join(parts)
+    return join([words.format(which(found), smallest=smallest) for found, words in TALLY.items() if arms[found]])
+
+
+def _for_these_images(results: Results) -> list[str]:
+    """Return why comparisons are not for new images, and how to change that."""
+    if len(results.compared) < 2:
+        return []
+    if results.measure.of_images is None:
+        why, then = f"the {results.measure.title} is no mean over images", ""
+    elif without := results.without_predictions:
+        folders = " ".join(quoting.for_shell(str(folder)) for folder in results.folders)
+        why = f"{without:,} of {sum(len(arm.runs) for arm in results.arms):,} runs kept no predictions"
+        then = f"; `{program.tool('report')} {folders} --predict` computes them"
+    else:
+        return []
+    return [f"Comparisons are for these images, not for new ones, because {why}{then}."]
 
 
 def _more_images(results: Results) -> list[str]:
@@ -340,12 +356,12 @@ def _more_seeds(results: Results) -> list[str]:
     else:
         which = f"{len(single)} of {len(arms)} arms have one seed"
     found = [f"{which}, so the spread over seeds is unknown and no claim is made."]
-    if images := test_images(arms):
+    if results.measure is ACCURACY and (images := test_images(arms)):
         accuracy = 1 - single[0].misses / images
         spread = difference(stats.sampling_spread(accuracy, images))
         found.append(
-            f"The choice of the {images:,} test images alone gives an accuracy of {percent(accuracy)} a standard "
-            f"deviation of {spread}; seeds add to it."
+            f"With {images:,} test images, an accuracy of {percent(accuracy)} has a standard deviation of {spread} "
+            "from the choice of the images alone; seeds add to it."
         )
     return [*found, "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm."]
 

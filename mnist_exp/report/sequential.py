@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from mnist_exp.report import anytime, stats
-from mnist_exp.report.formats import count, join, name
+from mnist_exp.report import anytime, stats, verdicts
+from mnist_exp.report.formats import count
 from mnist_exp.report.measures import ACCURACY
 from mnist_exp.report.results import Arm, Results
 from mnist_exp.report.verdicts import ALPHA
@@ -22,7 +22,7 @@ from mnist_exp.store.ledger import Session
 # What is known about another arm than the leader.
 OPEN, BEHIND, AHEAD, EQUAL, SAME = "open", "behind", "ahead", "equal", "the same"
 DECIDED, MOST, ALONE = "decided", "max_seeds", "alone"  # why a sweep is over
-ALLOWED = "Intervals of differences, and p, allow for looking after every round."
+ALLOWED = "p and the intervals of differences allow for looking after every round; those of single arms do not."
 
 
 class Rule(NamedTuple):
@@ -60,6 +60,12 @@ def rule(sessions: Sequence[Session]) -> Rule | None:
     return Rule.read(found[-1]) if found else None
 
 
+def smallest(results: Results) -> float | None:
+    """Return the smallest difference that matters, in percentage points; None if nobody has said."""
+    found = rule(results.sessions)
+    return found.smallest if found and len(results.folders) == 1 and results.measure is ACCURACY else None
+
+
 def standing(results: Results, rule: Rule) -> Standing:
     """Return where a sweep stands whose jobs have all ended.
 
@@ -92,7 +98,7 @@ def finding(test: stats.Comparison, smallest: float, pairs: int = 1) -> Finding:
         smallest: The smallest difference that matters, in percentage points.
         pairs: The number of comparisons that p is corrected for.
     """
-    wide, narrow = (_shown(test.difference, each, smallest / 100) for each in (test.claim, test.on_these_images))
+    wide, narrow = (_shown(test.difference, each, smallest) for each in (test.claim, test.on_these_images))
     if wide != OPEN:
         return Finding(wide, test.claim.p, True)
     if narrow != OPEN and _images_are_the_limit(test, narrow, smallest / 100, pairs):
@@ -101,15 +107,10 @@ def finding(test: stats.Comparison, smallest: float, pairs: int = 1) -> Finding:
 
 
 def _shown(difference: float, estimate: stats.Estimate, smallest: float) -> str:
-    """Return what an estimate shows; `smallest` is a fraction.
-
-    Arms are equal for practical purposes if the interval that the report gives lies within the differences that do not
-    matter. At 95 % it is stricter than the two one-sided tests of Schuirmann 1987 (Journal of Pharmacokinetics and
-    Biopharmaceutics 15, 657-680), whose interval is at 90 %.
-    """
+    """Return what an estimate shows; `smallest` is in percentage points."""
     if estimate.p < ALPHA:
         return BEHIND if difference > 0 else AHEAD
-    return EQUAL if -smallest < estimate.low and estimate.high < smallest else OPEN
+    return EQUAL if verdicts.is_equal(estimate, smallest) else OPEN
 
 
 def _images_are_the_limit(test: stats.Comparison, narrow: str, smallest: float, pairs: int) -> bool:
@@ -168,19 +169,16 @@ def sentences(results: Results) -> list[str]:
     stands = standing(results, found)
     arms = len({run.job.arm for run in results.runs})
     most = max(arm.planned for arm in stands.compared) if stands.compared else 0
-    equal = f"equal for practical purposes (within {found.smallest:g} pp, with 95 % confidence)"
+    equal = f"shown to be equal to it within {found.smallest:g} pp"
     how = (
-        f"The sweep was sequential: it added seeds until the leader was told apart from every other arm, or they were "
-        f"{equal}; an arm shown to be behind got no more. {ALLOWED}"
+        f"The sweep was sequential: it added seeds until each arm was told apart from the leader, or {equal}. {ALLOWED}"
     )
     if unfinished or not stands.over:
-        return [how, f"It is not over: {count(len(results.runs), 'run')} so far, {found.max_seeds} seeds at most."]
+        return [f"{how} It is not over: {count(len(results.runs), 'run')} so far, {found.max_seeds} seeds at most."]
     cost = count(len(results.runs), "run")
     fixed = f"{found.max_seeds} seeds for each of {count(arms, 'arm')} would have taken {arms * found.max_seeds:,}"
     end = f"It stopped after {count(most, 'seed')}, because {_reason(stands, found)}: {cost}; {fixed}."
-    others = zip(stands.compared[1:], stands.findings, strict=True)
-    equals = [name(arm) for arm, shown in others if shown.word == EQUAL and shown.for_new_images]
-    return [how, end, *([f"Equal to the leader for practical purposes: {join(equals)}."] if equals else [])]
+    return [f"{how} {end}"]
 
 
 def _reason(stands: Standing, rule: Rule) -> str:

@@ -92,7 +92,8 @@ def leaderboard(results: Results) -> Table:
     arms = [*results.compared, *results.failing]
     keys = list(dict.fromkeys(key for arm in arms for key in arm.choices))
     measure, is_imbalanced = results.measure, _has_imbalance(results)
-    headers = ["rank", *keys, "seeds", _header("validation", measure), "95 % interval", "against the leader"]
+    runs = "runs" if _has_splits(results) else "seeds"
+    headers = ["rank", *keys, runs, _header("validation", measure), "95 % interval", "against the leader"]
     headers += [f"sd{_in_parentheses(measure.difference_unit)}", "best", "worst"]
     headers += [_header("test", measure), "test misses"]
     rows = []
@@ -114,8 +115,17 @@ def comparisons(results: Results) -> Table:
     """
     measure = results.measure
     unit = measure.difference_unit
-    headers = ["arm", f"behind by{_in_parentheses(unit)}", "new seeds and images", "p", "new seeds only", "p (seeds)"]
-    headers += ["P(leader is better)", "over"]
+    widest = "new splits" if _has_splits(results) else "new seeds and images"
+    headers = [
+        "arm",
+        f"behind by{_in_parentheses(unit)}",
+        widest,
+        "p",
+        "new seeds only",
+        "p (seeds)",
+        "P(better)",
+        "over",
+    ]
     rows = []
     for arm, test in zip(results.compared[1:], results.comparisons, strict=True):
         if isnan(test.on_these_images.p):
@@ -127,6 +137,11 @@ def comparisons(results: Results) -> Table:
         row += ["" if isnan(low) else f"{share:.2f} ({low:.2f} to {high:.2f})"]
         rows.append([*row, verdicts.basis(results.compared[0], arm, test)])
     return Table(headers, rows, [headers[0], headers[-1]])
+
+
+def _has_splits(results: Results) -> bool:
+    """Return whether arms are compared over several data.seeds."""
+    return any(test.splits > 1 for test in results.comparisons)
 
 
 def learning_rates(results: Results) -> Table:

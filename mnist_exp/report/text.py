@@ -65,7 +65,7 @@ def to_markdown(results: Results, pictures: Sequence[str]) -> str:
         about = f"{sentences.ranking(results)} {sentences.method(results)}"
         parts += ["## Leaderboard", _markdown_table(leaderboard), about]
     if (comparisons := tables.comparisons(results)).rows:
-        parts += ["## Comparisons with the leader", _markdown_table(comparisons), sentences.COMPARISONS]
+        parts += ["## Comparisons with the leader", _markdown_table(comparisons), sentences.about_comparisons(results)]
     if results.lr_search:
         rates = _markdown_table(tables.learning_rates(results))
         parts += ["## Learning rates", *sentences.learning_rates(results), rates]

@@ -23,31 +23,52 @@ class Verdict(Enum):
     BETTER_HERE = auto()  # with new seeds on the same images; for new images it is not shown
     WORSE = auto()  # on the seeds that both arms have
     WORSE_HERE = auto()
+    EQUAL = auto()  # for practical purposes, as BETTER; of a sweep that was told which difference matters
+    EQUAL_HERE = auto()
     UNCLEAR = auto()
     SAME = auto()  # equal to the bit
     NO_CLAIM = auto()  # an arm has one seed, or the seeds make no difference
 
 
-def verdict(leader: Arm, other: Arm, test: stats.Comparison) -> Verdict:
-    """Return what a comparison shows."""
+def verdict(leader: Arm, other: Arm, test: stats.Comparison, smallest: float | None = None) -> Verdict:
+    """Return what a comparison shows.
+
+    Args:
+        leader: The leader.
+        other: Another arm.
+        test: Their comparison.
+        smallest: The smallest difference that matters, in percentage points; None if nobody has said.
+    """
     if leader.equals(other):
         return Verdict.SAME
     if isnan(test.claim.p):
         return Verdict.NO_CLAIM
     if test.claim.p < ALPHA:
         return Verdict.BETTER if test.difference > 0 else Verdict.WORSE
+    if is_equal(test.claim, smallest):
+        return Verdict.EQUAL
     if test.on_these_images.p < ALPHA:
         return Verdict.BETTER_HERE if test.difference > 0 else Verdict.WORSE_HERE
-    return Verdict.UNCLEAR
+    return Verdict.EQUAL_HERE if is_equal(test.on_these_images, smallest) else Verdict.UNCLEAR
 
 
-def sentence(leader: Arm, other: Arm, test: stats.Comparison, measure: Measure = ACCURACY) -> str:
-    """Return what the runs say of the leader and one other arm."""
+def is_equal(estimate: stats.Estimate, smallest: float | None) -> bool:
+    """Return whether arms are equal for practical purposes: no difference in the interval matters.
+
+    At 95 % it is stricter than the two one-sided tests of Schuirmann 1987 (Journal of Pharmacokinetics and
+    Biopharmaceutics 15, 657-680), whose interval is at 90 %.
+    """
+    return smallest is not None and -smallest / 100 < estimate.low and estimate.high < smallest / 100
+
+
+def sentence(
+    leader: Arm, other: Arm, test: stats.Comparison, measure: Measure = ACCURACY, smallest: float | None = None
+) -> str:
+    """Return what the runs say of the leader and one other arm; for `smallest` see `verdict`."""
     a, b, apart = name(leader), name(other), difference(test.difference, measure)
     rests_on = basis(leader, other, test)
-    claim = f"{interval(test.claim, measure)}, {p_value(test.claim.p)}"
-    here = f"{interval(test.on_these_images, measure)}, {p_value(test.on_these_images.p)}"
-    match verdict(leader, other, test):
+    claim, here = (_evidence(each, measure) for each in (test.claim, test.on_these_images))
+    match verdict(leader, other, test, smallest):
         case Verdict.SAME:
             return f"{a} and {b} have {SAME}: {NO_EFFECT}."
         case Verdict.NO_CLAIM if test.mcnemar:
@@ -64,12 +85,16 @@ def sentence(leader: Arm, other: Arm, test: stats.Comparison, measure: Measure =
             these = f"these {count(test.images or 0, 'image')}"
             new = f"For new images of the same kind this is not shown ({claim}){_needed(test)}"
             return f"{a} is {how} than {b} on {these} ({apart}, {here}, {rests_on}). {new}."
+        case Verdict.EQUAL | Verdict.EQUAL_HERE as found:
+            where, estimate = ("", test.claim) if found is Verdict.EQUAL else (" on these images", test.on_these_images)
+            within = f"{apart} ({interval(estimate, measure)}) lies within {smallest} pp"
+            return f"{a} and {b} are equal for practical purposes{where}: their difference of {within}."
         case Verdict.UNCLEAR:
             return f"{a} and {b} can't be told apart with {rests_on} ({apart}, {claim}){_needed(test)}."
 
 
-def cell(leader: Arm, other: Arm, test: stats.Comparison) -> str:
-    """Return a comparison with the leader for a cell of a table."""
+def cell(leader: Arm, other: Arm, test: stats.Comparison, smallest: float | None = None) -> str:
+    """Return a comparison with the leader for a cell of a table; for `smallest` see `verdict`."""
     p = p_value(test.claim.p)
     return {
         Verdict.SAME: "the same results",
@@ -78,8 +103,10 @@ def cell(leader: Arm, other: Arm, test: stats.Comparison) -> str:
         Verdict.WORSE: f"ahead, {p}",
         Verdict.BETTER_HERE: "behind on these images",
         Verdict.WORSE_HERE: "ahead on these images",
+        Verdict.EQUAL: f"equal within {smallest} pp",
+        Verdict.EQUAL_HERE: f"equal within {smallest} pp on these images",
         Verdict.UNCLEAR: f"can't be told apart, {p}",
-    }[verdict(leader, other, test)]
+    }[verdict(leader, other, test, smallest)]
 
 
 def basis(leader: Arm, other: Arm, test: stats.Comparison) -> str:
@@ -96,11 +123,15 @@ def is_limited_by_images(test: stats.Comparison) -> bool:
     return bool(test.images) and test.claim.p >= ALPHA and test.needed is None and test.needed_images is not None
 
 
+def _evidence(estimate: stats.Estimate, measure: Measure) -> str:
+    """Return the interval of a difference, if there is one, and its p-value."""
+    return ", ".join(filter(None, [interval(estimate, measure), p_value(estimate.p)]))
+
+
 def _superiority(test: stats.Comparison) -> str:
     """Return how often the leader is the better one with a new seed; nothing if that is unknown."""
     share, low, high = test.superiority
-    unit = "split" if test.splits > 1 else "seed"
-    return "" if isnan(low) else f"; with a new {unit} it does so with P = {share:.2f} ({low:.2f} to {high:.2f})"
+    return "" if isnan(low) else f"; P(better) = {share:.2f} ({low:.2f} to {high:.2f})"
 
 
 def _needed(test: stats.Comparison) -> str:
@@ -121,9 +152,8 @@ def _needed(test: stats.Comparison) -> str:
 def _of_one_seed(leader: Arm, other: Arm, found: stats.McNemar) -> str:
     """Return what the images alone say of two arms of one seed each."""
     return (
-        f"With this one seed, {name(leader)} is right on {count(found.first, 'image')} where {name(other)} is wrong, "
-        f"and wrong on {found.second:,} where that is right (McNemar's exact test: {p_value(found.p)}). What another "
-        "seed would give is unknown."
+        f"With this one seed, {name(leader)} alone is right on {count(found.first, 'image')}, and {name(other)} alone "
+        f"on {found.second:,} (McNemar's exact test: {p_value(found.p)}). What another seed would give is unknown."
     )
 
 
