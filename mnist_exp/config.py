@@ -199,6 +199,8 @@ def _require_one_run(cfg: DictConfig, hydra: HydraConf) -> None:
     """Raise ConfigError for an experiment that is a sweep, without -m, unless the command chooses one run of it."""
     if hydra.mode != RunMode.RUN or cfg.resume is not None:
         return
+    if until := hydra.sweeper.get("until"):
+        raise ConfigError(f"hydra.sweeper.until={until}: is for a sweep; add -m and values to compare")
     typed, params = set(map(key_of, hydra.overrides.task)), dict(hydra.sweeper.get("params") or {})
     open_keys = [key for key in params if key not in typed and (key != "seed" or len(params) == 1)]
     if open_keys:

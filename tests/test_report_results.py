@@ -364,8 +364,9 @@ def test_predictions_that_are_not_the_run_s_are_left_out(copied: Path) -> None:
     altered = ", ".join(str(copied / number) for number in "023")
     [warning] = found.warnings
     assert warning == (
-        f"{PREDICTIONS} was changed or deleted after the run, so it is left out: {altered}; python -m mnist_exp report "
-        f"{copied} --predict computes them from the checkpoints"
+        f"the predictions of {altered} were changed or deleted after the run, so comparisons with their arms are for "
+        f"these images, not for new ones; python -m mnist_exp report {copied} --predict computes them from the "
+        "checkpoints"
     )
     runs = [run for run in found.runs if isinstance(run, CompletedRun)]
     assert [run.images is None for run in runs] == [run.measured == {} for run in runs]

@@ -246,7 +246,7 @@ def test_a_sweep_with_one_arm_left_is_over(run: Run, monkeypatch: pytest.MonkeyP
     outcome = run("-m", *QUICK, "epochs=1", "optimizer.lr=0.01,0.02", *UNTIL, "hydra.sweep.dir=it")
     assert outcome.code == 1
     assert "no more seeds: fewer than two arms without failed runs are left (10 runs)" in outcome.out
-    assert "fewer than two arms without failed runs were left" in sequential.sentences(results.read([Path("it")]))[1]
+    assert "fewer than two arms without failed runs were left" in sequential.sentences(results.read([Path("it")]))[0]
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, lr: float, seed: int) -> None:
@@ -367,3 +367,9 @@ def test_rounds_check_and_report_once(run: Run, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(report, "write", counted("report", report.write))
     assert run("-m", *CLOSE, "hydra.sweeper.max_seeds=7").code == 0
     assert calls == ["check", "check", "check", "report"]
+
+
+def test_a_single_run_has_nothing_to_decide(run: Run) -> None:
+    outcome = run("data=digits", "hydra.sweeper.until=decided")
+    assert outcome.code == 1
+    assert "error: hydra.sweeper.until=decided: is for a sweep; add -m and values to compare" in outcome.err

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 NEEDS = {
+    "a submodule": "import torch._dynamo.config",
     "torch.compile": "assert torch.compile(torch.sin, backend='eager')(torch.zeros(2)).sum() == 0",
     "an attribute": "assert torch._dynamo.config.cache_size_limit > 0",
     "an import": "from torch._dynamo.utils import counters",
@@ -40,3 +41,18 @@ def test_the_real_module_stays_where_it_is_imported_already() -> None:
         "assert not isinstance(torch._dynamo, lazy_dynamo._Dynamo)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_look_through_all_modules_imports_nothing() -> None:
+    """As inspect.getmodule does, in the middle of other imports of torch."""
+    code = (
+        "import inspect, sys, torch\n"
+        "from mnist_exp.system import lazy_dynamo\n"
+        "lazy_dynamo.install()\n"
+        "inspect.getmodule(inspect.currentframe())\n"
+        "assert 'torch._dynamo.utils' not in sys.modules\n"
+        "import torch.distributed.tensor\n"
+        "assert torch._dynamo.config\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

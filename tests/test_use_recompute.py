@@ -75,7 +75,7 @@ def test_what_is_computed_again_is_what_the_run_had_kept(
         before, now = contents(trained / str(number)), contents(sweep / str(number))
         assert list(before.values()) == list(now.values())
     assert recompute_and_print([sweep]) == 0
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("every completed run has its predictions\n", "")
 
 
 def test_an_older_summary_gets_the_checksum_and_nothing_else(sweep: Path) -> None:

@@ -399,8 +399,10 @@ def _measured(runs: Iterable[RunResult], measure: Measure) -> tuple[list[RunResu
     if not altered:
         return found, []
     folders = ", ".join(str(run.folder) for run in altered)
+    arms = "its arm" if len(altered) == 1 else "their arms"
+    limit = f"so comparisons with {arms} are for these images, not for new ones"
     how = _how_to_predict(run.sweep for run in altered)
-    return found, [f"{PREDICTIONS} was changed or deleted after the run, so it is left out: {folders}; {how}"]
+    return found, [f"the predictions of {folders} were changed or deleted after the run, {limit}; {how}"]
 
 
 def read_predictions(run: RunResult) -> RunPredictions | None:

@@ -27,7 +27,9 @@ class _Dynamo(ModuleType):
         """Do nothing, because there is no graph."""
 
     def __getattr__(self, name: str) -> Any:
-        """Import the real module, and return its attribute."""
+        """Import the real module, and return its attribute. Whoever looks through all modules does not need it."""
+        if name.startswith("__") and name != "__path__":
+            raise AttributeError(name)
         if sys.modules.get(NAME) is self:
             del sys.modules[NAME]
         return getattr(import_module(NAME), name)

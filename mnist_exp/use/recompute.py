@@ -51,11 +51,13 @@ def recompute_and_print(folders: Sequence[Path]) -> int:
             except Exception as error:
                 if not errors.is_mendable(error):
                     raise
-                failed.setdefault(errors.explain(error), []).append(run.folder)
+                failed.setdefault(errors.explain(error).removeprefix(f"{run.folder}: "), []).append(run.folder)
     for reason, places in failed.items():
         print(f"no predictions of {_enumerate(places)}: {reason}", file=sys.stderr)
     count = sum(map(len, failed.values()))
-    if lacking:
+    if not lacking:
+        print("every completed run has its predictions")
+    else:
         print(f"predictions computed for {len(lacking) - count:,} of {len(lacking):,} runs that lacked them")
     return count
 
