@@ -81,6 +81,7 @@ def test_seeds_are_added_until_the_most_that_are_allowed(launcher: list[str], ru
     assert session_count("it") == 1
 
 
+@pytest.mark.slow
 def test_an_arm_that_is_behind_gets_no_more_seeds(run: Run) -> None:
     outcome = run("-m", *CLOSE, "seed=range(3,10)", "hydra.sweep.dir=it")
     assert outcome.code == 0, outcome.err
@@ -233,6 +234,7 @@ def test_arms_may_differ_in_a_key_beside_their_identity(run: Run) -> None:
     assert "is the same" in outcome.out
 
 
+@pytest.mark.slow
 def test_an_arm_with_failed_runs_gets_no_more_seeds(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fail(monkeypatch, 0.0001, 3)
     outcome = run("-m", *CLOSE, "hydra.sweeper.max_seeds=6", "hydra.sweep.dir=it")
@@ -241,6 +243,7 @@ def test_an_arm_with_failed_runs_gets_no_more_seeds(run: Run, monkeypatch: pytes
     assert "lr=0.0001" not in next(line for line in outcome.out.splitlines() if " leads" in line)
 
 
+@pytest.mark.slow
 def test_a_sweep_with_one_arm_left_is_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fail(monkeypatch, 0.01, 3)
     outcome = run("-m", *QUICK, "epochs=1", "optimizer.lr=0.01,0.02", *UNTIL, "hydra.sweep.dir=it")
@@ -282,10 +285,9 @@ def decisions(folder: Path) -> list[tuple[int, str, int]]:
     return [(number, str(job.choices["optimizer.lr"]), job.seed) for number, job in jobs.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("jobs", "again"),
-    [(15, "resume"), pytest.param(16, "the same command", marks=pytest.mark.slow)],
-    ids=["between rounds", "in a round"],
+    ("jobs", "again"), [(15, "resume"), (16, "the same command")], ids=["between rounds", "in a round"]
 )
 def test_ctrl_c_and_resume(jobs: int, again: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*CLOSE, "hydra.sweeper.max_seeds=6"]
@@ -348,6 +350,7 @@ def test_a_round_whose_list_was_torn_is_completed(run: Run, tmp_path: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_rounds_check_and_report_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes seconds happens once a sweep, not once a round."""
     from mnist_exp import build

@@ -13,6 +13,7 @@ NEEDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("need", NEEDS)
 def test_the_real_module_is_imported_when_it_is_needed(need: str) -> None:
     code = (
@@ -32,6 +33,7 @@ def test_the_real_module_is_imported_when_it_is_needed(need: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_real_module_stays_where_it_is_imported_already() -> None:
     code = (
         "import torch._dynamo, sys\n"
