@@ -53,17 +53,17 @@ def prepare(run: TrainingRun) -> None:
 
 
 def finish(run: TrainingRun) -> None:
-    """Evaluate the best epoch's weights on the test set, once, and draw the results."""
+    """Evaluate the best epoch's weights on the validation images again, and on the test set, once; draw the results."""
     from mnist_exp.training.loop import evaluate
 
     model, loss = run.training.model, run.training.loss
     run.checkpoints.load_best()
-    result = evaluate(model, loss, run.data.test)
-    run.record_test(result)
+    val, test = evaluate(model, loss, run.data.val), evaluate(model, loss, run.data.test)
+    run.record_results(val, test)
     if run.cfg.plots:
         from mnist_exp.training import figures
 
-        figures.draw_results(run.folder / "plots", run.rows, run.best, run.data, loss.probabilities(result.logits))
+        figures.draw_results(run.folder / "plots", run.rows, run.best, run.data, test.probabilities)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ API = {  # a page of the API: what it says first
     "report": "Reads sweeps, and reports on them.",
     "sweep": "Runs sweeps.",
     "fused": "Trains many models as one.",
+    "track": "Shows runs in TensorBoard, MLflow and W&B.",
     "use": "Trained models in use, and runs in the process of a script or notebook.",
     "system": "The operating system: signals, files, subprocesses, errors.",
 }

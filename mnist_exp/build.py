@@ -20,7 +20,7 @@ from mnist_exp.data import batches
 from mnist_exp.data.batches import Split, SplitImages
 from mnist_exp.data.images import DataSet
 from mnist_exp.store.run_folder import SPLIT_KEYS, InferenceFacts
-from mnist_exp.system import errors, resources
+from mnist_exp.system import errors, lazy_dynamo, resources
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.program import ALLOW_MORE
 
@@ -31,6 +31,7 @@ ALLOWED = ("torch.nn.", "torch.optim.", "mnist_exp.")
 
 def setup_torch(cfg: DictConfig) -> None:
     """Set the threads, the precision and the determinism of the whole process."""
+    lazy_dynamo.install()
     torch.set_num_threads(cfg.threads)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     torch.set_flush_denormal(True)  # Adam's moments of pixels that are always dark would slow each step by a tenth

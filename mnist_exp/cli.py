@@ -26,7 +26,9 @@ examples:
   {name} predict latest photo.jpg --show seen.png
   {name} draw latest
   {name} export latest --onnx model.onnx
+  {name} track tensorboard multirun/2026-11-23/10-00-00-000000
 """
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,11 +87,27 @@ def report(parser: Parser, arguments: list[str]) -> None:
         "folders", metavar="FOLDER", nargs="+", type=Path, help="such as multirun/2026-11-23/10-00-00-000000"
     )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where the report goes; for one sweep its own folder")
+    parser.add_argument(
+        "--by",
+        metavar="MEASURE",
+        default="accuracy",
+        help="what ranks the arms: accuracy, balanced_accuracy, log_loss, calibration_error, or accuracy:CLASS",
+    )
+    parser.add_argument(
+        "--predict", action="store_true", help="first compute the predictions that runs lack, from their checkpoints"
+    )
     options = parser.parse_args(arguments)
+    without = 0
+    if options.predict:
+        from mnist_exp.use.recompute import recompute_and_print
+
+        without = recompute_and_print(options.folders)
 
     from mnist_exp.report.report import write_and_print
 
-    write_and_print(options.folders, options.out)
+    write_and_print(options.folders, options.out, options.by)
+    if without:
+        sys.exit(1)
 
 
 def predict(parser: Parser, arguments: list[str]) -> None:
@@ -151,6 +169,19 @@ def export(parser: Parser, arguments: list[str]) -> None:
     export_and_print(run, paths, noise)
 
 
+def track(parser: Parser, arguments: list[str]) -> None:
+    """Show runs and sweeps in TensorBoard, MLflow or W&B, finished or not."""
+    parser.add_argument("tracker", metavar="TRACKER", choices=TRACKERS, help=", ".join(TRACKERS))
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="of a run or of a sweep")
+    parser.add_argument("--to", metavar="WHERE", help="a folder, or MLflow's tracking URI; by default each one's own")
+    parser.add_argument("--follow", action="store_true", help="go on until the runs have ended, or Ctrl-C")
+    options = parser.parse_args(arguments)
+
+    from mnist_exp.track.track import export_and_print
+
+    export_and_print(options.tracker, options.folders, options.to, options.follow)
+
+
 def _add_run(parser: Parser) -> None:
     parser.add_argument(
         "run", metavar="RUN", type=Path, help="a run folder, or latest: the run under outputs/ that trained last"
@@ -188,4 +219,5 @@ COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {
     "predict": predict,
     "draw": draw,
     "export": export,
+    "track": track,
 }

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from hydra.conf import HydraConf, RuntimeConf
 from hydra.core.config_store import ConfigStore
@@ -25,9 +25,10 @@ GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "s
 
 # Keys that decide where and how fast a run trains, not what it trains. config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
-RUNTIME_KEYS = ("device", "threads", "plots", "deterministic", "data.root", "resume", "tags")
+RUNTIME_KEYS = ("device", "threads", "plots", "predictions", "deterministic", "data.root", "resume", "tags")
 EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # the range is for sweeps alone
-OFF: dict[str, Any] = {"patience": None, "tags": []}  # values of keys that older versions did not have
+OFF: dict[str, Any] = {"patience": None, "tags": [], "predictions": True}  # values of keys that older versions lack
+SEEDS = ("seed", "data.seed")  # runs that differ in these alone are one arm
 # The keys that may change when a run is resumed.
 RESUME_KEYS = ("epochs", "patience", *(key for key in RUNTIME_KEYS if key != "resume"))
 
@@ -44,6 +45,7 @@ class Config:
     threads: int = MISSING
     matmul_precision: str = MISSING
     plots: bool = MISSING
+    predictions: bool = MISSING
     deterministic: bool = MISSING
     resume: str | None = MISSING
     tags: list[str] = MISSING
@@ -197,6 +199,8 @@ def _require_one_run(cfg: DictConfig, hydra: HydraConf) -> None:
     """Raise ConfigError for an experiment that is a sweep, without -m, unless the command chooses one run of it."""
     if hydra.mode != RunMode.RUN or cfg.resume is not None:
         return
+    if until := hydra.sweeper.get("until"):
+        raise ConfigError(f"hydra.sweeper.until={until}: is for a sweep; add -m and values to compare")
     typed, params = set(map(key_of, hydra.overrides.task)), dict(hydra.sweeper.get("params") or {})
     open_keys = [key for key in params if key not in typed and (key != "seed" or len(params) == 1)]
     if open_keys:
@@ -254,6 +258,32 @@ def choices(cfg: DictConfig, hydra: HydraConf) -> dict[str, Any]:
     options = {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
     keys = {key: value for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)) if "[" not in key}
     return dict.fromkeys((*GROUPS, "experiment")) | options | keys
+
+
+class Recorded(NamedTuple):
+    """What the folder .hydra of a run says."""
+
+    overrides: tuple[str, ...]
+    config_id: str
+    arm: str  # the config_id without the seed
+    seed: int
+    choices: dict[str, Any]
+
+
+def recorded(folder: Path) -> Recorded:
+    """Read the folder .hydra of a run.
+
+    Raises:
+        OSError: A file can't be read.
+    """
+    cfg, hydra = (cast(DictConfig, OmegaConf.load(folder / f"{name}.yaml")) for name in ("config", "hydra"))
+    return Recorded(
+        overrides=tuple(OmegaConf.load(folder / "overrides.yaml")),
+        config_id=config_id(cfg),
+        arm=config_id(cfg, without=SEEDS),
+        seed=cfg.seed,
+        choices=choices(cfg, cast(HydraConf, hydra.hydra)),
+    )
 
 
 def _same_number(value: Any) -> Any:

@@ -160,11 +160,14 @@ def make_results(tmp_path_factory: pytest.TempPathFactory) -> MakeResults:
     """Write the folder of a sweep without training, change the folder, and read it."""
 
     def make(
-        grid: Mapping[str, Sequence[Any]], change: Callable[[Path], object] | None = None, **arguments: Any
+        grid: Mapping[str, Sequence[Any]],
+        change: Callable[[Path], object] | None = None,
+        by: str = "accuracy",
+        **arguments: Any,
     ) -> Results:
         folder = sweep(tmp_path_factory.mktemp("sweep") / "sweep", grid, **arguments)
         if change:
             change(folder)
-        return results.read([folder])
+        return results.read([folder], by)
 
     return make

@@ -27,7 +27,8 @@ MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
     "use": {
         *("build", "command_line", "config", "data", "losses", "models", "report", "store", "system", "training"),
     },
-    "cli": {"report", "system", "use"},
+    "track": {"config", "report", "store", "system"},
+    "cli": {"report", "system", "track", "use"},
     "__init__": {"system", "use"},
     "train.py": {"build", "command_line", "system", "training"},
     "hydra_plugins": {"store", "sweep", "system"},
@@ -41,6 +42,7 @@ WITHOUT_TORCH = {
     "command_line",
     "store",
     "report",
+    "track",
     "cli",
     "__init__",
     "hydra_plugins",

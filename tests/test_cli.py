@@ -55,9 +55,9 @@ def test_help_waits_for_neither_torch_nor_hydra() -> None:
     [
         (
             ["tran"],
-            "tran: no such command, did you mean train? Choose from train, sweep, report, predict, draw, export",
+            "tran: no such command, did you mean train? Choose from train, sweep, report, predict, draw, export, track",
         ),
-        (["x"], "x: no such command, choose from train, sweep, report, predict, draw, export"),
+        (["x"], "x: no such command, choose from train, sweep, report, predict, draw, export, track"),
         (["--foo", "train"], "unrecognized arguments: --foo; mnist-exp --help says more"),
         (["report"], "the following arguments are required: FOLDER; mnist-exp report --help says more"),
         (["report", "s", "--to=x"], "unrecognized arguments: --to=x; mnist-exp report --help says more"),
@@ -123,10 +123,10 @@ def test_the_users_classes_are_importable_only_where_they_are_allowed(
 
 
 def test_report_writes_and_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(report, "write_and_print", lambda folders, out: print([*map(str, folders)], out))
+    monkeypatch.setattr(report, "write_and_print", lambda folders, out, by: print([*map(str, folders)], out, by))
     cli.run("mnist-exp", ["report", "a", "b", "--out", "c"])
-    cli.run("mnist-exp", ["report", "a"])
-    assert capsys.readouterr().out == "['a', 'b'] c\n['a'] None\n"
+    cli.run("mnist-exp", ["report", "a", "--by", "log_loss"])
+    assert capsys.readouterr().out == "['a', 'b'] c accuracy\n['a'] None log_loss\n"
 
 
 def test_export_writes_the_formats_that_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import mnist_exp
     [
         ("", {"torch", "hydra", "omegaconf", "numpy", "pandas", "logging", "importlib.metadata"}),
         ("mnist_exp.ConfigError; mnist_exp.__version__; dir(mnist_exp)", {"torch", "hydra", "numpy", "pandas"}),
-        ("mnist_exp.results", {"torch", "numpy", "scipy", "matplotlib", "pandas"}),
+        ("mnist_exp.results", {"torch", "scipy", "matplotlib", "pandas"}),  # it computes measures of predictions
     ],
 )
 def test_nothing_is_imported_before_it_is_used(code: str, unwanted: set[str]) -> None:

@@ -3,14 +3,20 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from conftest import MakeResults
 from helpers.figures import bands, formulas, intervals, is_on_its_page, text_of
+from helpers.sweeps import edit_summary
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from mnist_exp import figure_page
 from mnist_exp.report import figures
 from mnist_exp.report.results import Results
+from mnist_exp.store import predictions
+from mnist_exp.store.run_folder import PREDICTIONS
+from mnist_exp.system import files
 
 ALWAYS = ["leaderboard.png", "curves.png"]
 THREE_KEYS = {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh"], "dropout": [0, 0.5]}
@@ -44,6 +50,56 @@ def test_the_number_of_keys_decides_which_figures_there_are(
     make_results: MakeResults, keys: list[str], more: list[str]
 ) -> None:
     assert list(draw(make_results({key: THREE_KEYS[key] for key in keys}, seeds=range(2)))) == ALWAYS + more
+
+
+@pytest.mark.parametrize(("by", "title"), [("log_loss", "log loss"), ("calibration_error", "calibration error (%)")])
+def test_figures_show_the_measure_of_the_report(make_results: MakeResults, by: str, title: str) -> None:
+    results = make_results(THREE_KEYS, by=by, seeds=range(2), images=2000)
+    drawn = draw(results)
+    assert list(drawn) == [*ALWAYS, "effects.png", "heat_maps.png", "parallel_coordinates.png", "confusion_pairs.png"]
+    measured = [name for name in drawn if name not in ("curves.png", "confusion_pairs.png")]
+    assert [name for name in measured if "Lower is better." not in text_of(drawn[name])] == []
+    assert [name for name in measured if "accuracy" in text_of(drawn[name])] == []
+    for name in ("leaderboard.png", "effects.png", "heat_maps.png"):
+        assert title in text_of(drawn[name])
+    assert "validation accuracy (%)" in text_of(drawn["curves.png"])
+    best = results.arms[0]
+    assert results.measure.show(best.val.mean) in text_of(drawn["leaderboard.png"])
+    assert not [name for name, figure in drawn.items() if not is_on_its_page(figure)]
+
+
+def test_the_best_of_a_loss_is_drawn_as_the_best(make_results: MakeResults) -> None:
+    """It has the colour of the best, and ends on top."""
+    results = make_results(THREE_KEYS, by="log_loss", seeds=range(2), images=2000)
+    drawn = draw(results)
+    [cells] = drawn["heat_maps.png"].axes[1].collections
+    means = np.asarray(cells.get_array()).ravel()
+    brightness = np.asarray(cells.cmap(cells.norm(means)))[:, :3].sum(axis=1)
+    assert brightness.argmin() == means.argmin()
+    lines = drawn["parallel_coordinates.png"].axes[1].collections[0]
+    assert isinstance(lines, LineCollection)
+    ends = [segment[-1, 1] for segment in lines.get_segments()][::-1]
+    assert ends == sorted(ends, reverse=True)
+    assert ends[0] > 0.9 > 0.1 > ends[-1]
+
+
+def test_an_arm_far_worse_in_loss_does_not_stretch_the_axes(make_results: MakeResults) -> None:
+    """The log loss of an arm that guesses is 2.3; those of the others are near 0.06."""
+
+    def guess(folder: Path) -> None:
+        kept = predictions.read(folder / "2", files.sha256(folder / "2" / PREDICTIONS))
+        assert kept
+        bad = kept.val._replace(log_probability=np.full_like(kept.val.log_probability, -2.3))
+        predictions.write(folder / "2", kept._replace(val=bad))
+        edit_summary(folder / "2", {"files": {PREDICTIONS: files.sha256(folder / "2" / PREDICTIONS)}})
+
+    grid = {"activation": ["relu", "tanh", "elu"], "dropout": [0, 0.5]}
+    drawn = draw(make_results(grid, guess, by="log_loss", seeds=[0], images=2000))
+    axes = drawn["leaderboard.png"].axes[1]
+    assert axes.get_xlim()[1] < 0.2
+    assert [text.get_text().strip() for text in axes.texts] == ["2.3008 ▸"]  # of float16
+    assert "Above the scale: 1 arm." in text_of(drawn["effects.png"])
+    assert "Cells above the scale take its highest colour." in text_of(drawn["heat_maps.png"])
 
 
 def test_every_figure_has_a_caption() -> None:

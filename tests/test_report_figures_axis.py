@@ -42,3 +42,12 @@ def test_labels_that_would_touch_the_one_before_are_not_shown() -> None:
     assert axis.without_overlap([0, 1, 2, 3, 9], [1, 1, 1, 1, 1]) == [0, 1, 2, 3, 4]
     assert axis.without_overlap([0, 1, 2, 3, 9], [2, 1, 2, 1, 1]) == [0, 2, 4]
     assert axis.without_overlap([0], [5]) == [0]
+
+
+def test_limits_of_a_loss_leave_out_what_is_far_above_and_end_at_0() -> None:
+    low, high = axis.limits([0.05, 0.051, 2.3], sign=-1, least=0.001)
+    assert low < 0.05 < 0.051 < high < 0.06
+    low, high = axis.limits([0.0, 0.01], [-0.5, 0.012], sign=-1, least=0.001)
+    assert -0.001 < low <= 0
+    assert high > 0.012
+    assert axis.limits([0.2], sign=-1, least=0.001) == pytest.approx((0.199, 0.201))

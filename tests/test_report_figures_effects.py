@@ -9,7 +9,7 @@ from helpers.sweeps import set_accuracy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mnist_exp.report.figures import effects, measures
+from mnist_exp.report.figures import averages, effects
 from mnist_exp.report.figures.keys import Key
 from mnist_exp.report.figures.page import CROSS
 from mnist_exp.report.results import Results
@@ -43,7 +43,7 @@ def test_a_panel_shows_the_mean_and_interval_of_each_value(
     assert labels(axes) == VALUES[key]
     assert axes.lines[-1].get_ydata() == pytest.approx(means)
     assert f"{max(means) - min(means):.2f} pp from worst to best" in text_of(figure)
-    expected = [measures.interval(arms) for arms in groups]
+    expected = [averages.interval(arms, results.measure) for arms in groups]
     assert np.array(intervals(axes))[:, :, 1] == pytest.approx(np.array(expected))
     dots = axes.lines[0].get_ydata()
     assert dots == pytest.approx([100 * arm.val.mean for arms in groups for arm in arms])

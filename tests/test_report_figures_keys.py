@@ -5,6 +5,7 @@ from mnist_exp.figure_page import text_width
 from mnist_exp.report.figures import keys
 from mnist_exp.report.figures.keys import Key, short_value, varying_keys
 from mnist_exp.report.figures.page import CROSS
+from mnist_exp.report.measures import ACCURACY
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,8 @@ def test_missing_combinations_are_counted(make_results: MakeResults) -> None:
 
 def test_notes_count_what_is_not_shown(make_results: MakeResults) -> None:
     arms = make_results({"optimizer": ["adam", "sgd"]}, seeds=[0]).compared
-    assert keys.below(arms, 97) == ["Below the scale: 1 arm."]
-    assert keys.below(arms, 90) == []
+    assert keys.beyond(arms, (97, 99), ACCURACY) == ["Below the scale: 1 arm."]
+    assert keys.beyond(arms, (90, 99), ACCURACY) == []
     assert keys.selected(7, 9, "keys") == ["Shown: the 7 of 9 keys that matter most."]
     assert keys.selected(7, 7, "keys") == []
 

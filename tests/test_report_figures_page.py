@@ -62,7 +62,3 @@ def test_a_legend_cuts_names_that_are_wider_than_the_page() -> None:
     legend = page.Legend(["x" * 300, "short"])
     assert legend.columns == 1
     assert legend.labels[0].endswith("…")
-
-
-def test_counts_are_singular_or_plural() -> None:
-    assert [page.count(n, "arm") for n in (0, 1, 2, 1000)] == ["0 arms", "1 arm", "2 arms", "1,000 arms"]

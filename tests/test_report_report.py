@@ -47,7 +47,7 @@ def test_report_is_a_set_of_files(folder: Path) -> None:
 @pytest.mark.usefixtures("no_figures")
 def test_arm_has_the_same_label_in_every_file(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", {"model.max_norm": [None, 1.5]}, range(3))
-    leader = report.write([folder]).splitlines()[-2].partition(" leads ")[0]
+    [leader] = re.findall(r"^(.*) leads with", report.write([folder]), re.MULTILINE)
     assert leader in ("max_norm=null", "max_norm=1.5")
     assert f"**`{leader}` leads" in (folder / "report.md").read_text()
     assert f"<code>{leader}</code> leads" in (folder / "report.html").read_text()
@@ -67,6 +67,20 @@ def test_name_of_a_folder_need_not_be_text(tmp_path: Path) -> None:
     folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
     report.write([sweep(folder, **KINDS["one_seed"])])
     assert b"\\udcff" in (folder / "report.html").read_bytes()
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_report_by_another_measure_lies_beside_the_report_by_accuracy(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]}, range(3), images=500)
+    report.write([folder])
+    before = (folder / "report.html").read_bytes()
+    assert report.write([folder], by="log_loss").endswith(f"\n{folder / 'by_log_loss' / 'report.html'}")
+    assert report.write([folder], by="accuracy:3").endswith(f"\n{folder / 'by_accuracy_3' / 'report.html'}")
+    assert set(os.listdir(folder / "by_log_loss")) == {"results.csv", "report.md", "report.html", "plots"}
+    assert (folder / "report.html").read_bytes() == before
+    assert (folder / "by_log_loss" / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
+    assert '"folder": "../0/"' in (folder / "by_log_loss" / "report.html").read_text()
+    assert report.write([folder], tmp_path / "out", "log_loss").endswith(f"\n{tmp_path}/out/by_log_loss/report.html")
 
 
 # The command
@@ -121,6 +135,8 @@ def test_impossible_commands_are_refused_in_one_line(folder: Path, tmp_path: Pat
     assert "absent: no such folder" in refused(str(tmp_path / "absent"))
     (tmp_path / "file").touch()
     assert str(tmp_path / "file") in refused(str(folder), "--out", str(tmp_path / "file"))
+    assert "--by loss: no such measure, did you mean log_loss?" in refused(str(folder), "--by", "loss")
+    assert f"report {folder} --predict computes" in refused(str(folder), "--by", "log_loss")
 
 
 def test_report_needs_nothing_that_runs_a_sweep(tmp_path: Path) -> None:

@@ -3,14 +3,20 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from helpers.arms import arm, run
 from helpers.sweeps import KINDS, VERSIONS, edit_ledger, edit_summary, sweep
+from scipy.stats import sem, t
 
-from mnist_exp.report.results import CompletedRun, Results, label, read
+from mnist_exp.report.results import MEASURED, CompletedRun, Results, label, read, sample, shown_keys
+from mnist_exp.store import predictions
+from mnist_exp.store.predictions import RunPredictions
+from mnist_exp.store.run_folder import PREDICTIONS
 from mnist_exp.system.errors import ConfigError
 
 
@@ -135,6 +141,19 @@ def test_arms_of_equal_choices_are_told_apart_by_their_config(copy: Path) -> Non
     assert all(" config=" in each for each in labels)
 
 
+@pytest.mark.parametrize("part", [{"seed": 4}, {"optimizer": "sgd"}])
+def test_a_runtime_key_that_tells_no_runs_apart_is_not_swept(copy: Path, part: dict[str, Any]) -> None:
+    """Some commands kept no predictions, for some seeds or for some arms."""
+
+    def edit(entry: dict[str, Any]) -> None:
+        if "choices" in entry and part.items() <= entry["choices"].items():
+            entry["choices"]["predictions"] = False
+            entry["overrides"].append("predictions=false")
+
+    edit_ledger(copy, edit)
+    assert read([copy]).swept == ("optimizer", "activation")
+
+
 # Files that are lost or changed
 
 
@@ -241,3 +260,125 @@ def test_run_without_results_is_no_completed_run(tmp_path: Path) -> None:
     statuses = {each.job.status for each in found.runs if not isinstance(each, CompletedRun)}
     assert statuses == {"failed", "interrupted", "running", "pending"}
     assert [each.curves for each in found.runs if each.job.status == "pending"] == [{}]
+
+
+# Predictions and measures
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of 2 arms and 3 seeds with predictions, which tests only read."""
+    grid = {"optimizer": ["adam", "sgd"]}
+    return sweep(tmp_path_factory.mktemp("predicted") / "sweep", grid, range(3), images=2000)
+
+
+@pytest.fixture
+def copied(predicted: Path, tmp_path: Path) -> Path:
+    """A copy of that sweep, which a test may change."""
+    return Path(shutil.copytree(predicted, tmp_path / "copy"))
+
+
+def kept(run: CompletedRun) -> RunPredictions:
+    found = predictions.read(run.folder, (run.summary["files"] or {})[PREDICTIONS])
+    assert found
+    return found
+
+
+def test_a_run_has_what_it_predicted_for_each_validation_image(predicted: Path) -> None:
+    found = read([predicted])
+    assert (found.measure.name, found.without_predictions, found.warnings) == ("accuracy", 0, [])
+    for each in (one for group in found.arms for one in group.runs):
+        assert each.images is not None
+        assert each.images.tolist() == kept(each).val.right.tolist()
+        assert each.predicted
+        assert (each.val, each.test) == (each.val_accuracy, each.test_accuracy)
+        assert tuple(each.measured) == MEASURED
+        assert each.measured["val_log_loss"] == pytest.approx(-kept(each).val.log_probability.astype(float).mean())
+
+
+def test_a_measure_ranks_the_arms_from_the_best(predicted: Path) -> None:
+    found = read([predicted], "log_loss")
+    best, worst = found.arms
+    assert (found.measure.name, best.label) == ("log_loss", "adam")
+    assert best.val.mean < worst.val.mean
+    for each in (best, worst):
+        losses = [float(np.mean(-kept(one).val.log_probability.astype(float))) for one in each.runs]
+        assert [one.val for one in each.runs] == pytest.approx(losses)
+        assert each.val.mean == pytest.approx(sum(losses) / 3)
+        assert (each.val.low, each.val.high) == pytest.approx(t.interval(0.95, 2, np.mean(losses), sem(losses)))
+        assert (each.val.best, each.val.worst) == pytest.approx((min(losses), max(losses)))
+        tests = [float(np.mean(-kept(one).test.log_probability.astype(float))) for one in each.runs]
+        assert [one.test for one in each.runs] == pytest.approx(tests)
+        seen = sample(each, found.measure)
+        assert list(seen.values.values()) == pytest.approx([-loss for loss in losses])
+        assert [images.mean() for images in seen.images.values()] == pytest.approx(list(seen.values.values()))
+    assert found.comparisons[0].difference == pytest.approx(worst.val.mean - best.val.mean)
+
+
+def test_a_measure_that_is_no_mean_over_images_is_compared_over_seeds_alone(predicted: Path) -> None:
+    found = read([predicted], "calibration_error")
+    assert found.arms[0].val.mean < found.arms[1].val.mean
+    assert [sample(each, found.measure).images for each in found.arms] == [{}, {}]
+
+
+def test_a_class_is_named_as_the_runs_name_it(copied: Path) -> None:
+    for number in range(6):
+        edit_summary(copied / str(number), {"inference": {"classes": [f"class {each}" for each in "abcdefghij"]}})
+    named, numbered = read([copied], "accuracy:class c"), read([copied], "accuracy:2")
+    assert named.measure.title == numbered.measure.title == "accuracy on class class c"
+    assert [arm.val for arm in named.arms] == [arm.val for arm in numbered.arms]
+    with pytest.raises(ConfigError, match="--by accuracy:cat: no such class"):
+        read([copied], "accuracy:cat")
+    edit_summary(copied / "0", {"inference": {"classes": [*"klmnopqrst"]}})
+    with pytest.raises(ConfigError, match="did not record the names"):
+        read([copied], "accuracy:k")
+
+
+def test_a_class_without_images_has_no_accuracy(predicted: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--by accuracy:10: .*sweep/0 has no validation image of this class"):
+        read([predicted], "accuracy:10")
+
+
+def test_runs_without_predictions_are_counted_and_can_not_be_measured(copied: Path) -> None:
+    for number in (1, 4):
+        edit_summary(copied / str(number), {"files": None})
+    found = read([copied])
+    assert (found.without_predictions, found.warnings[:-1]) == (2, [])
+    assert [run.predicted is None for run in found.runs if isinstance(run, CompletedRun)] == [
+        *(False, True, False, False, True, False)
+    ]
+    with pytest.raises(ConfigError) as error:
+        read([copied], "log_loss")
+    assert str(error.value) == (
+        f"--by log_loss: 2 of 6 completed runs have no intact predictions.npz, such as {copied / '1'}; "
+        f"python -m mnist_exp report {copied} --predict computes them from the checkpoints"
+    )
+
+
+def test_predictions_that_are_not_the_run_s_are_left_out(copied: Path) -> None:
+    files = [copied / str(number) / PREDICTIONS for number in range(6)]
+    files[0].unlink()
+    files[2].write_bytes(files[1].read_bytes())
+    files[3].write_bytes(files[3].read_bytes()[:-1])
+    found = read([copied])
+    altered = ", ".join(str(copied / number) for number in "023")
+    [warning] = found.warnings
+    assert warning == (
+        f"the predictions of {altered} were changed or deleted after the run, so comparisons with their arms are for "
+        f"these images, not for new ones; python -m mnist_exp report {copied} --predict computes them from the "
+        "checkpoints"
+    )
+    runs = [run for run in found.runs if isinstance(run, CompletedRun)]
+    assert [run.images is None for run in runs] == [run.measured == {} for run in runs]
+    assert [run.images is None for run in runs] == [True, False, True, True, False, False]
+    assert found.without_predictions == 0
+    with pytest.raises(ConfigError, match="3 of 6 completed runs have no intact"):
+        read([copied], "balanced_accuracy")
+
+
+def test_splits_are_told_apart_where_there_are_several(copied: Path) -> None:
+    runs = read([copied]).runs
+    split = [replace(run, job=run.job._replace(choices={"data.seed": run.job.number % 2})) for run in runs]
+    assert shown_keys(runs, ("optimizer",)) == ("optimizer",)
+    assert shown_keys(split, ("optimizer",)) == ("optimizer", "data.seed")
+    assert shown_keys(split, ("data.seed",)) == ("data.seed",)

@@ -68,7 +68,7 @@ def test_what_a_sweep_leaves(run: Run, tmp_path: Path) -> None:
         "0", "1", "2", "3", "ledger.jsonl", "multirun.yaml", "plots", "report.html", "report.md", "results.csv"
     }  # fmt: skip
     assert {path.name for path in (folder / "0").iterdir()} == {
-        ".hydra", "train.log", "metrics.csv", "summary.json", "checkpoints"
+        ".hydra", "train.log", "metrics.csv", "summary.json", "predictions.npz", "checkpoints"
     }  # fmt: skip
     session, jobs = Ledger(folder).read()[0][0], Ledger(folder).read()[1]
     assert {"command", "versions", "git", "machine"} <= session.keys()
@@ -79,6 +79,21 @@ def test_what_a_sweep_leaves(run: Run, tmp_path: Path) -> None:
         facts = summary(folder / str(number))
         assert (job.status, job.value, job.config_id) == ("completed", facts["best_val_loss"], facts["config_id"])
     assert jobs[0].arm == jobs[1].arm != jobs[2].arm == jobs[3].arm
+
+
+@pytest.mark.parametrize(
+    ("seeds", "basis"),
+    [(["data.seed=0,1", "seed=0,1"], "4 runs in 2 splits"), (["data.seed=3,5", "seed=${data.seed}"], "2 splits")],
+)
+def test_runs_of_several_splits_are_one_arm(seeds: list[str], basis: str, run: Run, tmp_path: Path) -> None:
+    outcome = run("-m", *QUICK, *seeds)
+    assert outcome.code == 0, outcome.err
+    jobs = Ledger(sweep_folder(tmp_path)).read()[1].values()
+    assert len({job.arm for job in jobs}) == 1
+    assert len({job.config_id for job in jobs}) == len(jobs)
+    assert basis in outcome.out
+    lines = (sweep_folder(tmp_path) / "results.csv").read_text().splitlines()
+    assert lines[0].startswith("number,config_id,data.seed,seed,status,")
 
 
 def test_pictures_of_jobs_are_made_when_asked_for(run: Run, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_a_torn_list_of_jobs_is_not_taken_for_the_whole(tmp_path: Path) -> None:
     folder = made_up_sweep(tmp_path / "it", {"optimizer": ["adam", "sgd"]}, [0, 1])
     Sweep(folder).ledger.append({"command": "python train.py -m", "new": 5})
     with pytest.raises(ConfigError, match="a crash tore its list of jobs; type the whole command again"):
-        Sweep(folder).unfinished(retry_failed=False)
+        Sweep(folder).require_whole_list()
 
 
 def test_jobs_whose_process_died_are_recorded_by_what_they_left(tmp_path: Path) -> None:

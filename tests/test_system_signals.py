@@ -46,16 +46,19 @@ def test_a_signal_at_any_moment_is_one_line(form: str, number: int, after: float
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-def test_a_terminal_that_is_closed_ends_a_command_as_sigterm_does(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "number"),
+    [*((form, signal.SIGHUP) for form in FORMS), ("alone", signal.SIGUSR1), ("fused", signal.SIGUSR2)],
+)
+def test_the_other_signals_end_a_command_as_sigterm_does(form: str, number: signal.Signals, tmp_path: Path) -> None:
     process = begin(tmp_path, *FORMS[form])
     last = tmp_path / ("it" if form == "alone" else "it/0") / "checkpoints/last.pt"
     while not last.exists():
         time.sleep(0.05)
         assert process.poll() is None
-    process.send_signal(signal.SIGHUP)
+    process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (129, ""), out
+    assert (process.returncode, err) == (128 + number, ""), out
     assert summary(last.parents[1])["status"] == "interrupted"
     assert "to resume: python train.py" in out
     if form != "alone":
@@ -87,5 +90,5 @@ def test_a_signal_where_nobody_reads_keeps_its_exit_code(number: int, opened: Ca
 
 
 def test_a_helper_process_that_dies_tells_of_what() -> None:
-    with pytest.raises(ChildProcessError, match="a helper process was ended by SIGUSR1"):
-        run_in_subprocess(lambda: signal.raise_signal(signal.SIGUSR1))
+    with pytest.raises(ChildProcessError, match="a helper process was ended by SIGALRM"):
+        run_in_subprocess(lambda: signal.raise_signal(signal.SIGALRM))

@@ -34,7 +34,7 @@ def test_the_run_folder_is_as_promised(run: Run) -> None:
     (folder,) = outcome.folders
     assert folder.parts[-3] == "outputs"
     assert {path.name for path in folder.iterdir()} == {
-        ".hydra", "train.log", "metrics.csv", "summary.json", "checkpoints", "plots"
+        ".hydra", "train.log", "metrics.csv", "summary.json", "predictions.npz", "checkpoints", "plots"
     }  # fmt: skip
     assert {path.name for path in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert {path.name for path in (folder / "plots").iterdir()} == PICTURES
@@ -304,12 +304,15 @@ def test_the_default_run_on_the_real_mnist(run: Run) -> None:
     assert {path.name for path in (outcome.folders[0] / "plots").iterdir()} == PICTURES
 
 
-def test_a_run_without_pictures_does_without_matplotlib(tmp_path: Path) -> None:
-    """Its import takes longer than a small job of a sweep."""
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_run_imports_nothing_that_it_does_without(optimizer: str, tmp_path: Path) -> None:
+    """Each of these imports takes longer than a small job of a sweep. torch's compiler comes with an optimizer."""
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['train.py', *{[*TINY, 'epochs=1']}]\n"
+        f"sys.argv = ['train.py', *{[*TINY, 'epochs=1', f'optimizer={optimizer}', 'schedule=cosine']}]\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')\n"
-        "sys.exit('matplotlib' in sys.modules)"
+        "slow = {'matplotlib', 'sklearn', 'scipy', 'pandas', 'torchvision', 'torch._dynamo.utils', 'sympy'}\n"
+        "sys.exit(' '.join(slow & set(sys.modules)) or 0)"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, stdout=subprocess.PIPE)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

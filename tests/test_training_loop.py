@@ -39,7 +39,9 @@ def test_evaluation_counts_what_it_says(images: Tensor, labels: Tensor) -> None:
     model, loss = models.linear((1, 28, 28), 10, nn.ReLU), losses.CrossEntropy()
     data = Batches(images, labels, 10, Normalize(images))
     result = loop.evaluate(model, loss, data)
-    wrong = [int(row.argmax()) != int(label) for row, label in zip(result.logits, labels, strict=True)]
+    assert torch.equal(result.predicted, result.probabilities.argmax(dim=1))
+    assert torch.equal(result.probabilities.sum(1).round(decimals=5), torch.ones(103))
+    wrong = [int(row) != int(label) for row, label in zip(result.predicted, labels, strict=True)]
     assert result.errors == sum(wrong)
     assert result.accuracy == pytest.approx(1 - sum(wrong) / 103)
     assert result.loss == pytest.approx(loss(model(data.normalize(images)), labels).item())
@@ -83,5 +85,6 @@ def test_balanced_accuracy_is_scikit_learn_s() -> None:
     logits = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
     logits[:, [2, 4]] = -9
     labels = torch.tensor([0] * 150 + [1] * 30 + [3] * 20)  # some classes have no images
-    theirs = balanced_accuracy_score(labels, logits.argmax(dim=1))
-    assert loop.balanced_accuracy(logits, labels) == pytest.approx(theirs, rel=1e-12)
+    predicted = logits.argmax(dim=1)
+    theirs = balanced_accuracy_score(labels, predicted)
+    assert loop.balanced_accuracy(predicted, labels) == pytest.approx(theirs, rel=1e-12)

@@ -178,7 +178,7 @@ def test_what_can_not_be_done_is_one_line(trained: Path, tmp_path: Path) -> None
     (tmp_path / "none").mkdir()
     for arguments, message in (
         ((trained, tmp_path / "none"), r"none: no picture in this folder$"),
-        ((tmp_path / "none", "a.png"), r"none: no checkpoints.best\.pt, so this is not the folder of a run"),
+        ((tmp_path / "none", "a.png"), r"none: no checkpoints.best\.pt: not the folder of a run"),
         ((trained, "a.png", "--prepare", "tall"), "argument --prepare: invalid choice: 'tall'"),
         ((trained, "a.png", "--csv", "--json"), "argument --json: not allowed with argument --csv"),
         ((trained,), "the following arguments are required: FILE"),

@@ -75,6 +75,30 @@ def test_single_runs_and_sweeps_together(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(mnist_exp.results("runs/b")[0])[:3] == ["folder", "seed", "status"]
 
 
+def test_rows_have_what_is_computed_from_predictions(tmp_path: Path, without_pandas: None) -> None:
+    folder = sweep(tmp_path / "sweep", GRID, seeds=(0,), images=500)
+    (folder / "1/predictions.npz").write_bytes(b"altered")
+    rows: list[dict[str, Any]] = mnist_exp.results(folder)
+    report = list(csv.DictReader(io.StringIO(to_csv(results.read([folder])))))
+    for row, line in zip(rows, report, strict=True):
+        for column in ("val_balanced_accuracy", "val_log_loss", "val_calibration_error", "test_log_loss"):
+            assert ("" if row[column] is None else str(row[column])) == line[column]
+    assert [row["test_calibration_error"] is None for row in rows] == [False, True, False, False]
+    assert 0.01 < rows[0]["val_log_loss"] < 0.2
+    assert tuple(report[0])[-len(results.MEASURED) :] == results.MEASURED
+
+
+def test_rows_of_several_splits_say_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_pandas: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split in (0, 1):
+        train(*TINY, f"data.seed={split}", f"hydra.run.dir=runs/{split}")
+    rows = mnist_exp.results("runs")
+    assert [(row["data.seed"], row["seed"]) for row in rows] == [(0, 0), (1, 0)]
+    assert "data.seed" not in mnist_exp.results("runs/0")[0]
+
+
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_a_folder_without_runs(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty/in it").mkdir(parents=True)

@@ -173,7 +173,7 @@ def test_folders_that_hold_no_model_are_refused(tmp_path: Path, trained: Path) -
         return str(error.value)
 
     assert refused(tmp_path / "nowhere") == f"{tmp_path / 'nowhere'}: no such folder"
-    assert "so this is not the folder of a run that has trained an epoch" in refused(tmp_path)
+    assert "not the folder of a run that has trained an epoch" in refused(tmp_path)
     (tmp_path / "ledger.jsonl").touch()
     assert refused(tmp_path) == f"{tmp_path}: no run of this sweep has weights"
     for job in ("10", "9", "3", "8"):

@@ -21,6 +21,9 @@ class ResumableConf:
     params: dict[str, str] = field(default_factory=dict)  # the values of each swept key, in the file of an experiment
     trials: int = 0  # learning rates that each arm tries first, within optimizer.lr_range; validation chooses one
     trial_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])  # of each rate; the sweep uses others
+    until: str | None = None  # decided: add seeds until the leader is told apart from the others; null: as typed
+    max_seeds: int = 40  # of each arm, with until=decided
+    smallest: float = 0.1  # with until=decided, the smallest difference that matters, in percentage points
     dry_run: bool = False  # list the jobs and run none
     stop_on_failure: bool = False  # false: the other jobs still run
     retry_failed: bool = False  # when a sweep resumes, run its failed jobs again

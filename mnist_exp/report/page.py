@@ -10,7 +10,7 @@ from typing import NamedTuple, TypedDict
 
 from markupsafe import Markup
 
-from mnist_exp.report import figures, sentences, tables, template
+from mnist_exp.report import figures, formats, sentences, tables, template
 from mnist_exp.report.results import Results, RunResult
 from mnist_exp.report.text import written_at
 
@@ -63,7 +63,9 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         sentences=others,
         leaderboard=tables.leaderboard(results),
         ranking=sentences.ranking(results),
-        method=sentences.METHOD,
+        method=sentences.method(results),
+        comparisons=tables.comparisons(results),
+        about_comparisons=sentences.about_comparisons(results),
         learning_rates=tables.learning_rates(results),
         rate_sentences=sentences.learning_rates(results),
         pictures=[
@@ -117,8 +119,8 @@ def _describe(run: RunResult) -> str:
     val, test = summary["best_val_accuracy"], summary["test_accuracy"]
     if val is None or test is None:
         return ""
-    words = f"validation {sentences.percent(val)} at epoch {summary['best_epoch']}"
-    words += f"; test {sentences.percent(test)}, {summary['test_errors']} misses"
+    words = f"validation {formats.percent(val)} at epoch {summary['best_epoch']}"
+    words += f"; test {formats.percent(test)}, {summary['test_errors']} misses"
     if summary["stopped"]:
         words += f"; stopped early ({summary['stopped']}), after epoch {summary['epochs']}"
     return words

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
+
 from mnist_exp import config
-from mnist_exp.report import stats
-from mnist_exp.store import metrics, run_folder
+from mnist_exp.report import measures, stats
+from mnist_exp.report.measures import ACCURACY, MEASURES, Measure
+from mnist_exp.store import metrics, predictions, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session, keys_beside_identity
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.run_folder import DataFacts, Summary
+from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
+from mnist_exp.store.run_folder import PREDICTIONS, DataFacts, Summary
+from mnist_exp.system import program, quoting
 from mnist_exp.system.errors import ConfigError
 
 # Groups whose options are understood without the name of the group.
@@ -32,6 +37,12 @@ COLUMNS = {  # of results.csv and of the Python API: keys of summary.json
     "test_balanced_accuracy": "test_balanced_accuracy",
     "seconds": "seconds",
 }
+MEASURED = tuple(  # further columns of both: what is computed from predictions.npz, where a run has kept it
+    f"{part}_{measure.name}"
+    for part in PARTS
+    for measure in MEASURES
+    if measure is not ACCURACY and f"{part}_{measure.name}" not in COLUMNS
+)
 FAILURES = {"diverged": "diverged", "out of memory": "ran out of memory", "error": "failed"}  # in a sentence
 
 
@@ -44,6 +55,7 @@ class RunResult:
     job: Job
     summary: Summary  # empty if the run has none
     curves: Mapping[str, Sequence[float]]  # the columns of metrics.csv; empty if the run has none
+    measured: Mapping[str, float] = field(default_factory=dict, kw_only=True)  # MEASURED, if it kept its predictions
 
     @property
     def id(self) -> tuple[str, str]:
@@ -62,23 +74,27 @@ class CompletedRun(RunResult):
     test_loss: float
     test_accuracy: float
     misses: int  # wrong test images
+    val: float  # the measure of the report, in validation
+    test: float
+    images: NDArray[Any] | None = None  # each validation image's part in the measure, (N,), of mean `val`; if known
+    predicted: Predictions | None = None  # for the validation images, if the run has kept it
 
     @property
     def values(self) -> tuple[float, ...]:
         """The seed and every result: equal for runs that are the same to the bit."""
         return (
-            *(self.job.seed, self.best_epoch, self.val_loss, self.val_accuracy),
+            *(*self.job.seeds, self.best_epoch, self.val_loss, self.val_accuracy),
             *(self.test_loss, self.test_accuracy, self.misses),
         )
 
 
 class Arm(NamedTuple):
-    """Runs that differ in their seed alone. Accuracies are fractions, validation is at each run's best epoch."""
+    """Runs that differ in their seeds alone. Validation is at each run's best epoch."""
 
     id: str
     choices: dict[str, str]  # the value of each swept key
-    runs: tuple[CompletedRun, ...]  # by seed
-    val: stats.Summary
+    runs: tuple[CompletedRun, ...]  # by data.seed and seed
+    val: stats.Summary  # of the report's measure
     test: stats.Summary
     misses: float  # wrong test images, mean over the runs
     failed: tuple[RunResult, ...] = ()  # runs that failed themselves, for example because they diverged
@@ -122,11 +138,13 @@ class Results(NamedTuple):
     sessions: list[Session]  # the commands that worked on the sweeps
     runs: list[RunResult]  # whatever their status, by folder and number
     swept: tuple[str, ...]  # the keys that vary between runs, without the seed
-    arms: list[Arm]  # with a completed run: those without failed runs first, then by mean validation accuracy
+    arms: list[Arm]  # with a completed run: those without failed runs first, then by the measure's validation mean
     comparisons: list[stats.Comparison]  # of the first of `compared` with each other one; p is corrected
     warnings: list[str]  # why results may not be comparable
     lr_search: Results | None = None  # the sweep that chose the learning rates
     without_results: Sequence[Arm] = ()  # arms of which no run completed and some failed themselves
+    measure: Measure = ACCURACY  # by which the arms are ranked and compared
+    without_predictions: int = 0  # completed runs that kept no predictions
 
     @property
     def compared(self) -> list[Arm]:
@@ -139,22 +157,30 @@ class Results(NamedTuple):
         return [arm for arm in (*self.arms, *self.without_results) if arm.failed]
 
     @property
+    def shown(self) -> tuple[str, ...]:
+        """The keys that tell runs apart, without the seed: the swept ones, and data.seed if it varies."""
+        return shown_keys(self.runs, self.swept)
+
+    @property
     def crossed(self) -> tuple[str, ...]:
         """The swept keys whose values were typed, not found by a learning-rate search."""
         return tuple(key for key in self.swept if not self.lr_search or key != config.LR)
 
 
-def read(folders: Sequence[Path]) -> Results:
+def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
     """Read one or more sweep folders, finished or not.
 
+    Args:
+        folders: The folders of the sweeps.
+        by: The name of the measure by which the arms are ranked and compared: see `measures.find`.
+
     Raises:
-        ConfigError: A folder is not a sweep of this program, or its ledger is damaged.
+        ConfigError: A folder is not a sweep of this program, or its ledger is damaged; or there is no such measure, or
+            a run lacks the predictions that it is computed from.
     """
     sessions: list[Session] = []
     runs: list[RunResult] = []
     for folder in folders:
-        if not (folder / run_folder.LEDGER).is_file():
-            raise ConfigError(f"{folder}: {_describe(folder)}")
         commands, members = read_sweep(folder)
         sessions += commands
         runs += members
@@ -162,12 +188,16 @@ def read(folders: Sequence[Path]) -> Results:
         raise ConfigError(f"{', '.join(map(str, folders))}: the ledger has no jobs")
     beside = keys_beside_identity(run.job for run in runs)
     runs = [replace(run, job=run.job._replace(arm=run.job.arm_beside(beside))) for run in runs]
+    measure = measures.find(by, _classes(run for run in runs if isinstance(run, CompletedRun)))
+    runs, altered = _measured(runs, measure)
+    if measure is not ACCURACY:
+        _require_predictions(measure, [run for run in runs if isinstance(run, CompletedRun)])
     distinct = {run.id: run for run in reversed(runs) if isinstance(run, CompletedRun)}  # the first of repeated runs
     swept = swept_keys(runs)
     run_of_id = {run.id: run for run in runs} | distinct
-    arms = _group([run_of_id[each] for each in dict.fromkeys(run.id for run in runs)], swept)
-    ranked = sorted((arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -arm.val.mean))
-    compared = [{run.job.seed: run.val_accuracy for run in arm.runs} for arm in ranked if not arm.failed]
+    arms = _group([run_of_id[each] for each in dict.fromkeys(run.id for run in runs)], swept, measure)
+    ranked = sorted((arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -measure.sign * arm.val.mean))
+    compared = [sample(arm, measure) for arm in ranked if not arm.failed]
     searches = [folder / run_folder.LR_SEARCH for folder in folders]
     searches = [folder for folder in searches if (folder / run_folder.LEDGER).is_file()]
     return Results(
@@ -176,10 +206,12 @@ def read(folders: Sequence[Path]) -> Results:
         runs=runs,
         swept=swept,
         arms=ranked,
-        comparisons=stats.leader_against_others(compared),
-        warnings=[*_lost_or_repeated(runs, len(distinct)), *_mixes(list(distinct.values()))],
-        lr_search=read(searches) if searches else None,
+        comparisons=stats.leader_against_others(compared, anytime=any("until" in each for each in sessions)),
+        warnings=[*_lost_or_repeated(runs, len(distinct)), *altered, *_mixes(list(distinct.values()))],
+        lr_search=read(searches) if searches else None,  # by accuracy, which chose the rates
         without_results=[arm for arm in arms if arm.failed and not arm.runs],
+        measure=measure,
+        without_predictions=sum(checksum_of_predictions(run) is None for run in distinct.values()),
     )
 
 
@@ -187,17 +219,54 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
     """Return the commands that worked on a sweep, and its runs, by number.
 
     Raises:
-        ConfigError: The ledger is damaged.
+        ConfigError: The folder is not a sweep of this program, or its ledger is damaged.
     """
+    if not (folder / run_folder.LEDGER).is_file():
+        raise ConfigError(f"{folder}: {_describe(folder)}")
     sessions, jobs = Ledger(folder).read()
     return sessions, [_read_run(folder, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
 
 
+def read_run(folder: Path) -> RunResult:
+    """Return a run outside a sweep. One without a summary is running, or was killed, as a sweep's ledger has it.
+
+    Raises:
+        ConfigError: Its summary is damaged.
+        OSError: Its config can't be read.
+    """
+    summary = run_folder.read_summary(folder) or run_folder.empty_summary()
+    said = config.recorded(folder / run_folder.CONFIG.parent)
+    job = Job(
+        number=0,
+        **said._asdict(),
+        status=summary["status"] or "running",
+        error=summary["error"],
+        failure=summary["failure"],
+    )
+    return RunResult(folder, folder, job, summary, metrics.read_columns(folder / METRICS))
+
+
 def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
-    """Return the typed keys that vary, without the seed."""
-    typed = dict.fromkeys(override.lstrip("+~").partition("=")[0] for run in runs for override in run.job.overrides)
-    varying = [key for key in typed if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
-    return tuple(key for key in varying if key != "seed")
+    """Return the typed keys that vary, without the seeds, and without runtime keys that tell no two runs apart.
+
+    Such a key is `predictions`, where only some commands kept them. In sweeps of older versions, data.seed tells arms
+    apart.
+    """
+    typed = dict.fromkeys(config.key_of(override) for run in runs for override in run.job.overrides)
+    beside = keys_beside_identity(run.job for run in runs)
+    telling = [key for key in typed if key not in config.RUNTIME_KEYS or key in beside]
+    varying = [key for key in telling if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
+    splits: dict[str, set[int]] = {}
+    for run in runs:
+        splits.setdefault(run.job.arm, set()).add(run.job.seeds.split)
+    seeds = config.SEEDS if any(len(found) > 1 for found in splits.values()) else ("seed",)
+    return tuple(key for key in varying if key not in seeds)
+
+
+def shown_keys(runs: Sequence[RunResult], swept: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys that tell runs apart, without the seed: the swept ones, and data.seed if it varies."""
+    splits = {run.job.seeds.split for run in runs}
+    return tuple(swept) if len(splits) < 2 or "data.seed" in swept else (*swept, "data.seed")
 
 
 def format_value(value: Any) -> str:
@@ -253,6 +322,8 @@ def _read_run(sweep: Path, job: Job) -> RunResult:
         test_loss=facts["test_loss"],
         test_accuracy=facts["test_accuracy"],
         misses=facts["test_errors"],
+        val=facts["best_val_accuracy"],
+        test=facts["test_accuracy"],
     )
 
 
@@ -266,29 +337,155 @@ def _short_pair(key: str, value: str, keys: Iterable[str]) -> str:
     return f"{short}={value if value and not set(value) & set(' =') else json.dumps(value, ensure_ascii=False)}"
 
 
-def _group(runs: Sequence[RunResult], swept: Sequence[str]) -> list[Arm]:
+def _group(runs: Sequence[RunResult], swept: Sequence[str], measure: Measure) -> list[Arm]:
     """Return the arms that runs make up, in the order in which they were asked for."""
     runs_of_arm: dict[str, list[RunResult]] = {}
     for run in runs:
         runs_of_arm.setdefault(run.job.arm, []).append(run)
-    arms = [_arm(arm_id, members, swept) for arm_id, members in runs_of_arm.items()]
+    arms = [_arm(arm_id, members, swept, measure) for arm_id, members in runs_of_arm.items()]
     labels = Counter(arm.label for arm in arms)
     return [  # equal choices but other configs: the file of an option was edited in between
         arm._replace(choices=arm.choices | {"config": arm.id[:6]}) if labels[arm.label] > 1 else arm for arm in arms
     ]
 
 
-def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str]) -> Arm:
+def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str], measure: Measure) -> Arm:
     choices = {key: format_value(members[0].job.choices.get(key)) for key in swept}
-    completed = sorted((run for run in members if isinstance(run, CompletedRun)), key=lambda run: run.job.seed)
+    completed = sorted((run for run in members if isinstance(run, CompletedRun)), key=lambda run: run.job.seeds)
     failed = tuple(run for run in members if run.job.status == "failed" and run.job.failure)
     missing = len(members) - len(completed) - len(failed)
     if not completed:
         return Arm(arm_id, choices, (), stats.NOTHING, stats.NOTHING, math.nan, failed, missing)
-    val = stats.summary([run.val_accuracy for run in completed])
-    test = stats.summary([run.test_accuracy for run in completed])
+    splits, ratio = [run.job.seeds.split for run in completed], val_per_train(completed[0])
+    val, test = (
+        _summary(values, splits, ratio, measure)
+        for values in zip(*((run.val, run.test) for run in completed), strict=True)
+    )
     misses = sum(run.misses for run in completed) / len(completed)
     return Arm(arm_id, choices, tuple(completed), val, test, misses, failed, missing)
+
+
+def _summary(
+    values: Sequence[float], splits: Sequence[int], val_per_train: float | None, measure: Measure
+) -> stats.Summary:
+    """Summarize what the runs of an arm reached, the best being what the measure says."""
+    found = stats.summary(values, splits, val_per_train, is_fraction=measure.is_fraction)
+    return found if measure.sign > 0 else found._replace(best=found.worst, worst=found.best)
+
+
+def _classes(runs: Iterable[CompletedRun]) -> Sequence[str]:
+    """Return the names of the classes, if all runs that recorded some have the same."""
+    found = {tuple(facts["classes"]) for run in runs if (facts := run.summary["inference"])}
+    return found.pop() if len(found) == 1 else ()
+
+
+def _measured(runs: Iterable[RunResult], measure: Measure) -> tuple[list[RunResult], list[str]]:
+    """Return runs with all that is computed from their predictions, and a warning about files that are left out.
+
+    Raises:
+        ConfigError: The measure has no value, because no image counts.
+    """
+    found, altered = list(runs), []
+    for place, run in enumerate(found):
+        if not isinstance(run, CompletedRun):
+            continue
+        try:
+            kept = read_predictions(run)
+        except (OSError, ConfigError):
+            altered.append(run)
+            continue
+        if kept:
+            found[place] = _with_predictions(run, measure, kept)
+    if not altered:
+        return found, []
+    folders = ", ".join(str(run.folder) for run in altered)
+    arms = "its arm" if len(altered) == 1 else "their arms"
+    limit = f"so comparisons with {arms} are for these images, not for new ones"
+    how = _how_to_predict(run.sweep for run in altered)
+    return found, [f"the predictions of {folders} were changed or deleted after the run, {limit}; {how}"]
+
+
+def read_predictions(run: RunResult) -> RunPredictions | None:
+    """Return what a completed run predicted; None if it has kept nothing.
+
+    Raises:
+        OSError: The file can't be read.
+        ConfigError: The file was altered or deleted.
+    """
+    return predictions.read(run.folder, checksum_of_predictions(run))
+
+
+def checksum_of_predictions(run: RunResult) -> str | None:
+    """Return the checksum of predictions.npz that the run recorded; None if it has kept no predictions."""
+    return (run.summary["files"] or {}).get(PREDICTIONS)
+
+
+def measured(kept: RunPredictions) -> dict[str, float]:
+    """Return the values of the columns MEASURED for what a run has kept of its predictions."""
+    values = {f"{part}_{measure.name}": measure.of(getattr(kept, part)) for part in PARTS for measure in MEASURES}
+    return {column: values[column] for column in MEASURED}
+
+
+def _require_predictions(measure: Measure, runs: Collection[CompletedRun]) -> None:
+    """Raise ConfigError if a run lacks what the measure is computed from."""
+    if lacking := [run for run in runs if not run.predicted]:
+        count = f"{len(lacking):,} of {len(runs):,} completed runs {'has' if len(lacking) == 1 else 'have'}"
+        raise ConfigError(
+            f"--by {measure.name}: {count} no intact {PREDICTIONS}, such as {lacking[0].folder}; "
+            f"{_how_to_predict(run.sweep for run in lacking)}"
+        )
+
+
+def _how_to_predict(sweeps: Iterable[Path]) -> str:
+    """Return how predictions that are missing are made."""
+    names = " ".join(quoting.for_shell(str(sweep)) for sweep in dict.fromkeys(sweeps))
+    return f"{program.tool('report')} {names} --predict computes them from the checkpoints"
+
+
+def _with_predictions(run: CompletedRun, measure: Measure, kept: RunPredictions) -> CompletedRun:
+    """Return a run with all that is computed from its predictions.
+
+    Raises:
+        ConfigError: The measure has no value, because no image counts.
+    """
+    run = replace(
+        run,
+        measured=measured(kept),
+        images=measure.of_images(kept.val) if measure.of_images else None,
+        predicted=kept.val,
+    )
+    if measure is ACCURACY:  # the summary has it
+        return run
+    val, test = measure.of(kept.val), measure.of(kept.test)
+    if math.isnan(val) or math.isnan(test):
+        part = "validation" if math.isnan(val) else "test"
+        raise ConfigError(f"--by {measure.name}: {run.folder} has no {part} image of this class")
+    return replace(run, val=val, test=test)
+
+
+def sample(arm: Arm, measure: Measure) -> stats.Sample:
+    """Return what statistics need to know of an arm; there, higher is better."""
+    return stats.Sample(
+        values={run.job.seeds: measure.sign * run.val for run in arm.runs},
+        images={
+            run.job.seeds: run.images if measure.sign > 0 else -run.images for run in arm.runs if run.images is not None
+        },
+        image_source=image_source(arm),
+        val_per_train=val_per_train(arm.runs[0]),
+    )
+
+
+def image_source(arm: Arm) -> str:
+    """Return a value that is equal for arms whose runs of the same data.seed were validated on the same images."""
+    first = arm.runs[0]
+    sizes = [str(first.job.choices.get(key)) for key in ("data.validation", "data.test")]
+    return " ".join([first.data["sha256"], *sizes])
+
+
+def val_per_train(run: CompletedRun) -> float | None:
+    """Return the validation images per training image; None for a run of an older version, which did not record it."""
+    sizes = run.data.get("images")
+    return sizes["val"] / sizes["train"] if sizes else None
 
 
 def _lost_or_repeated(runs: Sequence[RunResult], distinct: int) -> list[str]:

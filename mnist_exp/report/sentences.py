@@ -4,34 +4,61 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 from math import isnan
 
-from mnist_exp.report import lr_search, stats
-from mnist_exp.report.results import Arm, Results, RunResult, count_failures, total_seconds
-from mnist_exp.system import quoting
+from mnist_exp.report import lr_search, sequential, stats, verdicts
+from mnist_exp.report.formats import (
+    ALMOST_NOTHING,
+    clock,
+    count,
+    difference,
+    in_backticks,
+    interval,
+    join,
+    name,
+    percent,
+    value,
+)
+from mnist_exp.report.measures import ACCURACY, Measure
+from mnist_exp.report.results import Arm, Results, RunResult, count_failures, image_source, total_seconds
+from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
+from mnist_exp.system import program, quoting
 
-ALPHA = 0.05  # of a claim, as stats.LEVEL is of an interval
 MAX_SENTENCES = 10  # about single arms; further arms are counted
 MAX_NAMES = 3  # of failing arms in the headline
-MAX_SEEDS = 1000  # a higher number of needed seeds is not worth stating
 STATUSES = ("completed", "running", "failed", "interrupted", "pending")
 RANKING = (
-    "Arms are ranked by mean validation accuracy, at the best epoch of each run. The test results are shown beside it "
-    "and choose nothing. Validation accuracies look slightly better than they are, because validation chose the epoch "
-    "and the order."
+    "Arms are ranked by mean validation {measure}, at the best epoch of each run. The test results are shown beside it "
+    "and choose nothing. Validation results look slightly better than they are, because validation chose the epoch and "
+    "the order."
 )
 FAILING = (
     "An arm with runs that failed themselves (because the loss diverged, for example) has no rank and is not compared: "
     "its surviving runs are a selection."
 )
-METHOD = (
-    "Intervals: 95 %, each on its own, of the mean's log odds, so that none leaves 0 to 100 %. p: corrected (Holm) for "
-    "comparing every pair of arms. pp: percentage points."
+METHOD = "Intervals: 95 %, each on its own, over seeds{scale}. p: corrected (Holm) for comparing every pair of arms."
+TALLY = {  # what the headline says of the arms with each verdict
+    Verdict.BETTER: "beats {}",
+    Verdict.BETTER_HERE: "is better than {} on these images (not shown for new ones)",
+    Verdict.EQUAL: "is equal to {} within {smallest} pp",
+    Verdict.EQUAL_HERE: "is equal to {} within {smallest} pp on these images",
+    Verdict.UNCLEAR: "can't be told apart from {}",
+    Verdict.SAME: f"has {SAME} as {{}}",
+    Verdict.WORSE: "is beaten by {} on their shared seeds",
+    Verdict.WORSE_HERE: "is worse than {} on these images and their shared seeds",
+    Verdict.NO_CLAIM: "allows no claim about {}",
+}
+LOG_ODDS = ", of the mean's log odds, so that none leaves 0 to 100 %"
+COMPARISONS = (
+    "The intervals are of the difference, 95 %. Claims rest on the first, for new seeds and new images of the same "
+    "source; the other one is for new seeds on the same images. P(better) is how often the leader does better with a "
+    "new seed, with its 95 % interval; from 0.75 on, a difference is meaningful (Bouthillier et al. 2021, arXiv "
+    "2103.03098)."
 )
-ALMOST_NOTHING = "two seeds say almost nothing"
-SAME = "the same results in every run"
-NO_EFFECT = "this setting has no effect here"
+COMPARISONS_OF_SPLITS = (
+    "The intervals are of the difference, 95 %. They are for new splits of the same source: other training images, "
+    "other validation images, and other seeds. P(better) is how often the leader does better with a new split."
+)
 
 
 def title(results: Results) -> str:
@@ -42,10 +69,12 @@ def title(results: Results) -> str:
 
 
 def scope(results: Results) -> str:
-    """Return how many arms, seeds and runs there are."""
+    """Return how many arms, splits, seeds and runs there are."""
     jobs = [run.job for run in results.runs]
     arms, seeds = {job.arm for job in jobs}, {job.seed for job in jobs}
-    return f"{_count(len(arms), 'arm')}, {_count(len(seeds), 'seed')}, {_count(len(jobs), 'run')}"
+    splits = {job.seeds.split for job in jobs} if "data.seed" not in results.swept else ()
+    counts = [count(len(arms), "arm"), count(len(seeds), "seed"), count(len(jobs), "run")]
+    return ", ".join([counts[0], *([count(len(splits), "split")] if len(splits) > 1 else []), *counts[1:]])
 
 
 def progress(runs: Sequence[RunResult]) -> str:
@@ -70,6 +99,12 @@ def notes(results: Results) -> list[str]:
     if len(results.sessions) > len(results.folders):
         sweeps = "the sweep" if len(results.folders) == 1 else f"{len(results.folders)} sweeps"
         found.append(f"Resumed: {len(results.sessions)} commands worked on {sweeps}.")
+    found += sequential.sentences(results)
+    if len({image_source(arm) for arm in results.compared}) > 1:
+        found.append(
+            "Not all arms were validated on the same images, so some of a difference may be due to the images; "
+            "comparisons between such arms are not for new images."
+        )
     data = {run.data["name"]: run.data.get("test") for arm in results.arms for run in arm.runs}
     if cut := [name for name, test in data.items() if test == "cut"]:
         found.append(
@@ -84,7 +119,7 @@ def warnings(results: Results) -> list[str]:
     allowed = sum(bool(session.get("allow_changed")) for session in results.sessions)
     if not allowed:
         return results.warnings
-    commands = f"{_count(allowed, 'command')} {'was' if allowed == 1 else 'were'} allowed to continue"
+    commands = f"{count(allowed, 'command')} {'was' if allowed == 1 else 'were'} allowed to continue"
     return [*results.warnings, f"{commands} although code, packages or data had changed (allow_changed)"]
 
 
@@ -97,19 +132,19 @@ def learning_rates(results: Results) -> list[str]:
     rates = " or ".join(map(str, sorted({len(search.rates) for search in found})))
     seeds = " or ".join(map(str, sorted({len({run.job.seed for run in search.trials}) for search in found})))
     how = f"{rates} rates with {seeds} {'seed' if seeds == '1' else 'seeds'} each, compared by validation accuracy"
-    cost = f"The {_count(len(trials.runs), 'trial')} took {clock(total_seconds(trials.runs))} of run time"
-    cost += f", the {_count(len(results.runs), 'run')} of the sweep {clock(total_seconds(results.runs))}"
+    cost = f"The {count(len(trials.runs), 'trial')} took {clock(total_seconds(trials.runs))} of run time"
+    cost += f", the {count(len(results.runs), 'run')} of the sweep {clock(total_seconds(results.runs))}"
     sentences = [f"A search chose the learning rate of each arm: {how}. Other seeds judge the chosen rate. {cost}."]
     failed = [run for search in found for run in search.failed]
     if failed:
         excluded = len({run.job.arm for run in failed})
         verb = "was" if excluded == 1 else "were"
         sentences.append(
-            f"{_count(excluded, 'rate')} {verb} excluded because trials failed there ({count_failures(failed)})."
+            f"{count(excluded, 'rate')} {verb} excluded because trials failed there ({count_failures(failed)})."
         )
     missing = len(trials.runs) - len(failed) - sum(len(arm.runs) for arm in trials.arms)
     if missing:
-        sentences.append(f"{_count(missing, 'trial')} did not finish; the others judge the rates.")
+        sentences.append(f"{count(missing, 'trial')} did not finish; the others judge the rates.")
     for search in found:
         if search.is_at_edge:
             edge = "lowest" if search.chosen == search.rates[0] else "highest"
@@ -122,24 +157,36 @@ def learning_rates(results: Results) -> list[str]:
 
 def ranking(results: Results) -> str:
     """Return how arms are ranked."""
-    return f"{RANKING} {FAILING}" if results.failing else RANKING
+    text = RANKING.format(measure=results.measure.title)
+    return f"{text} {FAILING}" if results.failing else text
+
+
+def method(results: Results) -> str:
+    """Return what the intervals and p-values of the leaderboard are."""
+    if not results.measure.is_fraction:
+        return METHOD.format(scale="")
+    return f"{METHOD.format(scale=LOG_ODDS)} pp: percentage points."
+
+
+def about_comparisons(results: Results) -> str:
+    """Return what the comparisons with the leader hold for."""
+    return COMPARISONS_OF_SPLITS if any(test.splits > 1 for test in results.comparisons) else COMPARISONS
 
 
 def answer(results: Results) -> list[str]:
     """Return the headline and what supports it: one sentence per arm, or counts if there are many."""
-    compared, failing = results.compared, results.failing
-    pairs = list(zip(compared[1:], results.comparisons, strict=True))
+    compared, failing, pairs = results.compared, results.failing, _pairs(results)
     sentences = [
-        comparison(compared[0], arm, test)
+        verdicts.sentence(compared[0], arm, test, results.measure, sequential.smallest(results))
         for arm, test in pairs[:MAX_SENTENCES]
-        if not isnan(test.p) or compared[0].val.n > 1 or compared[0].equals(arm)
+        if not isnan(test.claim.p) or test.mcnemar or compared[0].val.n > 1 or compared[0].equals(arm)
     ]
     if len(pairs) > MAX_SENTENCES and sentences:
-        sentences.append(f"Further down, it {_tally(compared[0], pairs[MAX_SENTENCES:])}.")
+        sentences.append(f"Further down, it {_tally(results, pairs[MAX_SENTENCES:])}.")
     sentences += equal_arms(results)[:MAX_SENTENCES]
-    sentences += [failed_runs(arm) for arm in failing[:MAX_SENTENCES]]
+    sentences += [failed_runs(arm, results.measure) for arm in failing[:MAX_SENTENCES]]
     if len(failing) > MAX_SENTENCES:
-        sentences.append(f"Runs of {_count(len(failing) - MAX_SENTENCES, 'further arm')} failed.")
+        sentences.append(f"Runs of {count(len(failing) - MAX_SENTENCES, 'further arm')} failed.")
     return [headline(results), *sentences, *advice(results)]
 
 
@@ -147,40 +194,16 @@ def headline(results: Results) -> str:
     """Return which arm leads on validation, which others it beats, and which can't be compared."""
     compared, failing = results.compared, results.failing
     if compared:
-        pairs = list(zip(compared[1:], results.comparisons, strict=True))
-        first = _lead(compared[0], pairs, is_alone=len({run.job.arm for run in results.runs}) < 2)
+        first = _lead(results)
     elif results.arms:
         first = "No arm leads, because runs of every arm failed."
     else:
         first = "No run has completed, so there is nothing to compare."
     if not failing:
         return first
-    names = [f"{name(arm)} ({_seeds_of(arm)})" for arm in failing[:MAX_NAMES]]
-    if len(failing) > MAX_NAMES:
-        names.append(f"{len(failing) - MAX_NAMES:,} more")
+    arms = [f"{name(arm)} ({_seeds_of(arm)})" for arm in failing]
     reason = "Not compared, because runs failed" if compared else "Runs failed"
-    return f"{first} {reason}: {_join(names)}."
-
-
-def comparison(leader: Arm, other: Arm, test: stats.Comparison) -> str:
-    """Return what the seeds say of the leader and one other arm."""
-    seeds = _seeds_of_comparison(leader, other, test)
-    if leader.equals(other):
-        return f"{name(leader)} and {name(other)} have {SAME}: {NO_EFFECT}."
-    if isnan(test.p):
-        apart = points(test.difference)
-        return f"No claim about {name(leader)} and {name(other)} is possible: they are {apart} apart, with {seeds}."
-    evidence = f"{interval(test)}, {p_value(test.p)}"
-    if test.p < ALPHA and test.difference > 0:
-        return f"{name(leader)} beats {name(other)} by {points(test.difference)} ({evidence}, {seeds})."
-    if test.p < ALPHA:
-        return f"{name(leader)} is beaten by {name(other)} by {points(-test.difference)} on their shared seeds."
-    unclear = f"{name(leader)} and {name(other)} can't be told apart with {seeds}"
-    unclear += f" ({points(test.difference)}, {evidence})"
-    if test.needed is None:
-        return f"{unclear}."
-    needed = f"about {test.needed:,}" if test.needed <= MAX_SEEDS else f"more than {MAX_SEEDS:,}"
-    return f"{unclear}: {needed} seeds per arm would be needed to detect this difference."
+    return f"{first} {reason}: {join(arms, most=MAX_NAMES)}."
 
 
 def equal_arms(results: Results) -> list[str]:
@@ -194,43 +217,32 @@ def equal_arms(results: Results) -> list[str]:
     for arm in results.compared:
         arms_of_values.setdefault(arm.values, []).append(arm)
     groups = [arms for arms in arms_of_values.values() if len(arms) > 1 and results.compared[0] not in arms]
-    return [f"{_join([name(arm) for arm in arms])} have {SAME}: {NO_EFFECT}." for arms in groups]
+    return [f"{join([name(arm) for arm in arms])} have {SAME}: {NO_EFFECT}." for arms in groups]
 
 
-def failed_runs(arm: Arm) -> str:
+def failed_runs(arm: Arm, measure: Measure = ACCURACY) -> str:
     """Return how the runs of a failing arm ended."""
-    failures = f"Of the {_count(arm.planned, 'run')} of {name(arm)}, {arm.failures}"
+    failures = f"Of the {count(arm.planned, 'run')} of {name(arm)}, {arm.failures}"
     if not arm.runs:
         return f"{failures}, and none completed."
-    completed = f"the {len(arm.runs):,} that completed ({percent(arm.val.mean)})"
+    completed = f"the {len(arm.runs):,} that completed ({value(arm.val.mean, measure)})"
     return f"{failures}; {completed} {'is' if len(arm.runs) == 1 else 'are'} not compared."
 
 
-def verdict(leader: Arm, other: Arm, test: stats.Comparison) -> str:
-    """Return a comparison with the leader for a cell of a table."""
-    if leader.equals(other):
-        return "the same results"
-    if isnan(test.p):
-        return "no claim"
-    if test.p >= ALPHA:
-        return f"can't be told apart, {p_value(test.p)}"
-    return f"{'behind' if test.difference > 0 else 'ahead'}, {p_value(test.p)}"
-
-
-def verdicts(results: Results) -> list[str]:
+def against_the_leader(results: Results) -> list[str]:
     """Return a cell for each arm of the leaderboard: how it compares with the leader."""
-    compared = results.compared
-    cells = ["the leader"] if compared else []
-    cells += [verdict(compared[0], arm, test) for arm, test in zip(compared[1:], results.comparisons, strict=True)]
+    cells = ["the leader"] if results.compared else []
+    smallest = sequential.smallest(results)
+    cells += [verdicts.cell(results.compared[0], arm, test, smallest) for arm, test in _pairs(results)]
     return cells + ["not compared" if arm.runs else "failed" for arm in results.failing]
 
 
 def advice(results: Results) -> list[str]:
-    """Return which keys had no effect; and, if arms have one seed, what spread to expect and what to type."""
+    """Return which keys had no effect, what more seeds can't show, and what to type if arms have one seed."""
     idle = [
         f"{in_backticks(key)} has no effect here: every value gives {SAME}." for key in keys_without_effect(results)
     ]
-    return [*idle, *_more_seeds(results.compared)]
+    return [*idle, *_for_these_images(results), *_more_images(results), *_more_seeds(results)]
 
 
 def keys_without_effect(results: Results) -> list[str]:
@@ -260,91 +272,80 @@ def command(run: RunResult) -> str:
     return quoting.command(*run.job.overrides)
 
 
-def name(arm: Arm) -> str:
-    """Return the label of an arm in backticks."""
-    return in_backticks(arm.label)
+def _pairs(results: Results) -> list[tuple[Arm, stats.Comparison]]:
+    """Return each other arm with its comparison with the leader."""
+    return list(zip(results.compared[1:], results.comparisons, strict=True))
 
 
-def in_backticks(text: str) -> str:
-    """Return text as code on one line. Backticks within it become apostrophes."""
-    return f"`{' '.join(text.replace('`', chr(39)).split())}`"
-
-
-def clock(seconds: float) -> str:
-    """Return a time as hours, minutes and seconds: 91 -> "0:01:31"."""
-    return str(timedelta(seconds=round(seconds)))
-
-
-def percent(fraction: float) -> str:
-    """Return a fraction in percent: 0.97864 -> "97.86 %"."""
-    return f"{100 * fraction:.2f} %"
-
-
-def points(difference: float) -> str:
-    """Return the difference of two fractions in percentage points."""
-    return f"{100 * difference:z.2f} pp"
-
-
-def interval(estimate: stats.Comparison | stats.Summary) -> str:
-    """Return a 95 % interval in percent or percentage points; why there is none, or nothing if that is plain."""
-    if isinstance(estimate, stats.Summary) and estimate.n == 2 and estimate.sd > 0 and isnan(estimate.low):
-        return ALMOST_NOTHING
-    return "" if isnan(estimate.low) else f"{100 * estimate.low:z.2f} to {100 * estimate.high:z.2f}"
-
-
-def p_value(p: float) -> str:
-    """Return a p-value with three decimals where they matter."""
-    if p < 0.001:
-        return "p < 0.001"
-    return f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def _lead(leader: Arm, pairs: Sequence[tuple[Arm, stats.Comparison]], is_alone: bool) -> str:
+def _lead(results: Results) -> str:
     """Return what the best arm reaches, and how it compares with the others."""
-    accuracy = f"{percent(leader.val.mean)} on validation ({_basis(leader)})"
+    leader, pairs, measure = results.compared[0], _pairs(results), results.measure
+    found = {verdicts.verdict(leader, arm, test, sequential.smallest(results)) for arm, test in pairs}
+    on_validation = f"on validation ({_basis(leader, measure)})"
+    reached = f"{value(leader.val.mean, measure)} {on_validation}"
     if not pairs:
+        is_alone = len({run.job.arm for run in results.runs}) < 2
         why = "there is no other arm to compare it with" if is_alone else "no other arm can be compared with it"
-        return f"{name(leader)} reaches {accuracy}; {why}."
-    if all(leader.equals(arm) for arm, _ in pairs):
+        return f"{name(leader)} reaches {reached}; {why}."
+    if found == {Verdict.SAME}:
         one = f"{name(pairs[0][0])} has {SAME}: {NO_EFFECT}"
-        return f"{name(leader)} reaches {accuracy}. {one if len(pairs) == 1 else f'All others have {SAME}'}."
-    if all(isnan(test.p) for _, test in pairs):
-        return (
-            f"{name(leader)} has the highest accuracy, {accuracy}, but the runs do not show whether it is better than "
-            "the others."
-        )
-    return f"{name(leader)} leads with {accuracy}. It {_tally(leader, pairs)}."
+        return f"{name(leader)} reaches {reached}. {one if len(pairs) == 1 else f'All others have {SAME}'}."
+    if found <= {Verdict.SAME, Verdict.NO_CLAIM}:
+        best = f"the {'highest' if measure.sign > 0 else 'lowest'} {measure.title}, "
+        best += f"{measure.show(leader.val.mean)}{measure.unit} {on_validation}"
+        others = name(pairs[0][0]) if len(pairs) == 1 else "the others"
+        return f"{name(leader)} has {best}, but the runs do not show whether it is better than {others}."
+    return f"{name(leader)} leads with {reached}. It {_tally(results, pairs)}."
 
 
-def _tally(leader: Arm, pairs: Sequence[tuple[Arm, stats.Comparison]]) -> str:
+def _tally(results: Results, pairs: Sequence[tuple[Arm, stats.Comparison]]) -> str:
     """Return how many others the leader beats; and which it can't be told apart from, if these are few."""
+    smallest = sequential.smallest(results)
+    arms: dict[Verdict, list[Arm]] = {found: [] for found in TALLY}
+    for arm, test in pairs:
+        arms[verdicts.verdict(results.compared[0], arm, test, smallest)].append(arm)
     others = f"{len(pairs):,} others"
-    same = [arm for arm, _ in pairs if leader.equals(arm)]
-    beaten = [arm for arm, test in pairs if test.p < ALPHA and test.difference > 0]
-    ahead = [arm for arm, test in pairs if test.p < ALPHA and test.difference <= 0]
-    unclear = [arm for arm, test in pairs if test.p >= ALPHA]
-    without_claim = sum(isnan(test.p) for _, test in pairs) - len(same)
-    parts = []
-    if len(pairs) == 1 and beaten:
-        parts.append(f"beats {name(beaten[0])}")
-    elif beaten:
-        parts.append(f"beats all {others}" if len(beaten) == len(pairs) else f"beats {len(beaten):,} of {others}")
-    if 0 < len(unclear) < 3:
-        parts.append(f"can't be told apart from {' and '.join(map(name, unclear))}")
-    elif unclear:
-        which = f"any of the {others}" if len(unclear) == len(pairs) else f"{len(unclear):,}"
-        parts.append(f"can't be told apart from {which}")
-    if same:
-        parts.append(f"has {SAME} as {' and '.join(map(name, same)) if len(same) < 3 else f'{len(same):,}'}")
-    if ahead:
-        parts.append(f"is beaten by {len(ahead):,} on their shared seeds")
-    if without_claim:
-        parts.append(f"allows no claim about {without_claim:,}")
-    return _join(parts)
+
+    def which(found: Verdict) -> str:
+        """Return the arms of a verdict by name if they are few, else how many they are."""
+        names, counts = [name(arm) for arm in arms[found]], found is Verdict.BETTER and len(pairs) > 1
+        if len(names) < 3 and not counts:
+            return join(names)
+        if len(names) == len(pairs):
+            return f"{'any of the' if found in (Verdict.UNCLEAR, Verdict.NO_CLAIM) else 'all'} {others}"
+        return f"{len(names):,} of {others}" if counts or not arms[Verdict.BETTER] else f"{len(names):,}"
+
+    return join([words.format(which(found), smallest=smallest) for found, words in TALLY.items() if arms[found]])
 
 
-def _more_seeds(arms: Sequence[Arm]) -> list[str]:
+def _for_these_images(results: Results) -> list[str]:
+    """Return why comparisons are not for new images, and how to change that."""
+    if len(results.compared) < 2:
+        return []
+    if results.measure.of_images is None:
+        why, then = f"the {results.measure.title} is no mean over images", ""
+    elif without := results.without_predictions:
+        folders = " ".join(quoting.for_shell(str(folder)) for folder in results.folders)
+        why = f"{without:,} of {sum(len(arm.runs) for arm in results.arms):,} runs kept no predictions"
+        then = f"; `{program.tool('report')} {folders} --predict` computes them"
+    else:
+        return []
+    return [f"Comparisons are for these images, not for new ones, because {why}{then}."]
+
+
+def _more_images(results: Results) -> list[str]:
+    """Return which arms more images would tell apart, and more seeds alone would hardly do."""
+    limited = [arm for arm, test in _pairs(results) if verdicts.is_limited_by_images(test)]
+    if not limited:
+        return []
+    leader, others = name(results.compared[0]), join([name(arm) for arm in limited], "or", MAX_NAMES)
+    limit = "the validation images are too few for a difference of this size. `data.validation=N` takes more"
+    return [f"More seeds alone will hardly tell {leader} from {others} on new images: {limit}."]
+
+
+def _more_seeds(results: Results) -> list[str]:
     """Return what arms of one seed can't show, and how to find out more."""
+    arms = results.compared
     single = [arm for arm in arms if arm.val.n == 1]
     if not single:
         return []
@@ -355,41 +356,29 @@ def _more_seeds(arms: Sequence[Arm]) -> list[str]:
     else:
         which = f"{len(single)} of {len(arms)} arms have one seed"
     found = [f"{which}, so the spread over seeds is unknown and no claim is made."]
-    if images := test_images(arms):
-        accuracy = single[0].test.mean
-        spread = points(stats.sampling_spread(accuracy, images))
+    if results.measure is ACCURACY and (images := test_images(arms)):
+        accuracy = 1 - single[0].misses / images
+        spread = difference(stats.sampling_spread(accuracy, images))
         found.append(
-            f"The choice of the {images:,} test images alone gives an accuracy of {percent(accuracy)} a standard "
-            f"deviation of {spread}; seeds add to it."
+            f"With {images:,} test images, an accuracy of {percent(accuracy)} has a standard deviation of {spread} "
+            "from the choice of the images alone; seeds add to it."
         )
     return [*found, "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm."]
 
 
-def _basis(arm: Arm) -> str:
+def _basis(arm: Arm, measure: Measure) -> str:
     """Return what the mean of an arm rests on: its interval and its seeds."""
-    limits = interval(arm.val)
+    limits = interval(arm.val, measure)
     if limits == ALMOST_NOTHING:
         return limits
     return f"95 % interval {limits}, {_seeds_of(arm)}" if limits else _seeds_of(arm)
 
 
 def _seeds_of(arm: Arm) -> str:
-    """Return how many seeds of an arm completed: "5 seeds", or "3 of 5 seeds; 2 diverged"."""
-    count, separator, failures = arm.seeds.partition(";")
-    return f"{count} {'seed' if arm.planned == 1 else 'seeds'}{separator}{failures}"
-
-
-def _seeds_of_comparison(leader: Arm, other: Arm, test: stats.Comparison) -> str:
-    """Return what a comparison rests on."""
-    if leader.val.n == other.val.n and (not test.paired or test.n == leader.val.n):
-        return _count(other.val.n, "seed")
-    return _count(test.n, "shared seed") if test.paired else f"{leader.val.n} and {_count(other.val.n, 'seed')}"
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def _join(parts: Sequence[str]) -> str:
-    """Return parts as an enumeration: "a, b and c"."""
-    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+    """Return how many seeds of an arm completed: "5 seeds", "6 runs in 3 splits", or "3 of 5 seeds; 2 diverged"."""
+    completed, separator, failures = arm.seeds.partition(";")
+    splits = len({run.job.seeds.split for run in arm.runs})
+    unit = f"runs in {splits} splits" if splits > 1 else "seed" if arm.planned == 1 else "seeds"
+    if splits == arm.planned > 1:
+        unit = "splits"
+    return f"{completed} {unit}{separator}{failures}"

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from mnist_exp.report import lr_search, sentences
+from mnist_exp.report import formats, lr_search, sentences, verdicts
+from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, RunResult, count_failures, format_value, total_seconds
+from mnist_exp.report.stats import Estimate
 from mnist_exp.store import run_folder
 
 BALANCED = "test, balanced (%)"  # the header of a column that only data with classes of different sizes has
@@ -89,19 +91,57 @@ def leaderboard(results: Results) -> Table:
     """Return the arms ranked by validation, and after them the arms with failed runs."""
     arms = [*results.compared, *results.failing]
     keys = list(dict.fromkeys(key for arm in arms for key in arm.choices))
-    headers = ["rank", *keys, "seeds", "validation (%)", "95 % interval", "against the leader"]
-    headers += ["sd (pp)", "best", "worst", "test (%)", "test misses"]
-    is_imbalanced = _has_imbalance(results)
+    measure, is_imbalanced = results.measure, _has_imbalance(results)
+    runs = "runs" if _has_splits(results) else "seeds"
+    headers = ["rank", *keys, runs, _header("validation", measure), "95 % interval", "against the leader"]
+    headers += [f"sd{_in_parentheses(measure.difference_unit)}", "best", "worst"]
+    headers += [_header("test", measure), "test misses"]
     rows = []
-    for rank, (arm, verdict) in enumerate(zip(arms, sentences.verdicts(results), strict=True), start=1):
+    for rank, (arm, verdict) in enumerate(zip(arms, sentences.against_the_leader(results), strict=True), start=1):
         choices = [arm.choices.get(key, "") for key in keys]
         row = ["" if arm.failed else str(rank), *choices, arm.seeds]
-        row += [_percent(arm.val.mean), sentences.interval(arm.val), verdict]
-        row += [_percent(arm.val.sd), _percent(arm.val.best), _percent(arm.val.worst)]
-        row += [_percent(arm.test.mean), _number(arm.misses, ".1f")]
+        row += [_show(arm.val.mean, measure), formats.interval(arm.val, measure), verdict]
+        row += [_show(each, measure) for each in (arm.val.sd, *_extremes(arm, measure), arm.test.mean)]
+        row += [_number(arm.misses, ".1f")]
         rows.append([*row, *([_percent(_balanced(arm))] if is_imbalanced else [])])
     headers += [BALANCED] if is_imbalanced else []
     return Table(headers, rows, [*keys, "against the leader"])
+
+
+def comparisons(results: Results) -> Table:
+    """Return how the leader compares with each arm about which a claim is possible.
+
+    That is: the intervals for new images and for the same ones, and how often the leader is the better one.
+    """
+    measure = results.measure
+    unit = measure.difference_unit
+    widest = "new splits" if _has_splits(results) else "new seeds and images"
+    headers = [
+        "arm",
+        f"behind by{_in_parentheses(unit)}",
+        widest,
+        "p",
+        "new seeds only",
+        "p (seeds)",
+        "P(better)",
+        "over",
+    ]
+    rows = []
+    for arm, test in zip(results.compared[1:], results.comparisons, strict=True):
+        if isnan(test.on_these_images.p):
+            continue
+        share, low, high = test.superiority
+        row = [arm.label, _show(test.difference, measure)]
+        row += _claim(test.claim, measure) if test.images or test.splits > 1 else ["", ""]
+        row += _claim(test.on_these_images, measure) if test.splits == 1 else ["", ""]
+        row += ["" if isnan(low) else f"{share:.2f} ({low:.2f} to {high:.2f})"]
+        rows.append([*row, verdicts.basis(results.compared[0], arm, test)])
+    return Table(headers, rows, [headers[0], headers[-1]])
+
+
+def _has_splits(results: Results) -> bool:
+    """Return whether arms are compared over several data.seeds."""
+    return any(test.splits > 1 for test in results.comparisons)
 
 
 def learning_rates(results: Results) -> Table:
@@ -112,7 +152,7 @@ def learning_rates(results: Results) -> Table:
         near = sum(arm.val.mean >= search.reached - NEARLY_BEST for arm in search.arms)
         tried = f"{search.rates[0]:g} to {search.rates[-1]:g}"
         row = [search.label, tried, _number(search.chosen, "g"), _percent(search.reached)]
-        row += [f"{near} of {len(search.rates)}", count_failures(search.failed), sentences.clock(search.seconds)]
+        row += [f"{near} of {len(search.rates)}", count_failures(search.failed), formats.clock(search.seconds)]
         rows.append(row)
     return Table(headers, rows, ["arm"])
 
@@ -134,7 +174,7 @@ def runs(results: Results) -> RunTable:
     shown = values(results)
     rows = []
     for run, versions in zip(results.runs, uncommon_versions(results.runs), strict=True):
-        choices = [format_value(run.job.choices.get(key)) for key in results.swept]
+        choices = [format_value(run.job.choices.get(key)) for key in results.shown]
         summary: Mapping[str, Any] = run.summary
         rows.append(
             RunRow(
@@ -147,14 +187,14 @@ def runs(results: Results) -> RunTable:
                 values=[_number(summary[value.key], value.format, value.scale) for value in shown],
             )
         )
-    headers = ["sweep", *results.swept] if several else list(results.swept)
+    headers = ["sweep", *results.shown] if several else list(results.shown)
     return RunTable(headers, any(row.tags for row in rows), [value.header for value in shown], rows)
 
 
 def provenance(results: Results) -> list[Facts]:
     """Return where the results come from: the data and the time, then each command with its code and machine."""
     data = sorted({f"{run.data['name']}, SHA-256 {run.data['sha256']}" for arm in results.arms for run in arm.runs})
-    time = sentences.clock(total_seconds(results.runs))
+    time = formats.clock(total_seconds(results.runs))
     about_sweeps = [("folder", str(folder.resolve())) for folder in results.folders]
     about_sweeps += [("data", each) for each in data]
     about_sweeps += [("time in runs", f"{time} (h:mm:ss), all runs together")]
@@ -195,6 +235,33 @@ def _balanced(arm: Arm) -> float:
     """Return the mean balanced accuracy of an arm's runs on the test images; nan if one of them did not record it."""
     found = [run.summary["test_balanced_accuracy"] for run in arm.runs]
     return sum(each if each is not None else nan for each in found) / len(found) if found else nan
+
+
+def _header(part: str, measure: Measure) -> str:
+    """Return the header of a column of values: "validation (%)", "test, log loss"."""
+    named = part if measure is ACCURACY else f"{part}, {measure.title}"
+    return f"{named}{_in_parentheses(measure.unit)}"
+
+
+def _in_parentheses(unit: str) -> str:
+    return f" ({unit.strip()})" if unit else ""
+
+
+def _claim(estimate: Estimate, measure: Measure) -> list[str]:
+    """Return an interval and its p-value; nothing if there is no claim."""
+    if isnan(estimate.p):
+        return ["", ""]
+    return [formats.interval(estimate, measure), formats.p_value(estimate.p).removeprefix("p = ").removeprefix("p ")]
+
+
+def _extremes(arm: Arm, measure: Measure) -> tuple[float, float]:
+    """Return the best and the worst run of an arm."""
+    return (arm.val.best, arm.val.worst) if measure.sign > 0 else (arm.val.worst, arm.val.best)
+
+
+def _show(value: float, measure: Measure) -> str:
+    """Return a value without its unit; nothing for nan."""
+    return "" if isnan(value) else measure.show(value)
 
 
 def _percent(fraction: float) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mnist_exp.report import figures, sentences, tables
-from mnist_exp.report.results import COLUMNS, Results, format_value
+from mnist_exp.report.results import COLUMNS, MEASURED, Results, format_value
 from mnist_exp.report.tables import Table
 from mnist_exp.system import quoting
 
@@ -31,16 +31,17 @@ def to_csv(results: Results) -> str:
     several = len(results.folders) > 1
     file = io.StringIO()
     writer = csv.writer(file)
-    header = ["number", "config_id", *results.swept, "seed", "status", *COLUMNS]
-    header += ["failure", "error", "stopped", "tags"]
+    header = ["number", "config_id", *results.shown, "seed", "status", *COLUMNS]
+    header += ["failure", "error", "stopped", "tags", *MEASURED]
     writer.writerow(["sweep", *header] if several else header)
     for run in results.runs:
         job = run.job
         summary: Mapping[str, Any] = run.summary
-        choices = [format_value(job.choices.get(key)) for key in results.swept]
+        choices = [format_value(job.choices.get(key)) for key in results.shown]
         values = [summary[key] for key in COLUMNS.values()]
         row = [job.number, job.config_id, *choices, job.seed, job.status, *values]
         row += [job.failure, job.error, summary["stopped"], tables.tags(run)]
+        row += [run.measured.get(column) for column in MEASURED]
         writer.writerow([run.sweep, *row] if several else row)
     return file.getvalue()
 
@@ -61,7 +62,10 @@ def to_markdown(results: Results, pictures: Sequence[str]) -> str:
     parts += [f"> **Take care**: {_escape(warning)}" for warning in sentences.warnings(results)]
     parts += [f"**{headline}**", "\n".join(f"- {sentence}" for sentence in others)]
     if (leaderboard := tables.leaderboard(results)).rows:
-        parts += ["## Leaderboard", _markdown_table(leaderboard), f"{sentences.ranking(results)} {sentences.METHOD}"]
+        about = f"{sentences.ranking(results)} {sentences.method(results)}"
+        parts += ["## Leaderboard", _markdown_table(leaderboard), about]
+    if (comparisons := tables.comparisons(results)).rows:
+        parts += ["## Comparisons with the leader", _markdown_table(comparisons), sentences.about_comparisons(results)]
     if results.lr_search:
         rates = _markdown_table(tables.learning_rates(results))
         parts += ["## Learning rates", *sentences.learning_rates(results), rates]

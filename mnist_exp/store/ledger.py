@@ -36,6 +36,15 @@ class Session(TypedDict, total=False):
     new: int  # the number of jobs that follow; if some are missing, a crash tore the list
     then: list[list[str]]  # of a learning-rate search: the overrides of the jobs that come after it
     trials: list[list[Any]]  # of a learning-rate search: for each of these jobs the number of rates, and the seeds
+    then_until: dict[str, float]  # of a learning-rate search: `until` of the sweep that comes after it
+    until: dict[str, float]  # of a sequential sweep: max_seeds, and smallest, in percentage points
+
+
+class Seeds(NamedTuple):
+    """What tells the runs of an arm apart."""
+
+    split: int  # data.seed, which cuts the images into training, validation and perhaps test images
+    run: int  # seed, which covers all else that is random
 
 
 class Job(NamedTuple):
@@ -44,7 +53,7 @@ class Job(NamedTuple):
     number: int
     overrides: tuple[str, ...]
     config_id: str
-    arm: str  # the config_id without the seed: equal for jobs that differ in nothing else
+    arm: str  # the config_id without config.SEEDS: equal for jobs that differ in nothing else
     seed: int
     choices: dict[str, Any]  # every key of its config, and the option of each group
     status: str = "pending"  # running, completed, failed, interrupted; replaced: its config is no longer asked for
@@ -63,6 +72,11 @@ class Job(NamedTuple):
     def arm_beside(self, keys: Sequence[str]) -> str:
         """Return a name that is equal for jobs of one arm whose values of `keys` are equal too."""
         return " ".join([self.arm, *self.id_beside(keys)[1:]])
+
+    @property
+    def seeds(self) -> Seeds:
+        """The values of config.SEEDS."""
+        return Seeds(int(self.choices.get("data.seed", 0)), self.seed)
 
     @property
     def source(self) -> str:

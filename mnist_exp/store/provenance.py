@@ -17,6 +17,7 @@ PACKAGES = ("mnist_exp", "torch", "torchvision", "numpy", "hydra-core", "omegaco
 WITHOUT_EFFECT_ON_RESULTS = (
     "report",
     "sweep",
+    "track",
     "use",
     "__init__.py",
     "cli.py",
@@ -73,9 +74,10 @@ def git() -> GitFacts | None:
     """Return the commit of this code, and whether files differ from it; None outside a clone of its repository."""
     if IS_INSTALLED:  # from a wheel, which may lie in somebody else's repository
         return None
+    git = ["git", "--no-optional-locks"]  # a lock that a killed command left would be in the way of the next commit
     try:
         commit, status = (
-            subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout.strip()
+            subprocess.run([*git, *arguments], cwd=PACKAGE, capture_output=True, text=True, check=True).stdout.strip()
             for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
     except (OSError, subprocess.CalledProcessError):

@@ -12,21 +12,24 @@ from mnist_exp.store.metrics import METRICS
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
+PREDICTIONS = "predictions.npz"
 LOG, SUMMARY, LEDGER = "train.log", "summary.json", "ledger.jsonl"  # a ledger makes a folder a sweep
 CONFIG = Path(".hydra", "config.yaml")
+HYDRA = Path(".hydra", "hydra.yaml")
 OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config: where it is, the config is whole
 LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")  # in plots/
 RUN, SWEEP = "a run", "a sweep"  # owners of a folder
+SWEEP_LOCK = ".lock"  # the process of a sweep holds an exclusive lock on it
 LATEST = "latest"  # on a command line: the run under outputs/, or the sweep under multirun/, that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 WRITTEN = (  # everything that a run writes into its folder, except its log
-    *(".hydra/*.yaml", METRICS, SUMMARY, str(LAST), str(BEST)),
+    *(".hydra/*.yaml", METRICS, SUMMARY, PREDICTIONS, str(LAST), str(BEST)),
     *(f"plots/{name}.png" for name in FIGURES),
     f"**/{files.TEMPORARY}",
 )
 SPLIT_KEYS = ("validation", "test", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
-CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # the summary of a completed run holds the SHA-256 of these files
+CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # files that every completed run has; its summary holds their SHA-256
 
 
 class DataFacts(TypedDict):
@@ -35,6 +38,7 @@ class DataFacts(TypedDict):
     name: str
     sha256: str
     test: NotRequired[str]  # given by the source, or cut from its training images; older versions did not say it
+    images: NotRequired[dict[str, int]]  # in the parts train, val and test; older versions did not say it
     imbalance: NotRequired[float]  # how many times the largest class of the training images is as large as the smallest
 
 
@@ -96,7 +100,7 @@ class Summary(TypedDict):
     git: GitFacts | None
     data: DataFacts | None
     inference: InferenceFacts | None
-    files: dict[str, str] | None  # SHA-256 of the files in CHECKSUMMED
+    files: dict[str, str] | None  # SHA-256 of those in CHECKSUMMED, and of PREDICTIONS if it was kept
     resumed: list[Resumption]
     stopped: str | None  # "patience", where it ended the run early
     tags: list[str] | None
@@ -135,6 +139,18 @@ def write_summary(folder: Path, summary: Summary) -> None:
         OSError: The disk is full, or the folder is read-only or gone.
     """
     files.write(folder / SUMMARY, (files.seal(dict(summary), indent=2) + "\n").encode())
+
+
+def add_checksum(folder: Path, name: str) -> None:
+    """Record the checksum of a file in the summary of a completed run, and change nothing else there.
+
+    Raises:
+        OSError: The file can't be read, or the summary can't be written.
+        ValueError: The summary was altered.
+    """
+    facts = files.unseal((folder / SUMMARY).read_bytes())
+    facts["files"] = (facts["files"] or {}) | {name: files.sha256(folder / name)}
+    files.write(folder / SUMMARY, (files.seal(facts, indent=2) + "\n").encode())
 
 
 def read_summary(folder: Path) -> Summary | None:

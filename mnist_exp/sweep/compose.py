@@ -6,7 +6,7 @@ import os
 import pickle
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +101,9 @@ class PlannedJob(NamedTuple):
         return self._replace(config=PackedConfig.pack(self.job.overrides, composed))
 
 
+Plan = Callable[[Sequence[str]], PlannedJob]  # composes the job of some overrides
+
+
 class Composer:
     """Hydra's config loader for many jobs. Jobs that differ in `seed=N` alone share its work, 55 ms per job.
 
@@ -160,7 +163,7 @@ class Composer:
         cfg, hydra = config.without_hydra(composed), composed.hydra
         with naming_job(overrides):
             config.check(cfg, hydra)
-        ids = config.config_id(cfg), config.config_id(cfg, without=("seed",))
+        ids = config.config_id(cfg), config.config_id(cfg, without=config.SEEDS)
         job = Job(-1, tuple(overrides), *ids, cfg.seed, config.choices(cfg, hydra))
         search = LRSearch(hydra.sweeper.trials, tuple(hydra.sweeper.trial_seeds))
         return PlannedJob(job, PackedConfig.pack(overrides, composed), search, Path(hydra.sweep.dir))

@@ -25,6 +25,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
+from mnist_exp.config import key_of
 from mnist_exp.store import provenance, run_folder
 from mnist_exp.store.ledger import Job
 from mnist_exp.sweep.sweep import Outcome, Sweep, outcome
@@ -84,7 +85,7 @@ class Task:
         self.sweep, self.sweep_pid = Sweep(Path(os.path.abspath(folder))), os.getpid()  # a job may change the directory
         self.places = {job.number: place for place, job in enumerate(jobs)}
         self.ids = {job.number: job.config_id for job in jobs}
-        overrides = [set(job.overrides) for job in jobs]
+        overrides = [{word for word in job.overrides if key_of(word) != "seed"} for job in jobs]
         self.shared_overrides = set.intersection(*overrides) if len(jobs) > 1 else set()
         self.started = time.monotonic()
         self.session_offset = self.sweep.ledger.path.stat().st_size  # where the ledger's lines of this session begin
@@ -204,7 +205,6 @@ def prepare_process(cfg: DictConfig) -> None:
     """Do the slow work that is the same for every job, once per process: forked jobs share the result."""
     with signals.deferred():  # an exception in the middle of torch's import ends the process
         import torch
-        import torch._dynamo  # the first step of an optimizer would import it: a second
 
         from mnist_exp import build
 

@@ -31,8 +31,8 @@ def left_to_run(
 ) -> list[PlannedJob]:
     """Return the jobs that the ledger does not have as done, numbered.
 
-    The ledger knows a job by its config_id and by the other keys that tell the jobs apart, not by its number. A new
-    job gets a number that was never used.
+    The ledger knows a job by its config_id and by the other keys that tell its or the command's jobs apart, not by its
+    number. A new job gets a number that was never used.
 
     Args:
         planned: The jobs that the command asks for.
@@ -44,7 +44,9 @@ def left_to_run(
     Raises:
         ConfigError: The overrides of a job mean another config now.
     """
-    beside = keys_beside_identity(each.job for each in planned)
+    beside = tuple(
+        dict.fromkeys((*keys_beside_identity(known.values()), *keys_beside_identity(each.job for each in planned)))
+    )
     by_id = {job.id_beside(beside): job for job in known.values()}
     by_overrides = {tuple(sorted(job.overrides)): job for job in known.values() if job.status != "replaced"}
     used = [int(path.name) for path in folder.glob("*") if path.name.isdigit()]

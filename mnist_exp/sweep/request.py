@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
@@ -16,19 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from mnist_exp import command_line, config
+from mnist_exp.report.sequential import Rule
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import LEDGER, LR_SEARCH
-from mnist_exp.sweep import plan
-from mnist_exp.sweep.compose import NO_SEARCH, Composer, LRSearch, PlannedJob
+from mnist_exp.sweep import plan, rounds
+from mnist_exp.sweep.compose import NO_SEARCH, Composer, LRSearch, Plan, PlannedJob
+from mnist_exp.sweep.rounds import Until
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import quoting
 from mnist_exp.system.errors import ConfigError
 
 log = logging.getLogger(__name__)
-
-Plan = Callable[[Sequence[str]], PlannedJob]
 
 
 class Request(NamedTuple):
@@ -37,6 +37,7 @@ class Request(NamedTuple):
     folder: Path
     jobs: list[PlannedJob]
     plan: Plan  # composes further jobs for the same sweep
+    rule: Rule | None  # when a sequential sweep stops; None for fixed seeds
 
 
 def read(
@@ -46,6 +47,7 @@ def read(
     arguments: Sequence[str],
     max_jobs: int,
     retry_failed: bool,
+    until: Until,
 ) -> Request:
     """Compose and check a new grid, or the jobs that are left in the folder of a sweep.
 
@@ -56,20 +58,23 @@ def read(
         arguments: The overrides on the command line.
         max_jobs: More jobs than this are taken for a mistake.
         retry_failed: Whether failed jobs of a resumed sweep run again.
+        until: When a sequential sweep stops.
 
     Raises:
         ConfigError: The command asks for something that can't work.
     """
     if OmegaConf.to_container(master.hydra.sweep, resolve=False)["subdir"] != "${hydra.job.num}":  # type: ignore
         raise ConfigError("hydra.sweep.subdir: can't be changed, because a sweep finds its jobs by their numbers")
+    until.check()
     arguments = command_line.as_typed(arguments)
     resume = [word for word in arguments if config.key_of(word) == "resume" and word != "resume=null"]
     if resume and master.resume is None:
         raise ConfigError(f"{resume[0]}: takes the folder of one sweep, or latest")
     composer = Composer(loader, master)
     if resume:
-        return _resumed(composer, [word for word in arguments if word not in resume], retry_failed)
-    wanted = _plan_all(grids(params, arguments, composer, max_jobs), composer.plan)
+        return _resumed(composer, [word for word in arguments if word not in resume], retry_failed, until)
+    seeds = rounds.FIRST_SEEDS if until.until else ()
+    wanted = _plan_all(grids(params, arguments, composer, max_jobs, seeds), composer.plan)
     jobs = plan.unique(wanted)
     if len(jobs) < len(wanted):
         log.info(f"{len(wanted) - len(jobs):,} of {len(wanted):,} jobs repeat others; equal ones run once")
@@ -79,21 +84,27 @@ def read(
     folder = folders.pop()
     if (owner := run_folder.owner(folder)) not in (None, run_folder.SWEEP):
         raise ConfigError(f"{folder} holds {owner}: choose another hydra.sweep.dir")
+    exists = Sweep(folder).exists
+    rule = until.rule_of(folder, rounds.known_rule(folder)) if exists else until.new_rule()
+    if rule:
+        rounds.require_comparable(jobs, rule)
     log.info(plan.describe(jobs))
-    return Request(folder, jobs, composer.plan)
+    if rule and exists:  # the rounds that followed what is typed
+        jobs = plan.unique([*jobs, *_of_ledger(folder, composer.plan, retry_failed)])
+    return Request(folder, jobs, composer.plan, rule)
 
 
-def _resumed(composer: Composer, arguments: list[str], retry_failed: bool) -> Request:
+def _resumed(composer: Composer, arguments: list[str], retry_failed: bool, until: Until) -> Request:
     _require_session_keys(arguments, composer.loader)
     folder, plan_job = find(composer.master.resume), partial(composer.plan, session_overrides=arguments)
     jobs = _unfinished(folder, plan_job, retry_failed)
     if arguments:
         log.info(f"{' '.join(arguments)}: for the {len(jobs)} jobs still to run; completed ones stay as they are")
-    return Request(folder, jobs, plan_job)
+    return Request(folder, jobs, plan_job, until.rule_of(folder, rounds.known_rule(folder)))
 
 
 def grids(
-    params: Mapping[str, str], arguments: Sequence[str], composer: Composer, max_jobs: int
+    params: Mapping[str, str], arguments: Sequence[str], composer: Composer, max_jobs: int, seeds: Sequence[int] = ()
 ) -> list[tuple[str, ...]]:
     """Return the overrides of every job.
 
@@ -104,6 +115,7 @@ def grids(
         arguments: The overrides on the command line.
         composer: Composes the params of each experiment.
         max_jobs: More jobs than this are taken for a mistake.
+        seeds: The seeds of a grid without any.
 
     Raises:
         ConfigError: There are too many jobs, or a key has no values.
@@ -116,6 +128,8 @@ def grids(
         own = composer.params(chosen) if are_several else params
         grid = axes([f"{key}={values}" for key, values in own.items()], composer.loader, max_jobs)
         grid |= typed | {key: [override] for key, override in zip(experiments, chosen, strict=True)}
+        if seeds and "seed" not in map(config.key_of, grid):
+            grid["seed"] = [f"seed={seed}" for seed in seeds]
         if len(jobs) + math.prod(map(len, grid.values())) > max_jobs:
             raise ConfigError(f"more than {max_jobs:,} jobs; hydra.sweeper.max_jobs=N allows that many")
         jobs += product(*grid.values())
@@ -160,11 +174,17 @@ def _plan_all(jobs: Sequence[Sequence[str]], plan: Plan) -> list[PlannedJob]:
     return [plan(overrides) for overrides in tqdm(jobs, desc="checking", unit="job", leave=False, disable=None)]
 
 
+def _of_ledger(folder: Path, plan: Plan, retry_failed: bool) -> list[PlannedJob]:
+    """Return the jobs that are left to run of those in a sweep's ledger."""
+    jobs = _plan_all(Sweep(folder).unfinished(retry_failed), plan)
+    return [job._replace(search=NO_SEARCH) for job in jobs]
+
+
 def _unfinished(folder: Path, plan: Plan, retry_failed: bool) -> list[PlannedJob]:
     """Return the jobs that are left to run in a sweep's folder, and the searches that come before them."""
     if Sweep(folder).exists:  # the search, if there was one, is over
-        jobs = _plan_all(Sweep(folder).unfinished(retry_failed), plan)
-        return [job._replace(search=NO_SEARCH) for job in jobs]
+        Sweep(folder).require_whole_list()
+        return _of_ledger(folder, plan, retry_failed)
     sessions = Ledger(folder / LR_SEARCH).read()[0]
     session = next(session for session in reversed(sessions) if "then" in session)  # find has seen one
     return [

@@ -23,13 +23,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
 from mnist_exp import command_line, config
+from mnist_exp.report.sequential import Rule
 from mnist_exp.store import provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, keys_beside_identity
 from mnist_exp.store.run_folder import LAST, LR_SEARCH
 from mnist_exp.sweep import jobs, lr_search, plan, request
-from mnist_exp.sweep.compose import PackedConfigLoader, PlannedJob, StopLaunching, naming_job
+from mnist_exp.sweep.compose import PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
 from mnist_exp.sweep.launchers import grouping, joblib_workers
 from mnist_exp.sweep.lr_search import Trial
+from mnist_exp.sweep.rounds import Rounds, Until
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import errors, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
@@ -37,6 +39,7 @@ from mnist_exp.system.fork import run_in_subprocess
 
 log = logging.getLogger(__name__)
 
+FUSED_SEEDS = 5  # of each arm in a round of a sequential sweep: they train as one
 GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctrl-C
 
 
@@ -44,7 +47,7 @@ GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctr
 class Runner:
     """Runs sweeps for one command.
 
-    The last five attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
+    The last eight attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
 
     Attributes:
         context: Hydra's config loader and callbacks.
@@ -60,6 +63,9 @@ class Runner:
     retry_failed: bool
     allow_changed: bool
     max_jobs: int
+    until: str | None
+    max_seeds: int
+    smallest: float
 
     def run(self, params: Mapping[str, str], arguments: Sequence[str]) -> None:
         """Run, or resume, the sweep that a command asks for, and report on it.
@@ -73,26 +79,32 @@ class Runner:
         Raises:
             ConfigError: The command asks for something that can't work.
         """
-        folder, planned, plan_job = request.read(
-            self.context.config_loader, self.master, params, arguments, self.max_jobs, self.retry_failed
+        typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
+        until = Until(self.until, self.max_seeds, self.smallest, typed)
+        folder, planned, plan_job, rule = request.read(
+            self.context.config_loader, self.master, params, arguments, self.max_jobs, self.retry_failed, until
         )
         trials = lr_search.trials(planned, plan_job)
-        is_fused = grouping.is_fused(self.launcher_config)
+        further = self._rounds(rule, plan_job)
+        sweep, search = Sweep(folder), Sweep(folder / LR_SEARCH)
         if self.dry_run:
-            _list(planned, trials, is_fused)
+            _list(planned, trials, grouping.is_fused(self.launcher_config))
+            if outlook := further.outlook([*sweep.read()[1].values(), *(each.job for each in planned)]):
+                log.info(outlook)
             return
         if trials:
             after: Session = {
                 "then": [list(each.job.overrides) for each in planned],
                 "trials": [list(each.search) for each in planned],
             }
-            self._run([trial.planned for trial in trials], Sweep(folder / LR_SEARCH), after)
-            rates = _chosen_rates(trials, folder / LR_SEARCH)
+            after |= {"then_until": rule._asdict()} if rule else {}
+            self._run([trial.planned for trial in trials], search, Rounds(None, plan_job, 1, 1), after)
+            rates = _chosen_rates(trials, search.folder)
             planned = [
                 plan_job([*each.job.overrides, rates[arm]] if arm in rates else each.job.overrides)
                 for arm, each in zip(lr_search.arms(planned), planned, strict=True)
             ]
-        self._run(planned, Sweep(folder))
+        self._run(planned, sweep, further, {"until": rule._asdict()} if rule else {})
 
     @property
     def launcher_config(self) -> dict[str, Any]:
@@ -105,23 +117,43 @@ class Runner:
         n_jobs: int = self.launcher_config.get("n_jobs") or 1
         return n_jobs if n_jobs > 0 else max(1, resources.cores() + 1 + n_jobs)
 
-    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, after: Session | None = None) -> None:
-        """Run what is left of the jobs, and report. `after` describes the jobs that follow a learning-rate search."""
+    def _rounds(self, rule: Rule | None, plan_job: Plan) -> Rounds:
+        """Return the rounds of a sweep with this rule, each a batch of the launcher."""
+        if grouping.is_fused(self.launcher_config):
+            return Rounds(rule, plan_job, resources.cores(), FUSED_SEEDS)
+        return Rounds(rule, plan_job, self.workers, 1)
+
+    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds, facts: Session) -> None:
+        """Run what is left of the jobs, then further rounds, and report.
+
+        Args:
+            planned: The jobs that the command asks for.
+            sweep: The sweep.
+            further: The rounds that may follow.
+            facts: What the ledger keeps about this command, beside how it was typed and where it runs.
+        """
         sessions, known = sweep.read()
-        left = self._left(planned, sweep, known)
+        left = self._left(planned, sweep, known) or self._left(further.next(sweep).jobs, sweep, known)
         with joblib_workers.started(self.launcher_config, self.workers if left else 1):
             self._check(left, sessions, known)
         if not sweep.exists:
             run_folder.create(sweep.folder, "hydra.sweep.dir")
         with sweep.locked():
-            left = self._begin(planned, sweep, after or {})
+            left = self._open(planned, sweep, further)
             with read_write(self.master.hydra), open_dict(self.master.hydra):
                 self.master.hydra.sweep.dir = quoting.literal(str(sweep.folder))
             if not (sweep.folder / "multirun.yaml").exists():
                 OmegaConf.save(self.master, sweep.folder / "multirun.yaml")
-            if left:
-                self._launch(left, sweep)
-            _finish(sweep, [each.job.number for each in left], is_search=after is not None)
+            left = self._introduce(left, sweep, facts)
+            ran = [each.job.number for each in left]
+            self.context.callbacks.callbacks.append(jobs.DropConfigs())
+            with signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
+                while left:
+                    self._launch(left, sweep)
+                    left = self._introduce(self._next_round(further, sweep), sweep)
+                    ran += [each.job.number for each in left]
+            sweep.record_dead_jobs()
+            _finish(sweep, ran, is_search="then" in facts, is_sequential="until" in facts)
 
     def _left(self, planned: Sequence[PlannedJob], sweep: Sweep, known: Mapping[int, Job]) -> list[PlannedJob]:
         return plan.left_to_run(
@@ -141,8 +173,8 @@ class Runner:
         if not self.allow_changed:
             _require_same_data(left, known)
 
-    def _begin(self, planned: Sequence[PlannedJob], sweep: Sweep, after: Session) -> list[PlannedJob]:
-        """Write the session and its jobs into the ledger, and prepare their folders."""
+    def _open(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds) -> list[PlannedJob]:
+        """Return the jobs with which the command begins, after saying how far earlier ones came."""
         if sweep.exists:
             sweep.record_dead_jobs()
         known = sweep.read()[1]
@@ -156,49 +188,63 @@ class Runner:
             completed = sum(job.status == "completed" for job in known.values())
             log.info(f"{sweep.folder}: {completed} of {len(known)} jobs are completed, {len(left)} to run")
         sweep.stop_file.unlink(missing_ok=True)
+        return left or self._next_round(further, sweep)
+
+    def _next_round(self, further: Rounds, sweep: Sweep) -> list[PlannedJob]:
+        """Log what the runs so far show, and return the jobs of the next round; none if the sweep is over."""
+        if sweep.is_stopped:
+            return []
+        decision = further.next(sweep)
+        if decision.text:
+            log.info(decision.text)
+        return self._left(decision.jobs, sweep, sweep.ledger.read()[1])
+
+    def _introduce(self, left: Sequence[PlannedJob], sweep: Sweep, facts: Session | None = None) -> list[PlannedJob]:
+        """Write jobs into the ledger, after the entry of this command if it has none yet, and prepare their folders."""
         if not left:
             return []
-        session: Session = {
-            "program": PROGRAM,
-            "ledger": VERSION,
-            "command": quoting.command(*command_line.typed(), script=sys.argv[0]),
-            "versions": provenance.versions(),
-            "git": provenance.git(),
-            "machine": provenance.machine(),
-            "allow_changed": self.allow_changed,
-            "new": sum(number not in known for number in numbers),
-        }
-        session.update(after)
+        known = sweep.read()[1]
         left = [_prepared(each, sweep, known) for each in left]
+        sessions = []
+        if facts is not None:
+            session: Session = {
+                "program": PROGRAM,
+                "ledger": VERSION,
+                "command": quoting.command(*command_line.typed(), script=sys.argv[0]),
+                "versions": provenance.versions(),
+                "git": provenance.git(),
+                "machine": provenance.machine(),
+                "allow_changed": self.allow_changed,
+                "new": sum(each.job.number not in known for each in left),
+            }
+            session.update(facts)
+            sessions.append(session)
         replaced = [{"job": job.number, "status": "replaced"} for job in plan.replaced(left, known)]
-        sweep.ledger.append(session, *replaced, *(each.job.introduction() for each in left))
+        sweep.ledger.append(*sessions, *replaced, *(each.job.introduction() for each in left))
         return left
 
     def _launch(self, left: Sequence[PlannedJob], sweep: Sweep) -> None:
         """Have the launcher run the jobs, until all have ended or the sweep is asked to stop."""
         self._warn_of_threads(left)
         task = jobs.Task(self.main, sweep.folder, [each.job for each in left], self.workers, self.stop_on_failure)
-        self.context.callbacks.callbacks.append(jobs.DropConfigs())
         loader = cast(ConfigLoader, PackedConfigLoader(sweep.stop_file))
         context = HydraContext(loader, self.context.callbacks)
         launcher = Plugins.instance().instantiate_launcher(context, task, self.master)
         attempts: Counter[int] = Counter()
-        with signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
-            while left and (error := _launch_once(launcher, left, sweep)):
-                sweep.record_dead_jobs()
-                known = sweep.ledger.read()[1]
-                left = [each for each in left if known[each.job.number].status in ("pending", "interrupted")]
-                given_up = _without_folder(left, sweep)
-                if not given_up:  # a killed worker took others with it: try again, once
-                    interrupted = [each for each in left if known[each.job.number].status == "interrupted"]
-                    suspects = [each.job.number for each in interrupted or left[:1]]
-                    attempts.update(suspects)
-                    given_up = {number: error for number in suspects if attempts[number] > 1}
-                sweep.ledger.append(
-                    *({"job": number, "status": "failed", "error": reason} for number, reason in given_up.items())
-                )
-                left = [_prepared(each, sweep, known) for each in left if each.job.number not in given_up]
-        sweep.record_dead_jobs()
+        while left and (error := _launch_once(launcher, left, sweep)):
+            sweep.record_dead_jobs()
+            known = sweep.ledger.read()[1]
+            left = [each for each in left if known[each.job.number].status in ("pending", "interrupted")]
+            given_up = _without_folder(left, sweep)
+            if not given_up:  # a killed worker took others with it: try again, once
+                interrupted = [each for each in left if known[each.job.number].status == "interrupted"]
+                suspects = [each.job.number for each in interrupted or left[:1]]
+                attempts.update(suspects)
+                given_up = {number: error for number in suspects if attempts[number] > 1}
+            sweep.ledger.append(
+                *({"job": number, "status": "failed", "error": reason} for number, reason in given_up.items())
+            )
+            left = [_prepared(each, sweep, known) for each in left if each.job.number not in given_up]
 
     def _warn_of_threads(self, left: Sequence[PlannedJob]) -> None:
         """Warn if jobs get fewer threads than they ask for, because several run at once."""
@@ -332,7 +378,7 @@ def _stop_handler(sweep: Sweep) -> Any:
     return stop
 
 
-def _finish(sweep: Sweep, numbers: Sequence[int], is_search: bool) -> None:
+def _finish(sweep: Sweep, numbers: Sequence[int], is_search: bool, is_sequential: bool) -> None:
     """Log what failed and how to resume, write the report, and end the process if something is left or failed.
 
     After a finished learning-rate search the process continues, even if trials failed: some rates are too high.
@@ -349,7 +395,7 @@ def _finish(sweep: Sweep, numbers: Sequence[int], is_search: bool) -> None:
     elif failed:
         _log_failures(failed, len(found), flags)
     is_unfinished = any(job.status in ("pending", "interrupted") for job in found)
-    if is_unfinished or (is_search and code):
+    if is_unfinished or (is_search and code) or (is_sequential and sweep.is_stopped):
         launcher = [word for word in command_line.typed() if word.startswith(("hydra/launcher", "hydra.launcher"))]
         target = quoting.override("resume", sweep.folder.parent if is_search else sweep.folder)
         log.info(f"to resume: {quoting.command('-m', *flags, target, *launcher)}")

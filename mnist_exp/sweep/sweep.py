@@ -10,12 +10,12 @@ from typing import TypedDict
 
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session
+from mnist_exp.store.run_folder import SWEEP_LOCK
 from mnist_exp.sweep.plan import DONE
 from mnist_exp.system import files, quoting, signals
 from mnist_exp.system.errors import ConfigError
 
 STOP_FILE = ".stop"  # as long as it exists, no further job starts; it holds the exit code of the sweep, or nothing
-LOCK_FILE = ".lock"  # the process of the sweep holds an exclusive lock on it
 RUNNING_FILE = ".running"  # every job holds a shared lock on it
 INTERRUPTED = {128 + number for number in signals.STOP_SIGNALS}  # the exit codes of an interrupted run
 
@@ -62,20 +62,19 @@ class Sweep:
     def _is_lost(self, job: Job) -> bool:
         return job.status == "completed" and not run_folder.has_completed(self.job_folder(job.number), job.config_id)
 
-    def unfinished(self, retry_failed: bool) -> list[tuple[str, ...]]:
-        """Return the overrides of the jobs that are left to run.
-
-        Raises:
-            ConfigError: A crash tore the list of jobs.
-        """
-        sessions, jobs = self.read()
+    def require_whole_list(self) -> None:
+        """Raise ConfigError if a crash tore the list of jobs."""
+        sessions, jobs = self.ledger.read()
         if len(jobs) < sum(session.get("new", 0) for session in sessions):
             raise ConfigError(
                 f"{self.ledger.path}: a crash tore its list of jobs; type the whole command again, with "
                 f"{quoting.override('hydra.sweep.dir', self.folder)}"
             )
+
+    def unfinished(self, retry_failed: bool) -> list[tuple[str, ...]]:
+        """Return the overrides of the jobs that are left to run."""
         done = DONE if retry_failed else (*DONE, "failed")
-        return [job.overrides for job in jobs.values() if job.status not in done]
+        return [job.overrides for job in self.read()[1].values() if job.status not in done]
 
     def job_folder(self, number: int) -> Path:
         """Return the run folder of a job."""
@@ -89,7 +88,7 @@ class Sweep:
             ConfigError: Another process works on the sweep.
         """
         message = f"{self.folder}: another process is working on this sweep"
-        with files.locked_or_error(self.folder / LOCK_FILE, message):
+        with files.locked_or_error(self.folder / SWEEP_LOCK, message):
             with files.locked_or_error(self.folder / RUNNING_FILE, message):
                 pass
             yield

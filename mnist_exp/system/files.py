@@ -65,6 +65,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of bytes in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def seal(facts: dict[str, Any], indent: int | None = None) -> str:
     """Return `facts` as JSON, with their checksum as the last key."""
     return json.dumps(facts | {"checksum": _checksum(facts)}, indent=indent)

@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C; Slurm and Kubernetes, before they kill; a closed terminal
+NAMES = (
+    "SIGINT",  # Ctrl-C
+    "SIGTERM",  # Slurm and Kubernetes, before they kill
+    "SIGHUP",  # a closed terminal
+    *("SIGUSR1", "SIGUSR2"),  # Slurm and submitit, before a time limit and a preemption, if they are told to
+)
 STOP_SIGNALS = tuple(signal.Signals[name] for name in NAMES if name in signal.Signals.__members__)  # Windows lacks some
 
 

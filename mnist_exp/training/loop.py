@@ -33,7 +33,8 @@ class Evaluation(NamedTuple):
     loss: float
     accuracy: float
     errors: int
-    logits: Tensor  # (N, C)
+    predicted: Tensor  # the class of each image, int64 (N,)
+    probabilities: Tensor  # of each class, (N, C)
 
 
 class Training(NamedTuple):
@@ -92,22 +93,24 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
     return loss_sum / len(train.labels), int(torch.cat(hits).sum()) / len(train.labels)
 
 
-def balanced_accuracy(logits: Tensor, labels: Tensor) -> float:
+def balanced_accuracy(predicted: Tensor, labels: Tensor) -> float:
     """Return the mean, over the classes that there are, of the accuracy on the images of a class.
 
     Args:
-        logits: (N, C).
+        predicted: int64 (N,).
         labels: int64 (N,).
     """
-    images = labels.bincount(minlength=logits.shape[1])
-    hits = labels[logits.argmax(dim=1) == labels].bincount(minlength=logits.shape[1])
+    images = labels.bincount()
+    hits = labels[predicted == labels].bincount(minlength=len(images))
     return float((hits.double() / images)[images > 0].mean())
 
 
 @torch.inference_mode()
 def evaluate(model: nn.Module, loss: Loss, data: Batches) -> Evaluation:
-    """Return loss, accuracy and logits over all images. Each image counts once, whatever the batch size."""
+    """Return the result over all images. Each image counts once, whatever the batch size."""
     model.eval()
     logits = torch.cat([model(images) for images, _ in data])
-    errors = int((logits.argmax(dim=1) != data.labels).sum())
-    return Evaluation(loss(logits, data.labels).item(), 1 - errors / len(data.labels), errors, logits)
+    predicted = logits.argmax(dim=1)
+    errors = int((predicted != data.labels).sum())
+    accuracy = 1 - errors / len(data.labels)
+    return Evaluation(loss(logits, data.labels).item(), accuracy, errors, predicted, loss.probabilities(logits))

@@ -24,6 +24,6 @@ def draw(cfg: DictConfig, folder: Path, summary: Summary) -> None:
     best = checkpoint.load(folder / BEST)
     model.load_state_dict(best["model"])
     rows = [Row(*row) for row in checkpoint.load(folder / LAST)["rows"]]  # type: ignore[arg-type]
-    probabilities = loss.probabilities(loop.evaluate(model, loss, data.test).logits)
+    probabilities = loop.evaluate(model, loss, data.test).probabilities
     figures.draw_data(folder / "plots", data, build.generator(cfg.seed, "pictures"))
     figures.draw_results(folder / "plots", rows, rows[best["epoch"] - 1], data, probabilities)

@@ -125,7 +125,7 @@ def _exit_if_completed(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
     is_last = checkpoint == folder / LAST
     if summary["status"] != "completed" or summary["config_id"] != config.config_id(cfg) or not is_last:
         return
-    if altered := [name for name in run_folder.CHECKSUMMED if not run_folder.is_unaltered(folder, summary, name)]:
+    if altered := [name for name in _checksummed(summary) if not run_folder.is_unaltered(folder, summary, name)]:
         raise ConfigError(
             f"{folder}: the run is completed, but these files were altered or deleted since: {', '.join(altered)}; "
             f"delete {run_folder.SUMMARY} to train what can't be recovered"
@@ -144,6 +144,11 @@ def _exit_if_completed(folder: Path, checkpoint: Path, cfg: DictConfig) -> None:
     accuracy = f"{summary['test_accuracy']:.2%} on the test set"
     log.info(f"{folder}: the run is completed, with {accuracy}; {key}=N trains it longer")
     raise Completed(folder)
+
+
+def _checksummed(summary: run_folder.Summary) -> list[str]:
+    """Return the files of a completed run whose checksums its summary holds, or should hold."""
+    return list(dict.fromkeys([*run_folder.CHECKSUMMED, *(summary["files"] or ())]))
 
 
 def read_config(path: Path) -> DictConfig:

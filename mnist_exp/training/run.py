@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from mnist_exp import config
 from mnist_exp.store import metrics, provenance, run_folder
 from mnist_exp.store.metrics import METRICS, Row
-from mnist_exp.store.run_folder import RunState
+from mnist_exp.store.run_folder import PREDICTIONS, RunState
 from mnist_exp.system import errors, files, program, quoting, signals
 from mnist_exp.training import resume
 
@@ -76,8 +76,8 @@ class TrainingRun:
     def open(cls, cfg: DictConfig, hydra: HydraConf) -> Iterator[TrainingRun]:
         """Open a run for the block, and write its summary however the block ends.
 
-        Ctrl-C, SIGTERM and SIGHUP end the process with exit code 130, 143 and 129. An error that the user can correct
-        ends a single run with one line and exit code 1. In a sweep it is raised.
+        A stop signal ends the process with an exit code of 128 and its number: 130 for Ctrl-C. An error that the user
+        can correct ends a single run with one line and exit code 1. In a sweep it is raised.
         """
         run = cls(cfg, hydra)
         try:
@@ -199,22 +199,32 @@ class TrainingRun:
             f"val loss {row.val_loss:.4f}  {row.val_accuracy:6.2%}   {row.seconds:.1f} s{best}"
         )
 
-    def record_test(self, result: Evaluation) -> None:
-        """Record the evaluation of the best epoch's weights on the test set."""
+    def record_results(self, val: Evaluation, test: Evaluation) -> None:
+        """Record what the best epoch's weights predict for the validation images and for the test set.
+
+        Raises:
+            OSError: The folder can't be written.
+        """
+        from mnist_exp.store import predictions
+        from mnist_exp.training import facts
         from mnist_exp.training.loop import balanced_accuracy
 
         if self.stopped:
             epochs = "1 epoch" if self.cfg.patience == 1 else f"{self.cfg.patience} epochs"
             self.log.info(f"stopped: {self.cfg.best_by} has not improved for {epochs} (patience)")
-        self.summary["test_loss"], self.summary["test_accuracy"] = result.loss, result.accuracy
-        self.summary["test_errors"] = result.errors
-        balanced = balanced_accuracy(result.logits, self.data.test.labels)
+        self.summary["test_loss"], self.summary["test_accuracy"] = test.loss, test.accuracy
+        self.summary["test_errors"] = test.errors
+        balanced = balanced_accuracy(test.predicted, self.data.test.labels)
         self.summary["test_balanced_accuracy"] = balanced
         beside = f", balanced accuracy {balanced:.2%}" if run_folder.is_imbalanced(self.summary["data"]) else ""
         self.log.info(
-            f"test loss {result.loss:.4f}  {result.accuracy:.2%}: {result.errors:,} of {len(result.logits):,} wrong"
+            f"test loss {test.loss:.4f}  {test.accuracy:.2%}: {test.errors:,} of {len(test.predicted):,} wrong"
             f"{beside}, with the weights of epoch {self.best.epoch}"
         )
+        (self.folder / PREDICTIONS).unlink(missing_ok=True)  # of an earlier session
+        if self.cfg.predictions:
+            parts = facts.predictions(val, self.data.val.labels), facts.predictions(test, self.data.test.labels)
+            predictions.write(self.folder, predictions.RunPredictions(*parts))
 
     def fail(self, error: BaseException) -> None:
         """Record what ended the run: a signal, which interrupts it, or an error."""
@@ -236,7 +246,7 @@ class TrainingRun:
         Raises:
             OSError: The folder can't be written.
         """
-        names = run_folder.CHECKSUMMED
+        names = [*run_folder.CHECKSUMMED, *([PREDICTIONS] if self.cfg.predictions else [])]
         self.summary["files"] = {name: files.sha256(self.folder / name) for name in names}
         self._write_summary("completed")
         self.log.info(self.folder)

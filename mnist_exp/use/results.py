@@ -5,18 +5,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
-
-from mnist_exp import config
 from mnist_exp.report import results as sweeps
-from mnist_exp.report.results import COLUMNS, RunResult
-from mnist_exp.store import metrics, run_folder
-from mnist_exp.store.ledger import Job
-from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.run_folder import CONFIG, OVERRIDES
+from mnist_exp.report.results import COLUMNS, MEASURED, RunResult
+from mnist_exp.store import run_folder
+from mnist_exp.store.run_folder import OVERRIDES
 from mnist_exp.system.errors import ConfigError
-
-HYDRA = CONFIG.with_name("hydra.yaml")
 
 
 def results(folder: str | PathLike[str], *more: str | PathLike[str]) -> Any:
@@ -36,7 +29,7 @@ def results(folder: str | PathLike[str], *more: str | PathLike[str]) -> Any:
         ConfigError: There is no run in a folder, or a file of one is damaged.
     """
     runs = [run for each in map(Path, dict.fromkeys(map(str, (folder, *more)))) for run in _runs(each)]
-    keys = sweeps.swept_keys(runs)
+    keys = sweeps.shown_keys(runs, sweeps.swept_keys(runs))
     return as_table([_row(run, keys) for run in runs])
 
 
@@ -57,12 +50,22 @@ def _row(run: RunResult, keys: Sequence[str]) -> dict[str, Any]:
         "seed": job.seed,
         "status": job.status,
         **{column: summary[key] for column, key in COLUMNS.items()},
+        **_measured(run),
         "failure": job.failure,
         "error": job.error,
         "stopped": summary["stopped"],
         "tags": summary["tags"],
         "config_id": job.config_id,
     }
+
+
+def _measured(run: RunResult) -> dict[str, float | None]:
+    """Return what is computed from the predictions of a run; None for each if it has no intact ones."""
+    try:
+        kept = sweeps.read_predictions(run)
+    except (OSError, ConfigError):
+        kept = None
+    return {**sweeps.measured(kept)} if kept else dict.fromkeys(MEASURED)
 
 
 def _runs(folder: Path) -> list[RunResult]:
@@ -89,23 +92,4 @@ def _read(folder: Path) -> list[RunResult]:
     """Return the runs of a sweep, or the one run; nothing for one that was killed as it started."""
     if run_folder.owner(folder) == run_folder.SWEEP:
         return sweeps.read_sweep(folder)[1]
-    return [_read_run(folder)] if (folder / OVERRIDES).is_file() else []
-
-
-def _read_run(folder: Path) -> RunResult:
-    """Return a run outside a sweep. One without a summary is running, or was killed, as a sweep's ledger has it."""
-    summary = run_folder.read_summary(folder) or run_folder.empty_summary()
-    cfg, hydra, overrides = (OmegaConf.load(folder / name) for name in (CONFIG, HYDRA, OVERRIDES))
-    assert isinstance(cfg, DictConfig)
-    job = Job(
-        number=0,
-        overrides=tuple(overrides),
-        config_id=config.config_id(cfg),
-        arm=config.config_id(cfg, without=("seed",)),
-        seed=cfg.seed,
-        choices=config.choices(cfg, hydra.hydra),
-        status=summary["status"] or "running",
-        error=summary["error"],
-        failure=summary["failure"],
-    )
-    return RunResult(folder, folder, job, summary, metrics.read_columns(folder / METRICS))
+    return [sweeps.read_run(folder)] if (folder / OVERRIDES).is_file() else []

@@ -231,7 +231,7 @@ def _why_without_weights(folder: Path) -> str:
         return (
             f"this is a sweep; name one of its runs, such as {runs[0]}" if runs else "no run of this sweep has weights"
         )
-    return f"no {BEST}, so this is not the folder of a run that has trained an epoch"
+    return f"no {BEST}: not the folder of a run that has trained an epoch, or its weights were deleted"
 
 
 def _facts_from_data(folder: Path, data: run_folder.DataFacts | None) -> InferenceFacts:

@@ -4,9 +4,10 @@ import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mnist_exp.report.results import Arm, CompletedRun, Results, RunResult
-from mnist_exp.report.stats import Comparison, Summary
+from mnist_exp.report.stats import Comparison, Estimate, Share, Summary
 from mnist_exp.store.ledger import Job
 from mnist_exp.store.run_folder import empty_summary
 
@@ -34,6 +35,8 @@ def arm(
             test_loss=test_loss,
             test_accuracy=1 - misses / 10_000,
             misses=misses,
+            val=mean,
+            test=1 - misses / 10_000,
         )
         for seed in range(n)
     )
@@ -51,12 +54,46 @@ def run(arm_id: str, seed: int, status: str, failure: str | None = None) -> RunR
 
 
 def comparison(
-    difference: float = 0.0031, p: float = 0.002, n: int = 5, paired: bool = True, needed: int | None = 14
+    difference: float = 0.0031,
+    p: float = 0.002,
+    n: int = 5,
+    paired: bool = True,
+    needed: int | None = 14,
+    images: int | None = None,
+    p_on_these: float | None = None,
+    **others: Any,
 ) -> Comparison:
-    """Return a comparison with the leader; a `p` of nan allows no claim."""
+    """Return a comparison with the leader; a `p` of nan allows no claim.
+
+    With `images`, the claim is for new images, and `p_on_these` is the p-value for new seeds alone.
+    """
+    facts: dict[str, Any] = {"splits": 1, "needed_images": None, "mcnemar": None} | others
+    nothing = Estimate(NAN, NAN, NAN)
     if math.isnan(p):
-        return Comparison(difference, NAN, NAN, p, n, paired, None)
-    return Comparison(difference, difference - 0.0009, difference + 0.0009, p, n, paired, needed)
+        return Comparison(
+            difference=difference,
+            claim=nothing,
+            on_these_images=nothing,
+            superiority=Share(NAN, NAN, NAN),
+            n=n,
+            paired=paired,
+            images=images,
+            needed=None,
+            **facts,
+        )
+    claim = Estimate(difference - 0.0009, difference + 0.0009, p)
+    narrow = claim if p_on_these is None else Estimate(difference - 0.0004, difference + 0.0004, p_on_these)
+    return Comparison(
+        difference=difference,
+        claim=claim,
+        on_these_images=narrow,
+        superiority=Share(0.9, 0.6, 0.98),
+        n=n,
+        paired=paired,
+        images=images,
+        needed=needed,
+        **facts,
+    )
 
 
 def results(

@@ -1,6 +1,6 @@
 """Sweep folders that no training wrote, for the tests of the report and for a look at one.
 
-python tests/helpers/sweeps.py FOLDER [small | large | failed | lost | one_seed | two_seeds]
+python tests/helpers/sweeps.py FOLDER [images | small | large | failed | lost | one_seed | two_seeds]
 """
 
 import csv
@@ -13,9 +13,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
+from mnist_exp.store import predictions
 from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger
 from mnist_exp.store.metrics import COLUMNS, METRICS
-from mnist_exp.store.run_folder import ADDED, Summary
+from mnist_exp.store.predictions import Predictions, RunPredictions
+from mnist_exp.store.run_folder import ADDED, PREDICTIONS, Summary
 from mnist_exp.system import files
 
 HOSTILE = "</script><img src=x onerror=document.title='pwned'>|`\"'&{{data}}"  # HTML, Markdown and a template
@@ -32,8 +36,11 @@ def sweep(
     epochs: int = 5,
     spread: float = 0.0008,
     versions: Mapping[str, str] = VERSIONS,
+    images: int | None = None,
 ) -> Path:
     """Write the folder of a sweep over `grid` and `seeds`; `spoiled` gives the status of jobs that did not complete.
+
+    With `images`, each completed run has predictions for so many validation and so many test images.
 
     A job that is "failed" diverged; one that is "killed" was ended from outside, and has the status failed too.
     """
@@ -83,6 +90,8 @@ def sweep(
             summary |= {"best_epoch": epochs, "best_val_loss": rows[-1][3], "best_val_accuracy": rows[-1][4]}
             summary |= {"test_loss": 0.08, "test_accuracy": 1 - errors / 10_000, "test_errors": errors}
             end |= {"value": rows[-1][3], "data": "abc"}
+            if images:
+                summary |= _predict(job, images, best, number)
         elif fate == "failed":
             error = {"error": "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"}
             summary |= error | {"failure": "diverged"}
@@ -118,6 +127,38 @@ def _ids(grid: Mapping[str, Sequence[Any]], values: Sequence[Any], seed: int) ->
     ]
 
 
+def _predict(job: Path, images: int, accuracy: float, number: int) -> dict[str, Any]:
+    """Write predictions of about this accuracy, and return what the summary says about them.
+
+    Some images are hard for all runs, others for this one.
+    """
+    parts = []
+    for part in predictions.PARTS:
+        hard = np.random.default_rng(len(part)).normal(size=images)
+        score = hard + np.random.default_rng(number).normal(size=images) * 0.7
+        label = np.arange(images) % 10
+        wrong = np.zeros(images, dtype=bool)
+        wrong[np.argsort(score)[: round(images * (1 - accuracy))]] = True
+        predicted = np.where(wrong, (label + 1) % 10, label)
+        probability = np.where(wrong, 0.2, 0.97)
+        arrays = label.astype(np.uint8), predicted.astype(np.uint8), np.log(probability), np.where(wrong, 0.7, 0.97)
+        parts.append(Predictions(*arrays[:2], *(array.astype(np.float16) for array in arrays[2:])))
+    predictions.write(job, RunPredictions(*parts))
+    val, test = (float(part.right.mean()) for part in parts)
+    checksums = {METRICS: files.sha256(job / METRICS), PREDICTIONS: files.sha256(job / PREDICTIONS)}
+    return {
+        "files": checksums,
+        "best_val_accuracy": val,
+        "test_accuracy": test,
+        "test_errors": round(images * (1 - test)),
+        "data": {
+            "name": "MNIST",
+            "sha256": "abc",
+            "images": {"train": 11 * images, "val": images, "test": images},
+        },
+    }
+
+
 def _row(epoch: int, epochs: int, best: float, chance: random.Random) -> tuple[float, ...]:
     val = best - 0.04 * 0.5**epoch if epoch < epochs else best
     return (
@@ -132,6 +173,7 @@ def _row(epoch: int, epochs: int, best: float, chance: random.Random) -> tuple[f
 
 
 KINDS: dict[str, dict[str, Any]] = {
+    "images": {"grid": {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh", "gelu"]}, "images": 5000},
     "small": {"grid": {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh", "gelu"]}},
     "large": {
         "grid": {

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from helpers.run_folders import learned, metrics
 
+from mnist_exp.store.ledger import Ledger
 from mnist_exp.system import files
 
 from .forks import CHANCE, RECIPES, TINY, Tally, folder, run, run_and_signal, undisturbed
 
 EPOCHS = 8
 MOST = 4  # times that one run is killed
+GRID = ["epochs=4", "optimizer=adam,sgd", "seed=0,1,2"]
 
 
 def _references() -> dict[int, tuple[list[str], Any, float]]:
@@ -128,13 +130,20 @@ def asked_to_stop(rounds: int) -> Tally:
 def sweeps(rounds: int) -> Tally:
     """SIGKILL to a sweep and all its jobs, several times, then resumed: each job completed once, with the same bits."""
     tally = Tally("SIGKILL to a sweep with all its processes, up to 4 times a sweep")
-    return _killed_sweeps(rounds, tally, [], learned)
+    return _killed_sweeps(rounds, tally, GRID, learned)
 
 
 def fused_sweeps(rounds: int) -> Tally:
     """The same for fused groups, whose runs may resume in other groups: equal up to rounding."""
     tally = Tally("the same to a fused sweep (equal to 0.1 % of a loss, not to the bit)")
-    return _killed_sweeps(rounds, tally, ["hydra/launcher=fused"], _Losses)
+    return _killed_sweeps(rounds, tally, [*GRID, "hydra/launcher=fused"], _Losses)
+
+
+def sequential_sweeps(rounds: int) -> Tally:
+    """The same for sweeps that decide after each round of seeds how to go on: the same jobs under the same numbers."""
+    tally = Tally("the same to a sweep with until=decided: the same rounds, and the same bits")
+    words = ["epochs=1", "optimizer.lr=0.01,0.0101,0.0001", "hydra.sweeper.until=decided", "hydra.sweeper.max_seeds=7"]
+    return _killed_sweeps(rounds, tally, words, learned)
 
 
 class _Losses:
@@ -147,11 +156,12 @@ class _Losses:
         return isinstance(other, _Losses) and self.values == [pytest.approx(pair, rel=1e-3) for pair in other.values]
 
 
-def _killed_sweeps(rounds: int, tally: Tally, more: list[str], come_to: Callable[[Path], Any]) -> Tally:
-    words = ["-m", *TINY, "epochs=4", "optimizer=adam,sgd", "seed=0,1,2", *more]
+def _killed_sweeps(rounds: int, tally: Tally, grid: list[str], come_to: Callable[[Path], Any]) -> Tally:
+    words = ["-m", *TINY, *grid]
     with folder():
         whole = run(*words, "hydra.sweep.dir=whole")
-        expected = {job: come_to(Path("whole", str(job))) for job in range(6)}
+        planned = _planned(Path("whole"))
+        expected = {job: come_to(Path("whole", str(job))) for job in planned}
         for number in range(rounds):
             where = f"killed-{number}"
             for after in (CHANCE.uniform(0, whole.seconds) for _ in range(CHANCE.randint(1, MOST))):
@@ -159,6 +169,12 @@ def _killed_sweeps(rounds: int, tally: Tally, more: list[str], come_to: Callable
             ended = run(*words, f"hydra.sweep.dir={where}")
             lines = [files.unseal(line) for line in Path(where, "ledger.jsonl").read_text().splitlines()]
             completed = sorted(line["job"] for line in lines if line.get("status") == "completed")
-            found = {job: come_to(Path(where, str(job))) for job in range(6)} if ended.code == 0 else expected
-            tally.count(ended.code == 0 and completed == [*range(6)], found == expected, f"{ended} {completed}")
+            fine = ended.code == 0 and completed == [*planned] and _planned(Path(where)) == planned
+            found = {job: come_to(Path(where, str(job))) for job in planned} if fine else expected
+            tally.count(fine, found == expected, f"{ended} {completed}")
     return tally
+
+
+def _planned(folder: Path) -> dict[int, tuple[str, ...]]:
+    """The overrides of each job of a sweep, by its number."""
+    return {number: job.overrides for number, job in Ledger(folder).read()[1].items()}

@@ -1,6 +1,6 @@
 """The figures of a report, for a light and for a dark page.
 
-Accuracies are in percent. Every place is fixed in inches, because a layout that matplotlib finds takes seconds.
+Fractions are in percent. Every place is fixed in inches, because a layout that matplotlib finds takes seconds.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,8 +9,10 @@ from matplotlib.figure import Figure
 
 from mnist_exp.figure_page import to_png
 from mnist_exp.report.figures import (
+    confusion_pairs,
     curves,
     effects,
+    evidence,
     heat_maps,
     leaderboard,
     learning_rates,
@@ -21,19 +23,24 @@ from mnist_exp.report.results import Results
 
 FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading order
     "leaderboard.png": leaderboard.draw,
+    "evidence.png": evidence.draw,
     "lr_search.png": learning_rates.draw,
     "curves.png": curves.draw,
     "effects.png": effects.draw,
     "heat_maps.png": heat_maps.draw,
     "parallel_coordinates.png": parallel_coordinates.draw,
+    "confusion_pairs.png": confusion_pairs.draw,
 }
 CAPTIONS = {
-    "leaderboard.png": "Arms by mean validation accuracy, with 95 % intervals and runs; hollow: mean test accuracy.",
+    "leaderboard.png": "Arms by their validation mean, with 95 % intervals and runs; hollow: test mean.",
+    "evidence.png": "Evidence that the leader and another arm differ, by seeds, one line per pair.",
     "lr_search.png": "Validation accuracy of the trials by learning rate; large: the chosen rate.",
     "curves.png": "Validation accuracy and loss after each epoch, one line per arm.",
-    "effects.png": "Validation accuracy by the value of each swept key, averaged over the others.",
-    "heat_maps.png": "Mean validation accuracy for each pair of swept keys, averaged over the other keys.",
-    "parallel_coordinates.png": "Each arm as a line through its choices to its mean validation accuracy.",
+    "effects.png": "Validation mean by the value of each swept key, averaged over the others.",
+    "heat_maps.png": "Validation mean for each pair of swept keys, averaged over the other keys.",
+    "parallel_coordinates.png": "Each arm as a line through its choices to its validation mean.",
+    "confusion_pairs.png": "The classes that the leading arm reads better or worse than the next ones, and what it "
+    "confuses less or more often.",
 }
 
 

@@ -12,20 +12,34 @@ Floats = NDArray[np.float64]
 FAR = 20  # a point this many times as far below the best as the median does not stretch an axis
 
 
-def limits(points: Sequence[float] | Floats, intervals: Sequence[float] | Floats = ()) -> tuple[float, float]:
-    """Return the ends of an axis of accuracies.
+def limits(
+    points: Sequence[float] | Floats, intervals: Sequence[float] | Floats = (), sign: int = 1, least: float = 0.1
+) -> tuple[float, float]:
+    """Return the ends of an axis of accuracies, or of another measure.
 
     Args:
-        points: The axis shows all of them, except those far below the rest. Points that are not finite are ignored.
+        points: The axis shows all of them, except those far worse than the rest. Points that are not finite are
+            ignored.
         intervals: The ends of intervals. They widen the axis by the range of the points at most.
+        sign: 1 if higher is better, and 100 the best; -1 if lower is better, and 0 the best.
+        least: A range that is too small to matter.
     """
+    if sign < 0:
+        low, high = _limits(np.negative(points), np.negative(intervals), 0, least)
+        return -high, -low
+    return _limits(points, intervals, 100, least)
+
+
+def _limits(
+    points: Sequence[float] | Floats, intervals: Sequence[float] | Floats, most: float, least: float
+) -> tuple[float, float]:
     shown = sorted(filter(math.isfinite, points)) or [0.0]
     best, median = shown[-1], shown[(len(shown) - 1) // 2]
-    lowest = min(point for point in shown if point >= best - FAR * max(best - median, 0.1))
-    room = max(best - lowest, 0.1)
+    lowest = min(point for point in shown if point >= best - FAR * max(best - median, least))
+    room = max(best - lowest, least)
     ends = [lowest, best, *filter(math.isfinite, intervals)]
-    low, high = max(min(ends), lowest - room), min(max(ends), best + room, max(best, 100))
-    pad = 0.05 * (high - low) or 0.1
+    low, high = max(min(ends), lowest - room), min(max(ends), best + room, max(best, most))
+    pad = 0.05 * (high - low) or least
     return low - pad, high + pad
 
 

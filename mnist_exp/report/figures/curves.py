@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_exp.figure_page import MARGIN, WIDTH
-from mnist_exp.report.figures import axis, measures
+from mnist_exp.report.figures import averages, axis
 from mnist_exp.report.figures.axis import Floats
 from mnist_exp.report.figures.page import (
     AXIS,
@@ -19,10 +19,10 @@ from mnist_exp.report.figures.page import (
     Legend,
     Theme,
     add_axes,
-    count,
     head_height,
     start_page,
 )
+from mnist_exp.report.formats import count
 from mnist_exp.report.results import Arm, Results
 
 HEIGHT, FOOT = 3.2, 0.65  # inches: the Axes, and the numbers and the name below them
@@ -30,7 +30,7 @@ HEIGHT, FOOT = 3.2, 0.65  # inches: the Axes, and the numbers and the name below
 
 def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     """Draw validation accuracy and loss of each arm by epoch, the leading arms in colour; None without any curve."""
-    arms = [(rank, arm) for rank, arm in enumerate(results.arms, 1) if measures.curve(arm, "val_accuracy").size]
+    arms = [(rank, arm) for rank, arm in enumerate(results.arms, 1) if averages.curve(arm, "val_accuracy").size]
     if not arms:
         return None
     leading, others = arms[:LEADING], len(arms[LEADING:])
@@ -42,10 +42,10 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     width = WIDTH / 2 - AXIS - 2 * MARGIN
     accuracy = add_axes(figure, MARGIN + AXIS, top, width, HEIGHT, theme)
     accuracy.set(xlabel="epoch", ylabel="validation accuracy (%)")
-    _draw_curves(accuracy, [measures.curve(arm, "val_accuracy", 100) for _, arm in arms], theme, higher_is_better=True)
+    _draw_curves(accuracy, [averages.curve(arm, "val_accuracy", 100) for _, arm in arms], theme, higher_is_better=True)
     loss = add_axes(figure, WIDTH / 2 + MARGIN + AXIS, top, width, HEIGHT, theme)
     loss.set(xlabel="epoch", ylabel="validation loss (mean over images)")
-    _draw_curves(loss, [measures.curve(arm, "val_loss") for _, arm in arms], theme, higher_is_better=False)
+    _draw_curves(loss, [averages.curve(arm, "val_loss") for _, arm in arms], theme, higher_is_better=False)
     legend.draw(page, top + HEIGHT + FOOT, theme)
     return figure
 
@@ -82,8 +82,7 @@ def _draw_curves(axes: Axes, curves: Sequence[Floats], theme: Theme, higher_is_b
             axes.fill_between(epochs, lowest, highest, alpha=0.15 if len(curves) < 5 else 0.08, **band)
         late = epochs > epochs[-1:] / 10  # the first epochs of many would take most of the height
         ends += [*lowest[late], *highest[late]]
-    sign = 1 if higher_is_better else -1  # axis.limits drops points that are far below the rest
-    low, high = sorted(sign * end for end in axis.limits([sign * end for end in ends]))
+    low, high = axis.limits(ends, sign=1 if higher_is_better else -1)
     last = max(float(curve[0].max(initial=1)) for curve in curves)
     axes.set(xlim=(0.5, last + 0.5), ylim=(low, high))
     axes.set_yticks(*axis.round_ticks(low, high, 8, most=100 if higher_is_better else math.inf))

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mnist_exp.figure_page import MARGIN, TEXT, WIDTH, text_width
-from mnist_exp.report.figures import axis, measures
-from mnist_exp.report.figures.keys import Key, below, failed, selected, unbalanced, varying_keys
+from mnist_exp.report.figures import averages, axis
+from mnist_exp.report.figures.keys import Key, beyond, failed, selected, unbalanced, varying_keys
 from mnist_exp.report.figures.page import (
     AXIS,
     BOLD,
@@ -48,13 +48,15 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     keys = sorted(found, key=lambda key: -key.effect)[:PANELS]
     if not keys:
         return None
-    intervals = [[measures.interval(arms) for arms in key.arms] for key in keys]
+    measure = results.measure
+    intervals = [[averages.interval(arms, measure) for arms in key.arms] for key in keys]
     ends = [end for row in intervals for interval in row if interval for end in interval]
     low, high = _limits(results, keys, ends)
     grouped = any(len(arms) > 1 for key in keys for arms in key.arms)
     note = ["Large: the mean of the arms with that value.", "Small: those arms."] if grouped else []
     note += _about_intervals(keys, ends, low, high)
-    note += unbalanced(results.compared, found) + below(results.compared, low) + left_out + failed(keys)
+    note += averages.direction(measure) + unbalanced(results.compared, found)
+    note += beyond(results.compared, (low, high), measure) + left_out + failed(keys)
     note += selected(PANELS, len(found), "keys")
     columns = min(3, len(keys))
     width = (WIDTH - 2 * MARGIN - AXIS - (columns - 1) * GAP) / columns
@@ -75,7 +77,7 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
         if i % columns:
             axes.tick_params(labelleft=False)
         else:
-            axes.set_ylabel("validation accuracy (%)")
+            axes.set_ylabel(f"validation {averages.label(measure)}")
         _label_ticks(axes, key, labels[i])
         if grouped:
             _draw_arms(axes, key, 0.09 * unit, theme)
@@ -99,11 +101,13 @@ def tick_labels(key: Key, width: float) -> TickLabels:
 
 def _limits(results: Results, keys: Sequence[Key], ends: Sequence[float]) -> tuple[float, float]:
     """The ends of the common axis. They show the mean of each value, but not each arm."""
-    low, high = axis.limits([measures.mean([arm]) for arm in results.compared], ends)
-    worst = min(mean for key in keys for mean in key.means if math.isfinite(mean))
-    if worst < low:
-        return worst - 0.05 * (high - worst), high + 0.05 * (high - worst)
-    return low, high
+    measure = results.measure
+    low, high = averages.limits(measure, [averages.mean([arm], measure) for arm in results.compared], ends)
+    means = [mean for key in keys for mean in key.means if math.isfinite(mean)]
+    if not any(averages.is_beyond(mean, (low, high), measure) for mean in means):
+        return low, high
+    low, high = min(low, *means), max(high, *means)
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
 def _about_intervals(keys: Sequence[Key], ends: Sequence[float], low: float, high: float) -> list[str]:
@@ -121,7 +125,7 @@ def _write_heading(page: Axes, key: Key, left: float, top: float, width: float, 
     size = max(TINY, min(TEXT, TEXT * width / BOLD / text_width(key.name)))
     name = fit(key.name, width / BOLD * TEXT / size)
     write(page, left, top - 0.33, name, theme.ink, size=size, weight="bold")
-    effect = f"{key.effect:.2f} pp from worst to best"
+    effect = f"{key.measure.show(key.effect / key.measure.scale)}{key.measure.difference_unit} from worst to best"
     if key.log:
         effect += ", log scale"
     write(page, left, top - 0.15, effect, theme.quiet, size=SMALL)
@@ -136,7 +140,7 @@ def _label_ticks(axes: Axes, key: Key, labels: TickLabels) -> None:
 def _draw_arms(axes: Axes, key: Key, offset: float, theme: Theme) -> None:
     """Draw the arms with each value as dots to the left of their mean."""
     xs = [place - offset for place, arms in zip(key.places, key.arms, strict=True) for _ in arms]
-    ys = [measures.mean([arm]) for arms in key.arms for arm in arms]
+    ys = [averages.mean([arm], key.measure) for arms in key.arms for arm in arms]
     axes.plot(xs, ys, "o", color=theme.quiet, alpha=0.4, markersize=3, markeredgewidth=0)
 
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mnist_exp.figure_page import MARGIN, TEXT, WIDTH, text_width
-from mnist_exp.report.figures import axis, measures
+from mnist_exp.report.figures import averages, axis
 from mnist_exp.report.figures.axis import Floats
 from mnist_exp.report.figures.keys import MAX_NAMES, Key, failed, selected, short_value, unbalanced, varying_keys
 from mnist_exp.report.figures.page import (
@@ -37,12 +37,19 @@ CELL = 0.34  # inches: the height of a cell
 NARROW, WIDE = 0.56, 0.9  # inches: the width of a cell
 
 
+class Colors(NamedTuple):
+    """How a mean becomes a colour; the best is farthest from the ground."""
+
+    norm: Normalize
+    cmap: Colormap
+
+
 class HeatMap(NamedTuple):
     """A heat map, and its measures in inches."""
 
     down: Key
     across: Key
-    means: Floats  # percent, nan where there is none; (down, across)
+    means: Floats  # fractions in percent, nan where there is none; (down, across)
     failing: NDArray[np.bool_]  # where arms have failed runs; (down, across)
     title: str
     names: float  # width of the rows' names
@@ -68,24 +75,27 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     maps = sorted(found, key=lambda heat_map: np.nanmin(heat_map.means) - np.nanmax(heat_map.means))[:MAPS]
     if not maps:
         return None
-    low, high = axis.limits([mean for heat_map in maps for mean in heat_map.means.flat])
+    measure = results.measure
+    low, high = averages.limits(measure, [mean for heat_map in maps for mean in heat_map.means.flat])
     note = ["Each cell: the mean of the arms with both values."]
     if len(found) > 1:
         note.append("The pair with the widest range first.")
-    note += unbalanced(results.compared, keys) + failed(keys)
+    note += averages.direction(measure) + unbalanced(results.compared, keys) + failed(keys)
     if any((np.isnan(heat_map.means) & ~heat_map.failing).any() for heat_map in maps):
         note.append("Blank: nothing completed.")
-    if any((heat_map.means < low).any() for heat_map in maps):
-        note.append("Cells below the scale take its lowest colour.")
+    worst, end = ("below", "lowest") if measure.sign > 0 else ("above", "highest")
+    if any(averages.is_beyond(mean, (low, high), measure) for heat_map in maps for mean in heat_map.means.flat):
+        note.append(f"Cells {worst} the scale take its {end} colour.")
     note += selected(MAPS, len(found), "pairs")
     places, bottom = _flow(maps, head_height(note))
-    figure, page = start_page("What the keys do together: validation accuracy (%)", note, bottom + 0.55, theme)
-    norm = Normalize(low, high, clip=True)
+    title = f"What the keys do together: validation {averages.label(measure)}"
+    figure, page = start_page(title, note, bottom + 0.55, theme)
+    colors = Colors(Normalize(low, high, clip=True), theme.ramp_of(measure.sign))
     for heat_map, (x, y) in zip(maps, places, strict=True):
-        _draw_heat_map(figure, page, heat_map, x, y, norm, theme)
+        _draw_heat_map(figure, page, heat_map, x, y, colors, theme)
     bar = add_axes(figure, MARGIN + 0.15, bottom, 3, 0.12, theme)
-    bar.pcolormesh(np.linspace(low, high, 257), [0, 1], np.linspace(low, high, 256)[None], cmap=theme.ramp, norm=norm)
-    bar.set(xlim=(low, high), yticks=[], xlabel="mean validation accuracy (%)")
+    bar.pcolormesh(np.linspace(low, high, 257), [0, 1], np.linspace(low, high, 256)[None], **colors._asdict())
+    bar.set(xlim=(low, high), yticks=[], xlabel=f"mean validation {averages.label(measure)}")
     bar.spines[:].set_visible(False)
     bar.set_xticks(*axis.round_ticks(low, high, 5))
     return figure
@@ -95,7 +105,7 @@ def _heat_map(down: Key, across: Key) -> HeatMap:
     def cells(rows: Sequence[list[Arm]]) -> list[list[list[Arm]]]:
         return [[[arm for arm in row if arm.choices[across.name] == value] for value in across.values] for row in rows]
 
-    means = np.array([[measures.mean(cell) for cell in row] for row in cells(down.arms)])
+    means = np.array([[averages.mean(cell, down.measure) for cell in row] for row in cells(down.arms)])
     failing = np.array([[bool(cell) for cell in row] for row in cells(down.failing)])
     names, longest = (max(text_width(short_value(value)) for value in key.values) for key in (down, across))
     room = WIDTH - 2 * MARGIN
@@ -119,7 +129,7 @@ def _flow(maps: Sequence[HeatMap], top: float) -> tuple[list[tuple[float, float]
 
 
 def _draw_heat_map(
-    figure: Figure, page: Axes, heat_map: HeatMap, x: float, y: float, norm: Normalize, theme: Theme
+    figure: Figure, page: Axes, heat_map: HeatMap, x: float, y: float, colors: Colors, theme: Theme
 ) -> None:
     """Draw a heat map with its title and names, its top left corner at (x, y)."""
     rows, columns = heat_map.means.shape
@@ -129,14 +139,15 @@ def _draw_heat_map(
     axes.set_axis_off()
     edges = np.arange(columns + 1) - 0.5, np.arange(rows + 1) - 0.5
     means = np.ma.masked_invalid(heat_map.means)
-    axes.pcolormesh(*edges, means, cmap=theme.ramp, norm=norm, edgecolors=theme.ground, linewidth=1.5)
+    axes.pcolormesh(*edges, means, **colors._asdict(), edgecolors=theme.ground, linewidth=1.5)
     axes.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5))
-    size = min(TEXT, 0.88 * heat_map.cell * TEXT / text_width("98.88"))
+    decimals = heat_map.down.measure.decimals
+    size = min(TEXT, 0.88 * heat_map.cell * TEXT / text_width(f"88.{'8' * decimals}" if decimals < 3 else "0.8888"))
     for (i, j), mean in np.ndenumerate(heat_map.means):
         spot, color = (j, i), theme.colors[1]
         if math.isfinite(mean):
-            spot, color = (j + 0.36, i - 0.26), readable_on(theme.ramp(norm(mean)))
-            write(axes, j, i, f"{mean:.2f}", color, size=size, ha="center")
+            spot, color = (j + 0.36, i - 0.26), readable_on(colors.cmap(colors.norm(mean)))
+            write(axes, j, i, f"{mean:.{decimals}f}", color, size=size, ha="center")
         if heat_map.failing[i, j]:
             write(axes, *spot, CROSS, color, size=SMALL, ha="center")
     for i, value in enumerate(heat_map.down.values):

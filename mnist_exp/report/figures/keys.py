@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mnist_exp.report.figures import measures
-from mnist_exp.report.figures.page import CROSS, count, fit
+from mnist_exp.report.figures import averages
+from mnist_exp.report.figures.page import CROSS, fit
+from mnist_exp.report.formats import count
+from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, format_value
 
 MAX_NAMES = 20  # values: a key of more names is left out; a key of more numbers has no heat map
@@ -25,11 +27,12 @@ class Key(NamedTuple):
     places: tuple[float, ...]  # of the values along an axis, from 0 to 1
     arms: tuple[list[Arm], ...]  # those with each value that are compared
     failing: tuple[list[Arm], ...]  # those with each value that have failed runs, and are in no mean
+    measure: Measure = ACCURACY
 
     @property
     def means(self) -> list[float]:
-        """The mean accuracy of the arms with each value."""
-        return [measures.mean(arms) for arms in self.arms]
+        """The mean of the arms with each value."""
+        return [averages.mean(arms, self.measure) for arms in self.arms]
 
     @property
     def ticks(self) -> list[str]:
@@ -39,7 +42,7 @@ class Key(NamedTuple):
 
     @property
     def effect(self) -> float:
-        """The difference between the means of the best and the worst value, in percentage points."""
+        """The difference between the means of the best and the worst value; of fractions in percentage points."""
         means = list(filter(math.isfinite, self.means))
         return max(means) - min(means)
 
@@ -66,7 +69,7 @@ def varying_keys(results: Results) -> tuple[list[Key], list[str]]:
                 tuple([arm for arm in group if arm.choices[name] == value] for value in values)
                 for group in (compared, failing)
             )
-            keys.append(Key(name, tuple(values), bool(numbers), log, places, arms, without))
+            keys.append(Key(name, tuple(values), bool(numbers), log, places, arms, without, results.measure))
     return keys, [f"Left out: {', '.join(left_out)}."] if left_out else []
 
 
@@ -84,10 +87,11 @@ def failed(keys: Sequence[Key]) -> list[str]:
     return [f"{CROSS}: arms with failed runs, which no mean includes."]
 
 
-def below(arms: Sequence[Arm], low: float) -> list[str]:
-    """Return a note if some arm's accuracy is below the scale."""
-    hidden = sum(measures.mean([arm]) < low for arm in arms)
-    return [f"Below the scale: {count(hidden, 'arm')}."] if hidden else []
+def beyond(arms: Sequence[Arm], ends: tuple[float, float], measure: Measure) -> list[str]:
+    """Return a note if some arm is worse than the scale with these ends shows."""
+    hidden = sum(averages.is_beyond(averages.mean([arm], measure), ends, measure) for arm in arms)
+    where = "Below" if measure.sign > 0 else "Above"
+    return [f"{where} the scale: {count(hidden, 'arm')}."] if hidden else []
 
 
 def selected(shown: int, found: int, what: str) -> list[str]:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mnist_exp.figure_page import MARGIN, TEXT, WIDTH, text_width
-from mnist_exp.report.figures import axis
+from mnist_exp.report.figures import averages, axis
 from mnist_exp.report.figures.axis import Floats
 from mnist_exp.report.figures.page import (
     CROSS,
@@ -19,12 +19,12 @@ from mnist_exp.report.figures.page import (
     Theme,
     add_axes,
     break_after,
-    count,
     fit,
     head_height,
     start_page,
     write,
 )
+from mnist_exp.report.formats import count
 from mnist_exp.report.results import Arm, Results
 
 ARMS = 30  # at most
@@ -36,19 +36,22 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure:
     """Draw the best arms, one row each: label, runs, mean and interval in validation, and test mean."""
     ranked = [*results.compared, *results.failing]
     arms = ranked[:ARMS]
-    means, tests = [100 * arm.val.mean for arm in arms], [100 * arm.test.mean for arm in arms]
-    runs, intervals = _runs(arms), _intervals(arms)
-    low, high = axis.limits([*means, *tests, *runs[:, 0]], intervals[:, :2].ravel())
+    measure = results.measure
+    means, tests = (
+        [measure.scale * each.mean for each in part] for part in zip(*((a.val, a.test) for a in arms), strict=True)
+    )
+    runs, intervals = _runs(arms, measure.scale), _intervals(arms, measure.scale)
+    low, high = averages.limits(measure, [*means, *tests, *runs[:, 0]], intervals[:, :2].ravel())
     labels, size = _labels(arms)
-    note = _note(arms, labels, intervals, low, high)
+    note = averages.direction(measure) + _note(arms, labels, intervals, low, high)
     legend = head_height(note) + 0.05
     top = legend + 0.25
     title = f"The best {ARMS} of {len(ranked)} arms" if len(ranked) > ARMS else count(len(arms), "arm")
-    figure, page = start_page(f"{title} by mean validation accuracy", note, top + len(arms) * ROW + 0.55, theme)
+    figure, page = start_page(f"{title} by mean validation {measure.title}", note, top + len(arms) * ROW + 0.55, theme)
     left = MARGIN + 0.47 + max(text_width(line, size) for lines in labels for line in lines)
     width = WIDTH - MARGIN - 0.55 - left
     axes = add_axes(figure, left, top, width, len(arms) * ROW, theme)
-    axes.set(xlim=(low, high), ylim=(len(arms) - 0.5, -0.5), yticks=[], xlabel="accuracy (%)")
+    axes.set(xlim=(low, high), ylim=(len(arms) - 0.5, -0.5), yticks=[], xlabel=averages.label(measure))
     axes.set_xticks(*axis.round_ticks(low, high, width / 0.7))
     axes.spines["left"].set_visible(False)
     _draw_marks(axes, means, tests, runs, intervals, theme)
@@ -56,16 +59,23 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure:
     style: dict[str, Any] = {"ncols": 3, "frameon": False, "fontsize": SMALL, "labelcolor": theme.ink}
     style |= {"handlelength": 1, "borderpad": 0, "borderaxespad": 0, "bbox_transform": page.transData}
     figure.legend(handles, names, loc="center left", bbox_to_anchor=(MARGIN, legend), **style)
-    write(page, WIDTH - MARGIN, legend, "mean (%)", theme.quiet, size=SMALL, ha="right")
+    write(
+        page, WIDTH - MARGIN, legend, "mean (%)" if measure.is_fraction else "mean", theme.quiet, size=SMALL, ha="right"
+    )
     for row, (arm, lines, mean) in enumerate(zip(arms, labels, means, strict=True)):
         y = top + (row + 0.5) * ROW
         write(page, MARGIN + 0.17, y, CROSS if arm.failed else str(row + 1), theme.quiet, size=SMALL, ha="right")
         for i, line in enumerate(lines):
             write(page, MARGIN + 0.3, y + (i - (len(lines) - 1) / 2) * LINE, line, theme.ink, size=size)
         if math.isfinite(mean):
-            write(page, WIDTH - MARGIN, y, f"{mean:.2f}", theme.ink, ha="right")
-        if mean < low:
-            write(axes, low, row, f" ◂ {mean:.2f}", theme.colors[0], size=SMALL)
+            write(page, WIDTH - MARGIN, y, f"{mean:.{measure.decimals}f}", theme.ink, ha="right")
+        if averages.is_beyond(mean, (low, high), measure):
+            edge, text, side = (
+                (low, f" ◂ {mean:.2f}", "left")
+                if measure.sign > 0
+                else (high, f"{mean:.{measure.decimals}f} ▸ ", "right")
+            )
+            write(axes, edge, row, text, theme.colors[0], size=SMALL, ha=side)
     return figure
 
 
@@ -85,15 +95,17 @@ def _draw_marks(
     axes.plot(tests, rows + 0.27, label="test, mean", markersize=4.4, **diamond)
 
 
-def _runs(arms: Sequence[Arm]) -> Floats:
-    """The accuracy and the row of each run, for arms of several runs: (runs, 2)."""
-    pairs = [(100 * run.val_accuracy, row) for row, arm in enumerate(arms) if arm.val.n > 1 for run in arm.runs]
+def _runs(arms: Sequence[Arm], scale: int) -> Floats:
+    """The value and the row of each run, for arms of several runs: (runs, 2)."""
+    pairs = [(scale * run.val, row) for row, arm in enumerate(arms) if arm.val.n > 1 for run in arm.runs]
     return np.array(pairs).reshape(-1, 2)
 
 
-def _intervals(arms: Sequence[Arm]) -> Floats:
+def _intervals(arms: Sequence[Arm], scale: int) -> Floats:
     """Both ends and the row of each interval: (intervals, 3)."""
-    found = [(100 * arm.val.low, 100 * arm.val.high, row) for row, arm in enumerate(arms) if math.isfinite(arm.val.low)]
+    found = [
+        (scale * arm.val.low, scale * arm.val.high, row) for row, arm in enumerate(arms) if math.isfinite(arm.val.low)
+    ]
     return np.array(found).reshape(-1, 3)
 
 

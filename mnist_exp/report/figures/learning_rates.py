@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from mnist_exp.figure_page import MARGIN, WIDTH
 from mnist_exp.report import lr_search
-from mnist_exp.report.figures.page import AXIS, LEADING, LIGHT, Legend, Theme, add_axes, count, head_height, start_page
+from mnist_exp.report.figures.page import AXIS, LEADING, LIGHT, Legend, Theme, add_axes, head_height, start_page
+from mnist_exp.report.formats import count
 from mnist_exp.report.results import Results
 
 HEIGHT, FOOT = 3.4, 0.65  # inches: the Axes, and the numbers and the name below them

@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from mnist_exp.figure_page import LINE, MARGIN, TEXT, TITLE, WIDTH, add_page, new_figure, text_width, write_head
@@ -30,7 +30,11 @@ class Theme(NamedTuple):
     grid: str
     faint: str  # of the lines of all but the leading arms
     colors: tuple[str, ...]  # of the leading arms: Okabe and Ito 2008, safe for colour-blind eyes; lighter on dark
-    ramp: LinearSegmentedColormap  # of accuracies, the best farthest from the ground: ColorBrewer's YlGnBu
+    ramp: LinearSegmentedColormap  # the highest farthest from the ground: ColorBrewer's YlGnBu
+
+    def ramp_of(self, sign: int) -> Colormap:
+        """Return the colours of a measure, the best farthest from the ground; `sign` is -1 if lower is better."""
+        return self.ramp if sign > 0 else self.ramp.reversed()
 
     @property
     def lines(self) -> list[dict[str, Any]]:
@@ -129,11 +133,6 @@ def break_after(mark: str, text: str, width: float) -> list[str]:
             lines.append("")
         lines[-1] += part
     return [fit(line, width) for line in lines]
-
-
-def count(n: int, noun: str) -> str:
-    """Return "1 arm" or "2 arms"."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def _lines(note: Sequence[str]) -> list[str]:

@@ -6,24 +6,25 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from mnist_exp.figure_page import MARGIN, WIDTH
-from mnist_exp.report.figures import axis, measures
+from mnist_exp.report.figures import averages, axis
 from mnist_exp.report.figures.axis import Floats
-from mnist_exp.report.figures.keys import Key, below, selected, short_value, varying_keys
+from mnist_exp.report.figures.keys import Key, beyond, selected, short_value, varying_keys
 from mnist_exp.report.figures.page import (
     BOLD,
     LIGHT,
     Theme,
     add_axes,
     break_after,
-    count,
     head_height,
     start_page,
     write,
 )
+from mnist_exp.report.formats import count
+from mnist_exp.report.measures import Measure
 from mnist_exp.report.results import Arm, Results
 
 KEYS = 7  # axes at most
@@ -33,50 +34,52 @@ POINTS = 25  # of a curve from one axis to the next
 
 
 def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
-    """Draw each arm as a line through its choices to its accuracy; None if fewer than three keys vary."""
+    """Draw each arm as a line through its choices to its mean, the best on top; None if fewer than three keys vary."""
     found, left_out = varying_keys(results)
     if len(found) < 3:
         return None
     keys = sorted(found, key=lambda key: key.effect)[-KEYS:]
     arms, failing = results.compared, results.failing
-    means = np.array([measures.mean([arm]) for arm in arms])
-    low, high = axis.limits(means)
-    heights = np.clip((means - low) / (high - low), 0, 1)
-    note = ["Thick: the best arm.", "The larger a key's effect, the closer it is to the accuracy."]
-    note += below(arms, low) + left_out + selected(KEYS, len(found), "keys")
+    measure = results.measure
+    means = np.array([averages.mean([arm], measure) for arm in arms])
+    ends = averages.limits(measure, means)
+    worst, best = ends[:: measure.sign]
+    heights = np.clip((means - worst) / (best - worst), 0, 1)
+    note = ["Thick: the best arm.", f"The larger a key's effect, the closer it is to the {measure.title}."]
+    note += averages.direction(measure) + beyond(arms, ends, measure) + left_out + selected(KEYS, len(found), "keys")
     if failing:
         note.append(f"Left out: {count(len(failing), 'arm')} with failed runs.")
     xs = np.linspace(MARGIN + 0.7, WIDTH - MARGIN - 0.75, len(keys) + 1)
     room = min(1.5, float(xs[1] - xs[0]) - 0.12)
-    headings = [*(break_after(".", key.name, room / BOLD) for key in keys), ["validation", "accuracy", "(%)"]]
+    headings = [*(break_after(".", key.name, room / BOLD) for key in keys), _heading(measure, room / BOLD)]
     top = head_height(note) + 0.1 + max(map(len, headings)) * HEADING
     title = f"{count(len(arms), 'arm')}, each a line through its choices"
     figure, page = start_page(title, note, top + HEIGHT + 0.2, theme)
     axes = add_axes(figure, 0, top, WIDTH, HEIGHT, theme)
     axes.set_axis_off()
     axes.set(xlim=(0, WIDTH), ylim=(0, 1))
-    norm = Normalize(low, high, clip=True)
-    _draw_lines(axes, xs, np.array([*(_crossings(key, arms, heights) for key in keys), heights]).T, means, norm, theme)
+    crossings = np.array([*(_crossings(key, arms, heights) for key in keys), heights]).T
+    _draw_lines(axes, xs, crossings, means, Normalize(*ends, clip=True), theme.ramp_of(measure.sign))
     for x, heading in zip(xs, headings, strict=True):
         for i, line in enumerate(reversed(heading)):
             write(page, x, top - 0.1 - i * HEADING, line, theme.ink, weight="bold", ha="center", va="baseline")
         axes.vlines(x, 0, 1, color=theme.quiet, linewidth=0.8, zorder=3)
     for x, key in zip(xs[:-1], keys, strict=True):
         _label_values(axes, x, key, room, theme)
-    _draw_scale(axes, float(xs[-1]), low, high, theme)
+    _draw_scale(axes, float(xs[-1]), worst, best, theme)
     return figure
 
 
-def _draw_lines(axes: Axes, xs: Floats, crossings: Floats, means: Floats, norm: Normalize, theme: Theme) -> None:
+def _draw_lines(axes: Axes, xs: Floats, crossings: Floats, means: Floats, norm: Normalize, ramp: Colormap) -> None:
     """Draw a smooth line per arm, the best on top.
 
     Args:
         axes: Where to draw.
         xs: The places of the axes that the lines cross, (axes,).
         crossings: The height at which each arm crosses each axis, (arms, axes).
-        means: The accuracy of each arm, (arms,).
-        norm: Maps accuracies to colours.
-        theme: The colours.
+        means: The mean of each arm, (arms,).
+        norm: Maps means to the range of the colours.
+        ramp: The colours.
     """
     steps = np.linspace(0, 1, POINTS)
     bend = (1 - np.cos(np.pi * steps)) / 2
@@ -86,7 +89,7 @@ def _draw_lines(axes: Axes, xs: Floats, crossings: Floats, means: Floats, norm: 
     lines = LineCollection(
         [np.column_stack([along, path]) for path in paths[::-1]],
         array=means[::-1],
-        cmap=theme.ramp,
+        cmap=ramp,
         norm=norm,
         linewidths=[1.0] * others + [2.6],
         alpha=[max(0.35, min(0.9, 20 / len(paths)))] * others + [1.0],
@@ -101,13 +104,17 @@ def _label_values(axes: Axes, x: float, key: Key, room: float, theme: Theme) -> 
         write(axes, x, slots[i], short_value(key.values[i], room), theme.ink, ha="center", bbox=box, zorder=4)
 
 
-def _draw_scale(axes: Axes, x: float, low: float, high: float, theme: Theme) -> None:
-    """Draw the colours of the accuracies, and their numbers."""
+def _heading(measure: Measure, width: float) -> list[str]:
+    """The lines above the scale, at most `width` inches wide."""
+    return ["validation", *break_after(" ", measure.title, width), *(["(%)"] if measure.is_fraction else [])]
+
+
+def _draw_scale(axes: Axes, x: float, worst: float, best: float, theme: Theme) -> None:
+    """Draw the colours of the means, and their numbers."""
     levels = np.linspace(0, 1, 257)
-    colors = low + (high - low) * levels[:-1, None]
-    axes.pcolormesh([x, x + 0.09], levels, colors, cmap=theme.ramp, vmin=low, vmax=high, zorder=4)
-    for tick, label in zip(*axis.round_ticks(low, high, 8), strict=True):
-        write(axes, x + 0.15, (tick - low) / (high - low), label, theme.ink)
+    axes.pcolormesh([x, x + 0.09], levels, levels[:-1, None], cmap=theme.ramp, vmin=0, vmax=1, zorder=4)
+    for tick, label in zip(*axis.round_ticks(min(worst, best), max(worst, best), 8), strict=True):
+        write(axes, x + 0.15, (tick - worst) / (best - worst), label, theme.ink)
 
 
 def _has_scale(key: Key) -> bool:

@@ -46,4 +46,4 @@ def _prepare_worker() -> None:
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends a worker without a job, without a traceback
     signals.unblock()
-    import torch._dynamo  # noqa: F401  # the first step of an optimizer would import it
+    import torch  # noqa: F401
