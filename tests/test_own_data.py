@@ -74,6 +74,7 @@ def test_a_test_set_that_is_cut_and_classes_of_different_sizes_are_told(run: Run
     facts = summary(tmp_path / "sweep" / "0")
     assert facts["data"] == {
         "name": "photos", "sha256": facts["data"]["sha256"], "test": "cut", "imbalance": pytest.approx(29 / 4, abs=2),
+        "images": {"train": 38, "val": 10, "test": 12},
     }  # fmt: skip
     log = (tmp_path / "sweep" / "0" / "train.log").read_text()
     assert "photos: 38 train, 10 val, 12 test images" in log
