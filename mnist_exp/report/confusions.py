@@ -93,6 +93,7 @@ def differences(a: Arm, b: Arm, most: int) -> Differences | None:
     ]
 
     def row(true: int, read: int, scale: float) -> Row:
+        """Return how the arms differ in the images of a class that are read as another, or as what they are."""
         first, second = (side.share(true, read) for side in sides)
         test = stats.compare(first, second)
         return Row(

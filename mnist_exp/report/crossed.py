@@ -136,6 +136,7 @@ def seeds_needed(contrasts: Contrasts, alpha: float, is_anytime: bool) -> list[i
     of_images = _images_critical(contrasts.images, alpha, is_anytime)
 
     def power(n: Floats) -> Floats:
+        """Return the power of n seeds for each contrast."""
         df = contrasts.freedom * (n - 1)
         variance = contrasts.spread * (1 / n + contrasts.overlap)
         critical = _critical(n, df, alpha, is_anytime)
@@ -153,6 +154,7 @@ def images_needed(contrasts: Contrasts, alpha: float, is_anytime: bool) -> list[
     critical = _critical(contrasts.n, df, alpha, is_anytime)
 
     def power(images: Floats) -> Floats:
+        """Return the power of so many images for each contrast."""
         fewer = contrasts.images / images
         variance = fixed + contrasts.interaction * fewer
         of_images = _images_critical(images, alpha, is_anytime)

@@ -31,6 +31,7 @@ def of_pairs(observed: float, n: int, m: int, level: float) -> tuple[float, floa
     """
 
     def variance(p: float) -> float:
+        """Return the variance of the estimate where the probability is p."""
         in_common = ((n + m) / 2 - 1) * ((1 - p) / (2 - p) + p / (1 + p))  # pairs of pairs that share a draw
         return p * (1 - p) * (1 + in_common) / (n * m)
 
@@ -55,6 +56,7 @@ def _score_interval(observed: float, variance: Callable[[float], float], level: 
     z = float(ndtri((1 + level) / 2))
 
     def limit(outside: float) -> float:
+        """Return the end of the interval between the estimate and `outside`."""
         inside = observed
         for _ in range(HALVINGS):
             middle = (inside + outside) / 2

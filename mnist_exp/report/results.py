@@ -178,6 +178,35 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
         ConfigError: A folder is not a sweep of this program, or its ledger is damaged; or there is no such measure, or
             a run lacks the predictions that it is computed from.
     """
+    sessions, runs = _read_sweeps(folders)
+    measure = measures.find(by, _classes(run for run in runs if isinstance(run, CompletedRun)))
+    runs, altered = _measured(runs, measure)
+    if measure is not ACCURACY:
+        _require_predictions(measure, [run for run in runs if isinstance(run, CompletedRun)])
+    found = _ranked(folders, sessions, runs, measure)
+    compared = [sample(arm, measure) for arm in found.compared]
+    searches = [folder / run_folder.LR_SEARCH for folder in folders]
+    searches = [folder for folder in searches if (folder / run_folder.LEDGER).is_file()]
+    distinct = _distinct(runs)
+    return found._replace(
+        comparisons=stats.leader_against_others(compared, anytime=any("until" in each for each in sessions)),
+        warnings=[*_lost_or_repeated(runs, len(distinct)), *altered, *_mixes(list(distinct.values()))],
+        lr_search=read_trials(searches) if searches else None,
+        without_predictions=sum(checksum_of_predictions(run) is None for run in distinct.values()),
+    )
+
+
+def read_trials(folders: Sequence[Path]) -> Results:
+    """Read learning-rate searches: their arms ranked by accuracy, which chose the rates, and not compared.
+
+    Raises:
+        ConfigError: A folder is not a sweep of this program, or its ledger is damaged.
+    """
+    return _ranked(folders, *_read_sweeps(folders), ACCURACY)
+
+
+def _read_sweeps(folders: Sequence[Path]) -> tuple[list[Session], list[RunResult]]:
+    """Return the commands that worked on sweeps, and their runs, whose arms are told apart over all of them."""
     sessions: list[Session] = []
     runs: list[RunResult] = []
     for folder in folders:
@@ -187,32 +216,32 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
     if not runs:
         raise ConfigError(f"{', '.join(map(str, folders))}: the ledger has no jobs")
     beside = keys_beside_identity(run.job for run in runs)
-    runs = [replace(run, job=run.job._replace(arm=run.job.arm_beside(beside))) for run in runs]
-    measure = measures.find(by, _classes(run for run in runs if isinstance(run, CompletedRun)))
-    runs, altered = _measured(runs, measure)
-    if measure is not ACCURACY:
-        _require_predictions(measure, [run for run in runs if isinstance(run, CompletedRun)])
-    distinct = {run.id: run for run in reversed(runs) if isinstance(run, CompletedRun)}  # the first of repeated runs
+    return sessions, [replace(run, job=run.job._replace(arm=run.job.arm_beside(beside))) for run in runs]
+
+
+def _ranked(folders: Sequence[Path], sessions: list[Session], runs: list[RunResult], measure: Measure) -> Results:
+    """Return the arms that runs make up, ranked and not compared."""
     swept = swept_keys(runs)
-    run_of_id = {run.id: run for run in runs} | distinct
+    run_of_id = {run.id: run for run in runs} | _distinct(runs)
     arms = _group([run_of_id[each] for each in dict.fromkeys(run.id for run in runs)], swept, measure)
-    ranked = sorted((arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -measure.sign * arm.val.mean))
-    compared = [sample(arm, measure) for arm in ranked if not arm.failed]
-    searches = [folder / run_folder.LR_SEARCH for folder in folders]
-    searches = [folder for folder in searches if (folder / run_folder.LEDGER).is_file()]
     return Results(
         folders=tuple(folders),
         sessions=sessions,
         runs=runs,
         swept=swept,
-        arms=ranked,
-        comparisons=stats.leader_against_others(compared, anytime=any("until" in each for each in sessions)),
-        warnings=[*_lost_or_repeated(runs, len(distinct)), *altered, *_mixes(list(distinct.values()))],
-        lr_search=read(searches) if searches else None,  # by accuracy, which chose the rates
+        arms=sorted(
+            (arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -measure.sign * arm.val.mean)
+        ),
+        comparisons=[],
+        warnings=[],
         without_results=[arm for arm in arms if arm.failed and not arm.runs],
         measure=measure,
-        without_predictions=sum(checksum_of_predictions(run) is None for run in distinct.values()),
     )
+
+
+def _distinct(runs: Sequence[RunResult]) -> dict[tuple[str, str], CompletedRun]:
+    """Return the completed runs by their id: of repeated ones, the first."""
+    return {run.id: run for run in reversed(runs) if isinstance(run, CompletedRun)}
 
 
 def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:

@@ -78,12 +78,7 @@ def read(
     jobs = plan.unique(wanted)
     if len(jobs) < len(wanted):
         log.info(f"{len(wanted) - len(jobs):,} of {len(wanted):,} jobs repeat others; equal ones run once")
-    folders = {job.folder for job in jobs}
-    if len(folders) > 1:
-        raise ConfigError(f"hydra.sweep.dir: a sweep has one folder, and these jobs ask for {len(folders)}")
-    folder = folders.pop()
-    if (owner := run_folder.owner(folder)) not in (None, run_folder.SWEEP):
-        raise ConfigError(f"{folder} holds {owner}: choose another hydra.sweep.dir")
+    folder = _folder_of(jobs)
     exists = Sweep(folder).exists
     rule = until.rule_of(folder, rounds.known_rule(folder)) if exists else until.new_rule()
     if rule:
@@ -92,6 +87,17 @@ def read(
     if rule and exists:  # the rounds that followed what is typed
         jobs = plan.unique([*jobs, *_of_ledger(folder, composer.plan, retry_failed)])
     return Request(folder, jobs, composer.plan, rule)
+
+
+def _folder_of(jobs: Sequence[PlannedJob]) -> Path:
+    """Return the folder of the sweep of these jobs. Raises ConfigError if they ask for several, or a run is in it."""
+    folders = {job.folder for job in jobs}
+    if len(folders) > 1:
+        raise ConfigError(f"hydra.sweep.dir: a sweep has one folder, and these jobs ask for {len(folders)}")
+    folder = folders.pop()
+    if (owner := run_folder.owner(folder)) not in (None, run_folder.SWEEP):
+        raise ConfigError(f"{folder} holds {owner}: choose another hydra.sweep.dir")
+    return folder
 
 
 def _resumed(composer: Composer, arguments: list[str], retry_failed: bool, until: Until) -> Request:

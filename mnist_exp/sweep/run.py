@@ -276,7 +276,7 @@ def _chosen_rates(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
     from mnist_exp.report import lr_search as searches
     from mnist_exp.report import results
 
-    found = searches.searches(results.read([folder]))
+    found = searches.searches(results.read_trials([folder]))
     beside = keys_beside_identity(trial.planned.job for trial in trials)
     best = {run.job.id_beside(beside) for search in found if search.best for run in search.best.runs}
     rates = {trial.arm: trial.rate for trial in trials if trial.planned.job.id_beside(beside) in best}
