@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from conftest import MakeResults
 from helpers.arms import arm, results
 from helpers.sweeps import KINDS, VERSIONS, edit_ledger, edit_summary, sweep
 
@@ -151,3 +152,12 @@ def test_link_is_relative_and_quoted(failed: Results, folder: Path) -> None:
     assert tables.link(failed.runs[3], folder) == "3/"
     assert tables.link(failed.runs[3], folder.parent / "else where") == "../failed/3/"
     assert tables.link(failed.runs[3], folder.parent.parent) == f"{folder.parent.name}/failed/3/"
+
+
+def test_the_best_run_by_a_loss_is_the_lowest(make_results: MakeResults) -> None:
+    found = make_results({"optimizer": ["adam", "sgd"]}, images=400, spread=0.02, by="log_loss")
+    table = tables.leaderboard(found)
+    columns = [table.headers.index(header) for header in ("best", "validation, log loss", "worst")]
+    for row in table.rows:
+        best, mean, worst = (float(row[column]) for column in columns)
+        assert best < mean < worst

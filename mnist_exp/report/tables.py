@@ -101,7 +101,7 @@ def leaderboard(results: Results) -> Table:
         choices = [arm.choices.get(key, "") for key in keys]
         row = ["" if arm.failed else str(rank), *choices, arm.seeds]
         row += [_show(arm.val.mean, measure), formats.interval(arm.val, measure), verdict]
-        row += [_show(each, measure) for each in (arm.val.sd, *_extremes(arm, measure), arm.test.mean)]
+        row += [_show(each, measure) for each in (arm.val.sd, arm.val.best, arm.val.worst, arm.test.mean)]
         row += [_number(arm.misses, ".1f")]
         rows.append([*row, *([_percent(_balanced(arm))] if is_imbalanced else [])])
     headers += [BALANCED] if is_imbalanced else []
@@ -252,11 +252,6 @@ def _claim(estimate: Estimate, measure: Measure) -> list[str]:
     if isnan(estimate.p):
         return ["", ""]
     return [formats.interval(estimate, measure), formats.p_value(estimate.p).removeprefix("p = ").removeprefix("p ")]
-
-
-def _extremes(arm: Arm, measure: Measure) -> tuple[float, float]:
-    """Return the best and the worst run of an arm."""
-    return (arm.val.best, arm.val.worst) if measure.sign > 0 else (arm.val.worst, arm.val.best)
 
 
 def _show(value: float, measure: Measure) -> str:
