@@ -222,17 +222,19 @@ class Ledger:
         lines = _whole_lines(self.path)
         if lines:
             self._require_ours(lines[0])
-        for line, entry in enumerate(_unsealed(self.path, lines), start=1):
-            with _naming_line(self.path, line):
+        entries = enumerate(_unsealed(self.path, lines), start=1)
+        try:
+            for line, entry in entries:
                 if "job" not in entry:
                     sessions.append(cast(Session, entry))
                     continue
-                number: int = entry["job"]
                 if entry["status"] == "pending":
                     _complete(entry, introduced)
-                of_job = events.setdefault(number, [])
+                of_job = events.setdefault(entry["job"], [])
                 last = of_job[-1].attempt if of_job else 0
                 of_job.append(_Event(max(last, entry.get("attempt", 0)), entry, self.path, line))
+        except (KeyError, TypeError) as error:
+            raise _damaged(self.path, line, error) from error
         return sessions, events
 
     def _require_ours(self, line: bytes) -> None:
@@ -293,31 +295,25 @@ def _merge(number: int, events: list[_Event]) -> Job:
     """Return what the events of all files make of a job."""
     introduction: dict[str, Any] = {}
     fields: dict[str, Any] = {}
-    for event in sorted(events, key=attrgetter("attempt")):
-        with _naming_line(event.path, event.line):
+    try:
+        for event in sorted(events, key=attrgetter("attempt")):
             status, time = event.entry["status"], event.entry["time"]
             if status == "pending":
-                fields = introduction = event.entry
+                introduction = event.entry | {"attempt": event.attempt}
             elif not introduction:
                 raise KeyError(f"job {number} is not introduced before")
-            elif status == "running" and event.attempt > fields["attempt"]:  # it knows nothing of the last attempt
-                fields = introduction | event.entry | {"started": time}
-            else:
-                fields = fields | event.entry | {"started" if status == "running" else "ended": time}
+            if status == "pending" or (status == "running" and event.attempt > fields["attempt"]):
+                fields = introduction.copy()  # it knows nothing of earlier attempts
+            if status != "pending":
+                fields |= event.entry
+                fields["started" if status == "running" else "ended"] = time
+            if not fields.keys() <= KEYS:
+                raise KeyError(*(fields.keys() - KEYS))
             fields["attempt"] = event.attempt
-            if unknown := fields.keys() - KEYS:
-                raise KeyError(*unknown)
-    with _naming_line(event.path, event.line):
-        return Job(number, **{key: value for key, value in fields.items() if key not in ("job", "time")})
-
-
-@contextmanager
-def _naming_line(path: Path, line: int) -> Iterator[None]:
-    """Raise ConfigError with the place of an entry that lacks a key, or has one of another type."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, line, error) from error
+        del fields["job"], fields["time"]
+        return Job(number, **fields)
+    except (KeyError, TypeError) as error:
+        raise _damaged(event.path, event.line, error) from error
 
 
 def _damaged(path: Path, line: int, error: Exception) -> ConfigError:

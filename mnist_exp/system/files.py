@@ -91,7 +91,7 @@ def unseal(text: str | bytes) -> dict[str, Any]:
 def seal_line(facts: dict[str, Any]) -> str:
     """Return `facts` as one line of JSON, which ends with the checksum of the text before it."""
     text = json.dumps(facts)[:-1]
-    return f"{text}{_line_end(text.encode())}"
+    return f"{text}{_line_end(text.encode()).decode()}"
 
 
 def unseal_lines(lines: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -114,12 +114,11 @@ def _unseal_line(line: bytes) -> dict[str, Any]:
 
 def _is_sealed(line: bytes) -> bool:
     """Return whether a line ends with the checksum of its text."""
-    text = line[:-LINE_END]
-    return line[-LINE_END:] == _line_end(text).encode()
+    return line.endswith(_line_end(line[:-LINE_END]))
 
 
-def _line_end(text: bytes) -> str:
-    return f', "checksum": "{digest(text)[:16]}"}}'
+def _line_end(text: bytes) -> bytes:
+    return b', "checksum": "%s"}' % digest(text)[:16].encode()
 
 
 def _checksum(facts: Any) -> str:
