@@ -48,7 +48,8 @@ def _fused(planned: Sequence[PlannedJob], indices: Sequence[int], launcher: Mapp
 
 def _size(jobs: int, launcher: Mapping[str, Any]) -> int:
     """Return how many jobs a batch has that are not trained as one."""
-    return max(1, min(MAX_JOBS, jobs // (launcher.get("tasks", TASKS) * BATCHES_PER_TASK)))
+    tasks: int = launcher.get("tasks", TASKS)
+    return max(1, min(MAX_JOBS, jobs // (tasks * BATCHES_PER_TASK)))
 
 
 def _pieces(indices: Sequence[int], size: int) -> Iterator[list[int]]:
