@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from slurm.cluster import Cluster
 
 pytestmark = pytest.mark.slurm
