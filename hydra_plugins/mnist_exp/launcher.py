@@ -1,4 +1,7 @@
-"""hydra/launcher=fused and hydra/launcher=workers. Like sweeper.py, quick to import, and without `from __future__ import annotations`."""
+"""hydra/launcher=fused and hydra/launcher=workers.
+
+Like sweeper.py, quick to import, and without `from __future__ import annotations`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
