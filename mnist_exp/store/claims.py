@@ -10,6 +10,7 @@ All files of one worker in a folder are links to one file, so a million claims t
 from __future__ import annotations
 
 import os
+import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ class Claims:
         for batch in sorted(batches):
             self._open[batch // SIZE].append(batch)
         thousands = list(self._open)
-        first = sum(worker.encode()) % max(1, len(thousands))  # workers begin in different folders
+        first = zlib.crc32(worker.encode()) % max(1, len(thousands))  # workers begin in different folders
         self._unread = deque(thousands[first:] + thousands[:first])
         self._unclaimed: deque[int] = deque()  # of the folder that was read last
         self._begun: set[int] = set()  # folders in which this worker has its file
@@ -108,15 +109,16 @@ class Claims:
         self._begun.clear()
 
     def _take_unclaimed(self) -> Claim | None:
-        while self._unclaimed or self._unread:
+        while True:
             while self._unclaimed:
                 claim = Claim(self._unclaimed.popleft(), 1)
                 if self._link(*claim):
                     return claim
+            if not self._unread:
+                return None
             thousand = self._unread.popleft()
             states = self._look_at(thousand)
             self._unclaimed.extend(batch for batch in self._open[thousand] if batch not in states)
-        return None
 
     def _take_abandoned(self, is_dead: Callable[[str], bool]) -> Claim | None:
         for thousand in list(self._open):
