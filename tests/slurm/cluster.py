@@ -105,7 +105,10 @@ class Cluster:
         self.wait_until(self._takes_jobs)
 
     def kill(self, name: str) -> None:
-        """Kill a daemon, as a crash does."""
+        """Kill a daemon, as a crash does. slurmctld saves its state every few seconds, and forgets what is newer."""
+        if name == "slurmctld":
+            now, saved = time.time(), self.folder / "state" / "job_state"
+            self.wait_until(lambda: saved.exists() and saved.stat().st_mtime > now)
         self.daemons[name].kill()
         self.daemons.pop(name).wait()
 
