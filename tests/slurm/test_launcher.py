@@ -3,6 +3,7 @@
 import re
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hydra_plugins.mnist_exp.launcher import SlurmConf
 from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger
 from mnist_exp.sweep.launchers import slurm
 from mnist_exp.sweep.launchers.workers import HandOver
+from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
 pytestmark = pytest.mark.slurm
@@ -135,7 +137,7 @@ def test_tasks_and_the_job_that_closes(
     worker(tmp_path / "python", f"{report}; sleep 1", monkeypatch)
     folder = tmp_path / name
     caplog.set_level("INFO")
-    keys = {"tasks": 9, "gpus_per_task": 1, "cpus_per_task": 1, "mem_gb": 0.5, "wait": True}
+    keys: dict[str, Any] = {"tasks": 9, "gpus_per_task": 1, "cpus_per_task": 1, "mem_gb": 0.5, "wait": True}
     work = hand_over(folder, batches=2, setup=["export CARD=ace"], sbatch={"nice": 10, "exclusive": False}, **keys)
     monkeypatch.setattr(slurm, "POLL", 0.2)
     job, closing = submitted(cluster, work)
@@ -213,7 +215,7 @@ def test_a_refused_closing_job_takes_the_tasks_with_it(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm, "CLOSING", "gone/closing.sh")
-    monkeypatch.setattr(slurm.files, "write", lambda path, content: path.parent.is_dir() and path.write_bytes(content))
+    monkeypatch.setattr(files, "write", lambda path, content: path.parent.is_dir() and path.write_bytes(content))
     with pytest.raises(ConfigError, match="Slurm refuses the job: Unable to open file"):
         slurm.submit(hand_over(tmp_path / "sweep"))
     cluster.wait_until(lambda: not cluster.call("squeue", "--noheader"))
@@ -226,7 +228,7 @@ def test_ctrl_c_while_waiting_leaves_the_jobs(
         raise KeyboardInterrupt
 
     worker(tmp_path / "python", "sleep 60", monkeypatch)
-    monkeypatch.setattr(slurm.time, "sleep", interrupt)
+    monkeypatch.setattr(time, "sleep", interrupt)
     caplog.set_level("INFO")
     folder = tmp_path / "sweep"
     with pytest.raises(KeyboardInterrupt):

@@ -32,7 +32,8 @@ WARNING = 120  # seconds before the time limit; less for short tasks
 POLL = 10  # seconds between two looks at the queue
 LOCAL = {"btrfs", "ext2", "ext3", "ext4", "overlay", "ramfs", "tmpfs", "xfs"}  # file systems of one machine
 EXPORTS = Path("/etc/exports")  # what this machine shares by NFS
-OWN_KEYS = ("partition", "time", "cpus-per-task", "account", "qos", "constraint")  # of hydra.launcher
+OWN_KEYS = {name: name for name in ("account", "constraint", "partition", "qos", "time")}  # options of sbatch
+OWN_KEYS |= {"cpus-per-task": "cpus_per_task", "mem": "mem_gb"}
 OWN_OPTIONS = {"array", "dependency", "hold", "no-requeue", "open-mode", "output", "requeue", "signal", "wrap"}
 
 TASKS_SCRIPT = """\
@@ -176,9 +177,8 @@ def _check_values(conf: Mapping[str, Any]) -> None:
     if conf["mem_gb"] is not None and conf["mem_gb"] <= 0:
         raise ConfigError(f"hydra.launcher.mem_gb={conf['mem_gb']}: must be more than 0, or null for the cluster's own")
     for name in conf["sbatch"]:
-        key = {"mem": "mem_gb"} | {own: own.replace("-", "_") for own in OWN_KEYS}
-        if name in key:
-            raise ConfigError(f"hydra.launcher.sbatch.{name}: is set by hydra.launcher.{key[name]}")
+        if name in OWN_KEYS:
+            raise ConfigError(f"hydra.launcher.sbatch.{name}: is set by hydra.launcher.{OWN_KEYS[name]}")
         if name in OWN_OPTIONS:
             raise ConfigError(f"hydra.launcher.sbatch.{name}: the launcher sets this option itself; leave it out")
     words = [*conf["sbatch"].items(), *((key, conf[key]) for key in ("partition", "account", "qos", "constraint"))]
@@ -249,7 +249,7 @@ def _minutes(limit: str) -> float:
     parts = clock.split(":")
     if not all(part.isdigit() for part in parts):
         return float("inf")
-    seconds = sum(int(part) * 60**place for place, part in enumerate(reversed(parts)))
+    seconds: int = sum(int(part) * 60**place for place, part in enumerate(reversed(parts)))
     return int(days or 0) * 24 * 60 + seconds / 60
 
 
