@@ -99,7 +99,7 @@ def test_a_controller_that_does_not_answer(cluster: Cluster, tmp_path: Path, mon
     config = (cluster.folder / "slurm.conf").read_text()
     (tmp_path / "other.conf").write_text(re.sub("SlurmctldPort=.*", "SlurmctldPort=1\nMessageTimeout=1", config))
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "other.conf"))
-    with pytest.raises(ConfigError, match="Slurm does not answer: .*Unable to contact slurm controller"):
+    with pytest.raises(ConfigError, match=r"Slurm does not answer: .*Unable to contact slurm controller"):
         slurm.check(hand_over(tmp_path))
 
 
