@@ -22,7 +22,7 @@ import pytest
 REQUIRED = "REQUIRE_SLURM"  # an environment variable: without Slurm the tests fail, instead of being skipped
 CPUS, GPUS = 2, 2  # of the node, whatever the machine has
 GRACE = 20  # seconds between the warning before a preemption and its end
-PATIENCE = 60  # seconds until a test gives up waiting
+PATIENCE = 120  # seconds until a test gives up waiting
 CONFIG = """\
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
