@@ -138,14 +138,15 @@ def test_tasks_and_the_job_that_closes(
     folder = tmp_path / name
     caplog.set_level("INFO")
     keys: dict[str, Any] = {"tasks": 9, "gpus_per_task": 1, "cpus_per_task": 1, "mem_gb": 0.5, "wait": True}
-    work = hand_over(folder, batches=2, setup=["export CARD=ace"], sbatch={"nice": 10, "exclusive": False}, **keys)
+    setup = ["color=spades", 'python=(env CARD="$color" "${python[@]}")']  # as a container's command would be
+    work = hand_over(folder, batches=2, setup=setup, sbatch={"nice": 10, "exclusive": False}, **keys)
     monkeypatch.setattr(slurm, "POLL", 0.2)
     job, closing = submitted(cluster, work)
     assert f"Slurm job {job}: 20 jobs in 2 tasks; job {closing} then writes the report" in caplog.text
     common = f"-m mnist_exp work {folder}"
     *tasks, last = seen.read_text().splitlines()
-    assert sorted(tasks) == [f"{tmp_path} {gpu} ace {common} --minutes 60" for gpu in (0, 1)]
-    assert last.endswith(f"ace {common} --close")
+    assert sorted(tasks) == [f"{tmp_path} {gpu} spades {common} --minutes 60" for gpu in (0, 1)]
+    assert last.endswith(f"spades {common} --close")
     logs = {f"{job}_0.log", f"{job}_1.log", f"{closing}_closing.log"}
     assert {path.name for path in (folder / "slurm").iterdir()} == logs | {"tasks.sh", "closing.sh"}
     assert cluster.job(f"{job}_0")["Nice"] == "10"

@@ -42,9 +42,10 @@ TASKS_SCRIPT = """\
 # hydra/launcher=slurm wrote this script. By hand: sbatch {script}
 {options}
 
+python=({python})
 {setup}
 # By srun, because Slurm warns the steps of a job before a preemption and before the time limit, but not its script.
-srun --ntasks=1 --unbuffered{step} {python} -m mnist_exp work {folder} --minutes {minutes}
+srun --ntasks=1 --unbuffered{step} "${{python[@]}}" -m mnist_exp work {folder} --minutes {minutes}
 code=$?
 
 # More than 128: a signal ended the worker. Its runs have kept their last epochs, and go on when the task is requeued.
@@ -69,8 +70,9 @@ CLOSING_SCRIPT = """\
 # hydra/launcher=slurm wrote this script. By hand: sbatch {script}
 {options}
 
+python=({python})
 {setup}
-{python} -m mnist_exp work {folder} --close
+"${{python[@]}}" -m mnist_exp work {folder} --close
 """
 
 
