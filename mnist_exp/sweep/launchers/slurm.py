@@ -102,8 +102,9 @@ def submit(hand_over: HandOver) -> Session:
         What the session's entry keeps: the numbers of the two jobs.
 
     Raises:
-        ConfigError: Slurm refuses them.
+        ConfigError: Slurm refuses them, or somebody else has just submitted the sweep.
     """
+    require_no_tasks(hand_over.folder)
     folder = hand_over.folder / SCRIPTS
     folder.mkdir(exist_ok=True)
     for name, script in _scripts(hand_over).items():
