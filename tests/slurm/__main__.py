@@ -36,7 +36,7 @@ def main() -> None:
         cluster.start("munged", "slurmctld", "slurmd")
         try:
             words = faults.FUSED if options.fused else []
-            expected = faults.undisturbed(home, *words)
+            expected = faults.undisturbed(home / "undisturbed", *words, *(["hydra/launcher=workers"] if words else []))
             for round_number in range(options.rounds):
                 for fault, tally in tallies.items():
                     begin, chance = time.monotonic(), random.Random(f"{options.seed} {fault.__name__} {round_number}")

@@ -4,6 +4,8 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -183,9 +185,11 @@ FAULTS: Sequence[Callable[[SlurmSweep], None]] = (
 
 
 def undisturbed(folder: Path, *words: str) -> dict[int, Any]:
-    """What the jobs learn in a sweep that nothing disturbs, on one machine."""
+    """What the jobs learn in a sweep that nothing disturbs, on one machine: by the plain launcher, or a worker."""
     ended = forks.run("-m", *GRID, *words, f"hydra.sweep.dir={folder}/sweep", limit=600)
     assert ended.code == 0, ended
+    if words:
+        subprocess.run([sys.executable, "-m", "mnist_exp", "work", folder / "sweep"], cwd=forks.ROOT, check=True)
     return results(folder / "sweep")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from slurm import faults
 from slurm.cluster import Cluster
-from slurm.faults import FAULTS, SlurmSweep
+from slurm.faults import FAULTS, FUSED, SlurmSweep
 
 pytestmark = pytest.mark.slurm
 
@@ -42,3 +42,9 @@ def test_a_fault_costs_nothing(
     fault: Callable[[SlurmSweep], None], sweep: SlurmSweep, expected: dict[int, Any]
 ) -> None:
     assert not faults.survive(sweep, fault, expected)
+
+
+def test_fused_groups_go_on_as_the_same_groups(sweep: SlurmSweep, tmp_path: Path) -> None:
+    expected = faults.undisturbed(tmp_path / "undisturbed", *FUSED, "hydra/launcher=workers")
+    sweep.words = tuple(FUSED)
+    assert not faults.survive(sweep, faults.preempted, expected)
