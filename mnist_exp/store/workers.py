@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypedDict, cast
 from mnist_exp.store.run_folder import WORKERS
 from mnist_exp.system import files
 
-CLOCK = ".clock"  # in the folder of the workers; touching it tells the time of the file server, by which heartbeats are judged
+CLOCK = ".clock"  # beside the workers' files: touching it tells the time of the file server, which judges heartbeats
 HEARTBEAT = 15  # seconds between two touches
 SILENCE = 120  # seconds without a touch after which a worker is dead
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # equal for processes that see the same locks

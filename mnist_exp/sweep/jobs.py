@@ -262,7 +262,7 @@ class Task:
             lines = file.read().splitlines()
         finished = sum(not any(status in line for status in UNFINISHED) for line in lines)
         elapsed, is_ascii = time.monotonic() - self.started, not streams.shows_blocks()
-        return tqdm.format_meter(finished, len(self.places), elapsed, ascii=is_ascii, bar_format=BAR)
+        return str(tqdm.format_meter(finished, len(self.places), elapsed, ascii=is_ascii, bar_format=BAR))
 
 
 def prepare_process(cfg: DictConfig) -> None:
@@ -308,15 +308,20 @@ def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
         cfg.device = f"cuda:{place % gpus}" if gpus > 1 else cfg.device
 
 
+def silence_console() -> None:
+    """Keep what a job logs off the console, on which the sweep logs one line per job."""
+    for handler in logging.getLogger().handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)
+
+
 def _child(function: Callable[[], Any], parent: Connection, workers: int, quiet: bool) -> None:
     """Call the function in a forked process, and send the parent how it ended."""
     try:
         signals.install_handlers()
         signals.unblock()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # stop cleanly if the parent is killed
-        for handler in logging.getLogger().handlers:
-            if not isinstance(handler, logging.FileHandler):
-                handler.setLevel(logging.CRITICAL)  # the sweep logs one line per job on the console
+        silence_console()
         if quiet:
             sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # progress bars would mix
         if cores() < 2 * workers:

@@ -93,6 +93,12 @@ class Sweep:
         """Return the run folder of a job."""
         return self.folder / str(number)
 
+    @property
+    def launcher(self) -> dict[str, Any] | None:
+        """The config of the launcher that handed jobs over to workers last; None if none did."""
+        found = [session["launcher"] for session in self.read()[0] if "launcher" in session]
+        return found[-1] if found else None
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only process that runs this sweep. A job that outlives its sweep holds the lock as well.
@@ -165,8 +171,8 @@ class Sweep:
 
     def settled(self, job: Job) -> dict[str, Any]:
         """Return what the ledger records about a job whose process died. It overrules what a dead worker wrote."""
-        attempt = {"attempt": job.attempt + 1} if job.worker else {}
-        return {"job": job.number, **attempt, **outcome(self.job_folder(job.number), job.config_id)}
+        found = outcome(self.job_folder(job.number), job.config_id)
+        return {"job": job.number, "attempt": job.attempt + 1, **found}
 
 
 def outcome(
