@@ -29,7 +29,6 @@ def test_the_command_returns_and_the_tasks_do_the_rest(sweep: SlurmSweep, expect
     said = sweep.submit()
     assert "4 jobs in 2 tasks" in said
     assert sweep.queued()
-    assert sweep.faults(expected)  # nothing is complete yet
     sweep.wait_for_the_end()
     assert not sweep.faults(expected)
 
