@@ -31,3 +31,12 @@ def test_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert resources.free_memory("cuda") == 30000 * 2**20
     monkeypatch.setenv("PATH", "")
     assert resources.free_memory("cuda") == resources.UNKNOWN
+
+
+def test_a_slurm_job_uses_the_cores_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_CPUS_ON_NODE", raising=False)
+    everything = resources.cores()
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "1")
+    assert resources.cores() == 1
+    monkeypatch.setenv("SLURM_CPUS_ON_NODE", "100000")
+    assert resources.cores() == everything

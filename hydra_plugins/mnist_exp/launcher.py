@@ -1,10 +1,10 @@
-"""hydra/launcher=fused and hydra/launcher=workers.
+"""hydra/launcher=fused, workers and slurm.
 
 Like sweeper.py, quick to import, and without `from __future__ import annotations`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -69,3 +69,31 @@ class WorkersLauncher(Launcher):
         from mnist_exp.system.errors import ConfigError
 
         raise ConfigError("hydra/launcher=workers: needs hydra/sweeper=resumable, which hands the jobs over")
+
+
+@dataclass
+class SlurmConf(WorkersConf):
+    """The keys under `hydra.launcher`."""
+
+    _target_: str = "hydra_plugins.mnist_exp.launcher.SlurmLauncher"
+    tasks: int = 1  # of the job array; each takes batches of jobs from the sweep until its time is nearly over
+    time: int = 60  # minutes of a task, which is requeued if its time does not suffice
+    partition: str | None = None  # null: the cluster's default; so for the keys that follow
+    gpus_per_task: int = 0
+    cpus_per_task: int | None = None
+    mem_gb: float | None = None  # of a task
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    setup: list[str] = field(default_factory=list)  # lines of the batch script, such as "module load cuda"
+    wait: bool = False  # stay until the sweep is over, and show its progress
+    sbatch: dict[str, Any] = field(
+        default_factory=dict
+    )  # other options of sbatch, such as {nice: 100, exclusive: true}
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="slurm", node=SlurmConf, provider="mnist_exp")
+
+
+class SlurmLauncher(WorkersLauncher):
+    """Hands the jobs of a sweep over to the tasks of a Slurm job array; sweep.launchers.slurm submits them."""

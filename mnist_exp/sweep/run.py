@@ -31,7 +31,7 @@ from mnist_exp.store.run_folder import LR_SEARCH
 from mnist_exp.store.workers import Liveness
 from mnist_exp.sweep import batches, jobs, lr_search, plan, request, work
 from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
-from mnist_exp.sweep.launchers import grouping, joblib_workers
+from mnist_exp.sweep.launchers import grouping, joblib_workers, slurm
 from mnist_exp.sweep.launchers import workers as workers_launcher
 from mnist_exp.sweep.launchers.workers import HandOver
 from mnist_exp.sweep.lr_search import Trial
@@ -44,7 +44,7 @@ from mnist_exp.system.fork import run_in_subprocess
 log = logging.getLogger(__name__)
 
 FUSED_SEEDS = 5  # of each arm in a round of a sequential sweep: they train as one
-SCHEDULERS = {"WorkersLauncher": workers_launcher}
+SCHEDULERS = {"WorkersLauncher": workers_launcher, "SlurmLauncher": slurm}
 GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctrl-C
 
 
