@@ -344,7 +344,7 @@ def test_runs_without_predictions_are_counted_and_can_not_be_measured(copied: Pa
         edit_summary(copied / str(number), {"files": None})
     found = read([copied])
     assert (found.without_predictions, found.warnings[:-1]) == (2, [])
-    assert [run.predicted is None for run in found.runs if isinstance(run, CompletedRun)] == [
+    assert [run.images is None for run in found.runs if isinstance(run, CompletedRun)] == [
         *(False, True, False, False, True, False)
     ]
     with pytest.raises(ConfigError) as error:
