@@ -229,7 +229,13 @@ def tags(run: RunResult) -> str:
 
 def link(run: RunResult, out: Path) -> str:
     """Return the relative URL from the report in `out` to the folder of a run."""
-    return quote(os.fsencode(Path(os.path.relpath(run.folder, out)).as_posix())) + "/"
+    return f"{link_to(run.sweep, out)}{run.folder.name}/"
+
+
+def link_to(folder: Path, out: Path) -> str:
+    """Return the relative URL from the report in `out` to a folder; nothing if they are the same."""
+    path = Path(os.path.relpath(folder, out)).as_posix()
+    return "" if path == "." else quote(os.fsencode(path)) + "/"
 
 
 def _balanced(arm: Arm) -> float:
