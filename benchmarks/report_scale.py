@@ -32,16 +32,44 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.sweeps import sweep
 
 BASE = {  # every key of the default config, as a real ledger has it
-    **{"data": "mnist", "augmentation": "affine", "model": "mlp", "activation": "relu", "init": "torch"},
-    **{"optimizer": "adam", "schedule": "constant", "loss": "cross_entropy", "experiment": None, "epochs": 5},
-    **{"patience": None, "best_by": "val_loss", "device": "auto", "threads": 1, "matmul_precision": "highest"},
-    **{"plots": False, "predictions": True, "deterministic": True, "resume": None, "tags": []},
-    **{"data._target_": "mnist_exp.data.sources.mnist", "data.root": "data", "data.validation": 5000},
-    **{"data.batch_size": 64, "data.seed": 0, "model._target_": "mnist_exp.models.mlp"},
-    **{"model.hidden_layers": [256, 512], "model.dropout": 0.0, "model.input_dropout": 0.0, "model.max_norm": None},
-    **{"activation._target_": "torch.nn.ReLU", "optimizer._target_": "torch.optim.Adam", "optimizer.lr": 0.001},
-    **{"optimizer.weight_decay": 0.0, "optimizer.betas": [0.9, 0.999], "optimizer.eps": 1e-08},
-    **{"loss._target_": "mnist_exp.losses.CrossEntropy", "loss.label_smoothing": 0.0},
+    "data": "mnist",
+    "augmentation": "affine",
+    "model": "mlp",
+    "activation": "relu",
+    "init": "torch",
+    "optimizer": "adam",
+    "schedule": "constant",
+    "loss": "cross_entropy",
+    "experiment": None,
+    "epochs": 5,
+    "patience": None,
+    "best_by": "val_loss",
+    "device": "auto",
+    "threads": 1,
+    "matmul_precision": "highest",
+    "plots": False,
+    "predictions": True,
+    "deterministic": True,
+    "resume": None,
+    "tags": [],
+    "data._target_": "mnist_exp.data.sources.mnist",
+    "data.root": "data",
+    "data.validation": 5000,
+    "data.batch_size": 64,
+    "data.seed": 0,
+    "model._target_": "mnist_exp.models.mlp",
+    "model.hidden_layers": [256, 512],
+    "model.dropout": 0.0,
+    "model.input_dropout": 0.0,
+    "model.max_norm": None,
+    "activation._target_": "torch.nn.ReLU",
+    "optimizer._target_": "torch.optim.Adam",
+    "optimizer.lr": 0.001,
+    "optimizer.weight_decay": 0.0,
+    "optimizer.betas": [0.9, 0.999],
+    "optimizer.eps": 1e-08,
+    "loss._target_": "mnist_exp.losses.CrossEntropy",
+    "loss.label_smoothing": 0.0,
 }
 FACTS = {  # the rest of a summary, as long as a real one
     "images_per_second": 14850,
@@ -100,13 +128,19 @@ def _measure(part: str, folder: Path) -> None:
     from mnist_exp.report import report, results
 
     parts: dict[str, Callable[[], Any]] = {
-        "files": lambda: [open(folder / name / "summary.json", "rb").read() for name in os.listdir(folder) if name.isdigit()],
+        "files": lambda: [
+            open(folder / name / "summary.json", "rb").read() for name in os.listdir(folder) if name.isdigit()
+        ],
         "read": lambda: results.read([folder]),
         "report": lambda: report.write([folder]),
     }
     start, before = time.perf_counter(), time.process_time()
     parts[part]()
-    found = {"part": part, "seconds": round(time.perf_counter() - start, 2), "cpu": round(time.process_time() - before, 2)}
+    found = {
+        "part": part,
+        "seconds": round(time.perf_counter() - start, 2),
+        "cpu": round(time.process_time() - before, 2),
+    }
     found["memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     if part == "report":
         found["page_mb"] = round((folder / "report.html").stat().st_size / 1e6, 1)

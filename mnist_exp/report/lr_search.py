@@ -67,9 +67,7 @@ def searches(trials: Results) -> list[Search]:
     ]
 
 
-def _search(
-    name: str, runs: Sequence[RunResult], compared: Mapping[str, Arm], failing: Mapping[str, Arm]
-) -> Search:
+def _search(name: str, runs: Sequence[RunResult], compared: Mapping[str, Arm], failing: Mapping[str, Arm]) -> Search:
     ids = dict.fromkeys(run.job.arm for run in runs)
     arms = sorted((compared[each] for each in ids if each in compared), key=lambda arm: rate(arm.runs[0]))
     failed = tuple(run for each in ids if each in failing for run in failing[each].failed)

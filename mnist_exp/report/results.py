@@ -262,7 +262,12 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
     if not (folder / run_folder.LEDGER).is_file():
         raise ConfigError(f"{folder}: {_describe(folder)}")
     sessions, jobs = Ledger(folder).read()
-    return sessions, [_read_run(folder, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
+    runs: list[RunResult] = []
+    for number in sorted(jobs):
+        if jobs[number].status != "replaced":
+            runs.append(_read_run(folder, jobs[number]))
+            _share(runs[-2:])
+    return sessions, runs
 
 
 def read_run(folder: Path) -> RunResult:
@@ -290,7 +295,8 @@ def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
     Such a key is `predictions`, where only some commands kept them. In sweeps of older versions, data.seed tells arms
     apart.
     """
-    typed = dict.fromkeys(config.key_of(override) for run in runs for override in run.job.overrides)
+    overrides = dict.fromkeys(override for run in runs for override in run.job.overrides)
+    typed = dict.fromkeys(map(config.key_of, overrides))
     beside = keys_beside_identity(run.job for run in runs)
     telling = [key for key in typed if key not in config.RUNTIME_KEYS or key in beside]
     varying = [key for key in telling if _varies(runs, key)]
@@ -314,7 +320,11 @@ def shown_keys(runs: Sequence[RunResult], swept: Sequence[str]) -> tuple[str, ..
 
 def format_value(value: Any) -> str:
     """Return the value of a key as a table shows it."""
-    return value if isinstance(value, str) else json.dumps(value).replace(" ", "")
+    if isinstance(value, str):
+        return value
+    if type(value) is int or (type(value) is float and math.isfinite(value)):  # as JSON has it, and faster
+        return repr(value)
+    return json.dumps(value).replace(" ", "")
 
 
 def label(choices: Mapping[str, str]) -> str:
@@ -370,6 +380,15 @@ def _read_run(sweep: Path, job: Job) -> RunResult:
         val=facts["best_val_accuracy"],
         test=facts["test_accuracy"],
     )
+
+
+def _share(runs: Sequence[RunResult]) -> None:
+    """Let the second of two runs have the facts of the first where they are equal, for the sake of memory."""
+    if len(runs) == 2:
+        first, second = (run.summary for run in runs)
+        second.update(
+            (key, first[key]) for key in ("versions", "git", "data", "inference") if first[key] == second[key]
+        )
 
 
 def _short_pair(key: str, value: str, keys: Iterable[str]) -> str:
