@@ -31,6 +31,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from helpers.sweeps import sweep
 
+from mnist_exp.report import report, results
+from mnist_exp.store.ledger import Ledger
+from mnist_exp.system import files
+
 BASE = {  # every key of the default config, as a real ledger has it
     "data": "mnist",
     "augmentation": "affine",
@@ -121,15 +125,26 @@ def write(folder: Path, arms: int, seeds: int, images: int | None) -> None:
     if arms >= 10:
         grid |= {"optimizer": ["adam", "sgd"], "activation": ["relu", "tanh", "gelu", "silu", "elu"]}
     sweep(folder, grid, range(seeds), images=images, distinct=DISTINCT, base=BASE, facts=FACTS)
+    shorten_ledger(folder)
+
+
+def shorten_ledger(folder: Path) -> None:
+    """Write the ledger of a simulated sweep as a real one is: choices that a job shares with the first are left out."""
+    path = Ledger(folder).path
+    entries = [files.unseal(line) for line in path.read_bytes().splitlines()]
+    first = next(entry["choices"] for entry in entries if "choices" in entry)
+    for entry in entries:
+        if entry.get("job") and "choices" in entry:
+            own = {key: value for key, value in entry["choices"].items() if value != first[key]}
+            entry |= {"choices": own, "like": 0}
+    path.write_text("".join(files.seal_line(entry) + "\n" for entry in entries))
 
 
 def _measure(part: str, folder: Path) -> None:
     """Print what a part costs this process."""
-    from mnist_exp.report import report, results
-
     parts: dict[str, Callable[[], Any]] = {
         "files": lambda: [
-            open(folder / name / "summary.json", "rb").read() for name in os.listdir(folder) if name.isdigit()
+            (folder / name / "summary.json").read_bytes() for name in os.listdir(folder) if name.isdigit()
         ],
         "read": lambda: results.read([folder]),
         "report": lambda: report.write([folder]),

@@ -277,3 +277,82 @@ def test_hostile_config_does_nothing_in_a_browser(tmp_path: Path) -> None:
     assert "onerror=" in document  # as text
     assert '<aside id="run" aria-label="One run"><h3>Run 0</h3>' in document  # the page's own script ran
     assert console == []
+
+
+# Long tables
+
+TRY_LONG = """
+{ const found = {}, box = document.getElementById("runs"), rows = () => [...box.querySelectorAll("tbody tr")];
+const type = (input, value) => { input.value = value; input.dispatchEvent(new Event("input")); };
+const sort = (scope, name) => [...scope.querySelectorAll("th button")].find(each => each.textContent === name).click();
+const texts = column => rows().map(row => row.cells[column].textContent);
+sort(box, "run"), sort(box, "run");
+found.down = texts(0);
+type(document.getElementById("filter"), "sgd tanh");
+found.filtered = texts(0);
+found.count = document.getElementById("count").textContent;
+found.link = rows()[0].cells[0].firstChild.getAttribute("href");
+found.status = rows()[0].cells[4].innerHTML;
+rows()[0].click();
+found.panel = [...document.querySelectorAll("#run p")].map(each => each.textContent);
+const arms = document.getElementById("leaderboard");
+type(arms.querySelector("input"), "sgd");
+found.arms = [arms.querySelectorAll("tbody tr").length, arms.querySelector("output").textContent];
+document.body.innerHTML = "";
+const text = JSON.stringify(found);
+document.body.append(Object.assign(document.createElement("pre"), { id: "found", textContent: text })); }
+"""
+
+
+@pytest.fixture
+def long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page of a sweep of 6 arms and 30 runs, with two rows of a table as HTML and the curves of one run."""
+    monkeypatch.setattr(page, "PART", 2)
+    monkeypatch.setattr(page, "CURVES", 1)
+    folder = sweep(tmp_path / "s", **KINDS["small"], spoiled={29: "failed"})
+    return to_html(read([folder]), tmp_path, {}, {})
+
+
+def test_long_tables_have_their_first_rows_as_html_and_the_others_as_columns(long: str) -> None:
+    tags = Page(long)
+    assert len(tags.having("tr")) == 3 + 3 + 3 + 2  # of the leaderboard, comparisons, runs and failures; with headers
+    data = data_of(long)
+    numbers, optimizers, *_ = data["more"]["columns"]
+    assert numbers == {"values": [str(number) for number in range(2, 30)]}
+    assert optimizers == {"values": ["adam", "sgd"], "rows": [0] * 13 + [1] * 15}
+    assert data["more"]["marks"]["values"] == [[], ["diverged"]]
+    assert {name: len(columns[-1].get("rows", columns[-1]["values"])) for name, columns in data["tables"].items()} == {
+        "leaderboard": 4,
+        "comparisons": 2,
+    }
+    assert len(data["runs"]) == 1
+    assert "The page has the curves of 1 run, those" in long
+    assert "The first 2 of 30 runs; the others need JavaScript." in long
+    assert {str(link["href"]) for link in tags.having("a", href="results.csv")} == {"results.csv"}
+
+
+def test_failures_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(page, "MAX_FAILURES", 2)
+    folder = sweep(tmp_path / "s", **KINDS["one_seed"], spoiled=dict.fromkeys(range(3), "failed"))
+    assert 'The first 2 of 3; <a href="results.csv">' in to_html(read([folder]), folder, {}, {})
+
+
+@browser
+def test_long_tables_are_sorted_and_filtered_as_a_whole(long: str, tmp_path: Path) -> None:
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy".*?>', "", long)  # to add a script
+    document, console = browse(text.replace("</body>", f"<script>{TRY_LONG}</script></body>"), tmp_path)
+    match = re.search(r'<pre id="found">(.*?)</pre>', document, re.DOTALL)
+    assert match, console
+    found = json.loads(html.unescape(match[1]))
+    assert found["down"] == [str(number) for number in range(29, -1, -1)]
+    assert found["filtered"] == ["24", "23", "22", "21", "20"]
+    assert found["count"] == "5 of 30 runs"
+    assert found["link"] == "s/24/"
+    assert found["status"] == '<span class="status completed">completed</span>'
+    assert found["panel"] == [
+        "optimizer=sgd activation=tanh seed=4",
+        "This page has no curves of this run; its folder has.",
+        "Open the folder of run 24",
+    ]
+    assert found["arms"] == [3, "3 of 6 arms"]
+    assert console == []

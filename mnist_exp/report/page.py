@@ -98,6 +98,7 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         runs=runs,
         links=links,
         part=PART,
+        with_curves=formats.count(len(details), "run"),
         failures=failures._replace(rows=failures.rows[:MAX_FAILURES]),
         failures_in_all=len(failures.rows),
         provenance=tables.provenance(results),

@@ -45,6 +45,7 @@ MEASURED = tuple(  # further columns of both: what is computed from predictions.
     if measure is not ACCURACY and f"{part}_{measure.name}" not in COLUMNS
 )
 WITH_PREDICTIONS = 4  # arms of which the report shows what they confuse with what
+SHARED = ("versions", "git", "data", "inference")  # facts that most runs of a sweep have in common
 MAX_FOLDERS = 20  # that a warning names
 FAILURES = {"diverged": "diverged", "out of memory": "ran out of memory", "error": "failed"}  # in a sentence
 

@@ -225,10 +225,8 @@ def leader_against_others(arms: Sequence[Sample], anytime: bool = False) -> list
     k = len(arms)
     if k < 2:
         return []
-    if k <= EVERY_PAIR:
-        pairs = list(combinations(range(k), 2))  # those of the leader come first
-    else:
-        pairs = [(0, other) for other in range(1, k)]
+    of_leader = [(0, other) for other in range(1, k)]
+    pairs = list(combinations(range(k), 2)) if k <= EVERY_PAIR else of_leader  # those of the leader come first
     tests = k * (k - 1) // 2
     return _comparisons(arms, pairs, tests, anytime, untested=tests - len(pairs))
 
