@@ -107,3 +107,11 @@ def test_there_is_no_figure_without_metrics(make_results: MakeResults) -> None:
     results = make_results({"optimizer": ["adam", "sgd"]}, remove, seeds=[0])
     assert len(results.arms) == 2
     assert curves.draw(results) is None
+
+
+def test_gray_lines_are_bounded(make_results: MakeResults, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "GRAY", 2)
+    figure = curves.draw(make_results({"optimizer.lr": [place / 1000 for place in range(1, 13)]}, seeds=[0]))
+    assert figure
+    assert "Gray: the next 2 arms; the axes fit the leading arms. Not shown: 2 arms." in text_of(figure)
+    assert len(figure.axes[1].lines) == 8 + 2

@@ -72,3 +72,10 @@ def test_there_are_seven_keys_at_most(make_results: MakeResults) -> None:
     assert figure
     assert len({text.get_text() for text in figure.axes[0].texts if text.get_text().startswith("key_")}) == 7
     assert "Shown: the 7 of 8 keys that matter most." in text_of(figure)
+
+
+def test_lines_are_bounded(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel_coordinates, "ARMS", 3)
+    figure = parallel_coordinates.draw(results)
+    assert figure
+    assert f"Shown: the best 3 of {len(results.compared)} arms." in text_of(figure)

@@ -42,11 +42,17 @@ def text(failed: Results, folder: Path) -> str:
     return to_html(failed, folder, PICTURES, PICTURES)
 
 
-def data_of(text: str) -> list[dict[str, Any]]:
+def data_of(text: str) -> dict[str, Any]:
     found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert found
-    rows: list[dict[str, Any]] = json.loads(found[1])
-    return rows
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def runs_of(text: str) -> list[dict[str, Any]]:
+    """What the script shows of each run, by number."""
+    runs = data_of(text)["runs"]
+    return [runs[place] for place in sorted(runs, key=int)]
 
 
 def test_page_is_whole_and_needs_no_network(text: str) -> None:
@@ -59,7 +65,8 @@ def test_page_is_whole_and_needs_no_network(text: str) -> None:
     anchors = [str(link["href"])[1:] for link in tags.having("a") if str(link.get("href")).startswith("#")]
     assert anchors == ["answer", "leaderboard", "figures", "all", "failures", "provenance"]
     assert set(anchors) <= set(ids)
-    assert len(data_of(text)) == 20
+    assert len(runs_of(text)) == 20
+    assert (data_of(text)["more"], data_of(text)["tables"]) == ({}, {})
 
 
 def test_page_has_every_part(text: str) -> None:
@@ -99,7 +106,7 @@ def test_warnings_and_tags_are_shown(failed: Results, folder: Path, tmp_path: Pa
     assert '<div class="warning"><p>runs use different versions of <code>torch</code></p></div>' in text
     assert "tags</button>" in text
     assert "&#39;base line&#39; &#39;&lt;b&gt;&#39;" in text
-    assert "stopped early (patience), after epoch 5" in data_of(text)[1]["results"]
+    assert "stopped early (patience), after epoch 5" in runs_of(text)[1]["results"]
 
 
 def test_learning_rates_are_shown(tmp_path: Path) -> None:
@@ -125,7 +132,6 @@ def test_runs_are_linked_by_relative_paths(failed: Results, folder: Path, tmp_pa
         links = [str(link["href"]) for link in tags.having("a") if not str(link.get("href", "#")).startswith("#")]
         assert len(links) == 18
         assert all((out / link / "metrics.csv").is_file() for link in links)
-        assert [row["folder"] for row in data_of(to_html(failed, out, {}, {})) if row["epochs"]] == links
 
 
 def test_only_the_pages_own_script_may_run(text: str) -> None:
@@ -142,8 +148,8 @@ def test_configs_and_errors_are_only_ever_text(tmp_path: Path) -> None:
     tags = Page(text)
     assert len(tags.having("script")) == 2
     assert not [tag for tag, attributes in tags.tags if any(key.startswith("on") for key in attributes)]
-    assert data_of(text)[0]["overrides"] == f"name={HOSTILE} seed=0"
-    assert data_of(text)[1]["error"] == HOSTILE
+    assert runs_of(text)[0]["overrides"] == f"name={HOSTILE} seed=0"
+    assert runs_of(text)[1]["error"] == HOSTILE
     assert html.escape(HOSTILE).replace("&#x27;", "&#39;").replace("&quot;", "&#34;") in text
 
 
@@ -151,7 +157,7 @@ def test_values_that_are_no_number_leave_readable_data(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", **KINDS["one_seed"], spoiled={0: "failed"})
     with open(folder / "0" / "metrics.csv", "a") as file:
         file.write("3,nan,0.1,inf,0.1,0.001,1.5\n")
-    row = data_of(to_html(read([folder]), folder, {}, {}))[0]
+    row = runs_of(to_html(read([folder]), folder, {}, {}))[0]
     assert row["epochs"] == [1, 2, 3]
     assert row["train_loss"][2] is row["val_loss"][2] is None
 
@@ -270,4 +276,83 @@ def test_hostile_config_does_nothing_in_a_browser(tmp_path: Path) -> None:
     assert "<title>name on MNIST</title>" in document
     assert "onerror=" in document  # as text
     assert '<aside id="run" aria-label="One run"><h3>Run 0</h3>' in document  # the page's own script ran
+    assert console == []
+
+
+# Long tables
+
+TRY_LONG = """
+{ const found = {}, box = document.getElementById("runs"), rows = () => [...box.querySelectorAll("tbody tr")];
+const type = (input, value) => { input.value = value; input.dispatchEvent(new Event("input")); };
+const sort = (scope, name) => [...scope.querySelectorAll("th button")].find(each => each.textContent === name).click();
+const texts = column => rows().map(row => row.cells[column].textContent);
+sort(box, "run"), sort(box, "run");
+found.down = texts(0);
+type(document.getElementById("filter"), "sgd tanh");
+found.filtered = texts(0);
+found.count = document.getElementById("count").textContent;
+found.link = rows()[0].cells[0].firstChild.getAttribute("href");
+found.status = rows()[0].cells[4].innerHTML;
+rows()[0].click();
+found.panel = [...document.querySelectorAll("#run p")].map(each => each.textContent);
+const arms = document.getElementById("leaderboard");
+type(arms.querySelector("input"), "sgd");
+found.arms = [arms.querySelectorAll("tbody tr").length, arms.querySelector("output").textContent];
+document.body.innerHTML = "";
+const text = JSON.stringify(found);
+document.body.append(Object.assign(document.createElement("pre"), { id: "found", textContent: text })); }
+"""
+
+
+@pytest.fixture
+def long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The page of a sweep of 6 arms and 30 runs, with two rows of a table as HTML and the curves of one run."""
+    monkeypatch.setattr(page, "PART", 2)
+    monkeypatch.setattr(page, "CURVES", 1)
+    folder = sweep(tmp_path / "s", **KINDS["small"], spoiled={29: "failed"})
+    return to_html(read([folder]), tmp_path, {}, {})
+
+
+def test_long_tables_have_their_first_rows_as_html_and_the_others_as_columns(long: str) -> None:
+    tags = Page(long)
+    assert len(tags.having("tr")) == 3 + 3 + 3 + 2  # of the leaderboard, comparisons, runs and failures; with headers
+    data = data_of(long)
+    numbers, optimizers, *_ = data["more"]["columns"]
+    assert numbers == {"values": [str(number) for number in range(2, 30)]}
+    assert optimizers == {"values": ["adam", "sgd"], "rows": [0] * 13 + [1] * 15}
+    assert data["more"]["marks"]["values"] == [[], ["diverged"]]
+    assert {name: len(columns[-1].get("rows", columns[-1]["values"])) for name, columns in data["tables"].items()} == {
+        "leaderboard": 4,
+        "comparisons": 2,
+    }
+    assert len(data["runs"]) == 1
+    assert "The page has the curves of 1 run, those" in long
+    assert "The first 2 of 30 runs; the others need JavaScript." in long
+    assert {str(link["href"]) for link in tags.having("a", href="results.csv")} == {"results.csv"}
+
+
+def test_failures_are_bounded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(page, "MAX_FAILURES", 2)
+    folder = sweep(tmp_path / "s", **KINDS["one_seed"], spoiled=dict.fromkeys(range(3), "failed"))
+    assert 'The first 2 of 3; <a href="results.csv">' in to_html(read([folder]), folder, {}, {})
+
+
+@browser
+def test_long_tables_are_sorted_and_filtered_as_a_whole(long: str, tmp_path: Path) -> None:
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy".*?>', "", long)  # to add a script
+    document, console = browse(text.replace("</body>", f"<script>{TRY_LONG}</script></body>"), tmp_path)
+    match = re.search(r'<pre id="found">(.*?)</pre>', document, re.DOTALL)
+    assert match, console
+    found = json.loads(html.unescape(match[1]))
+    assert found["down"] == [str(number) for number in range(29, -1, -1)]
+    assert found["filtered"] == ["24", "23", "22", "21", "20"]
+    assert found["count"] == "5 of 30 runs"
+    assert found["link"] == "s/24/"
+    assert found["status"] == '<span class="status completed">completed</span>'
+    assert found["panel"] == [
+        "optimizer=sgd activation=tanh seed=4",
+        "This page has no curves of this run; its folder has.",
+        "Open the folder of run 24",
+    ]
+    assert found["arms"] == [3, "3 of 6 arms"]
     assert console == []

@@ -185,6 +185,13 @@ def test_changed_metrics_are_mentioned(copy: Path) -> None:
         assert completed(found) == 30
 
 
+def test_a_warning_names_some_folders_and_counts_the_others(copy: Path) -> None:
+    for number in range(22):
+        (copy / str(number) / "metrics.csv").write_text("")
+    [warning] = read([copy]).warnings
+    assert warning.endswith(f"{copy / '18'}, {copy / '19'} and 2 more")
+
+
 def test_torn_curves_end_before_the_tear(copy: Path) -> None:
     path = copy / "0" / "metrics.csv"
     whole = path.read_text()
@@ -344,7 +351,7 @@ def test_runs_without_predictions_are_counted_and_can_not_be_measured(copied: Pa
         edit_summary(copied / str(number), {"files": None})
     found = read([copied])
     assert (found.without_predictions, found.warnings[:-1]) == (2, [])
-    assert [run.predicted is None for run in found.runs if isinstance(run, CompletedRun)] == [
+    assert [run.images is None for run in found.runs if isinstance(run, CompletedRun)] == [
         *(False, True, False, False, True, False)
     ]
     with pytest.raises(ConfigError) as error:

@@ -690,3 +690,37 @@ def test_claims_hold_for_new_seeds_and_new_images(setting: intervals.Setting) ->
         assert got.claims <= binom.ppf(0.999, got.sweeps, 0.06)
     if setting.image_part == "large" and setting.seeds >= 10:
         assert got.covered_by_same < 0.85 * got.known
+
+
+# Many arms
+
+
+def test_holm_counts_tests_whose_p_is_1() -> None:
+    p = [0.01, 0.002, math.nan, 0.5]
+    with_ones = stats.holm([*p, 1, 1, 1])
+    assert stats.holm(p, untested=3) == pytest.approx(with_ones[:4], nan_ok=True)
+
+
+@pytest.mark.parametrize("images", [0, 300])
+def test_pairs_with_the_leader_alone_change_nothing_but_p(monkeypatch: pytest.MonkeyPatch, images: int) -> None:
+    chance = np.random.default_rng(0)
+    arms = []
+    for place in range(6):
+        tables = {Seeds(0, seed): chance.random(images or 50) < 0.9 - 0.02 * place for seed in range(4)}
+        values = {seeds: float(table.mean()) for seeds, table in tables.items()}
+        arms.append(Sample(values, tables if images else {}, "a"))
+    every = stats.leader_against_others(arms)
+    monkeypatch.setattr(stats, "EVERY_PAIR", 5)
+    monkeypatch.setattr(stats, "BLOCK", 2)
+    alone = stats.leader_against_others(arms)
+    assert len(every) == len(alone) == 5
+    for first, second in zip(every, alone, strict=True):
+        assert second.claim.p >= first.claim.p * (1 - 1e-9)
+        assert second.on_these_images.p >= first.on_these_images.p * (1 - 1e-9)
+        assert (first.difference, first.superiority, first.needed) == (
+            *(second.difference, second.superiority, second.needed),
+        )
+        assert second.claim[:2] == pytest.approx(first.claim[:2], nan_ok=True)
+    smallest = min(one.claim.p for one in alone)
+    alone_p = min(stats.compare(arms[0], other).claim.p for other in arms[1:])
+    assert smallest == pytest.approx(min(1, 15 * alone_p))

@@ -9,6 +9,7 @@ import pytest
 from helpers.arms import arm, comparison, results
 from helpers.sweeps import HOSTILE, KINDS, edit_summary, spoil, sweep
 
+from mnist_exp.report import stats, text
 from mnist_exp.report.results import Results, read
 from mnist_exp.report.text import to_csv, to_markdown, to_terminal
 from mnist_exp.system import quoting
@@ -166,3 +167,12 @@ def test_sweep_without_completed_runs_has_a_short_form(tmp_path: Path) -> None:
     assert "0 of 4 completed, 4 failed" in text
     assert "No run has completed, so there is nothing to compare. Runs failed: adam relu (0 of 1 seed; 1 div" in text
     assert to_terminal(results([])) == "0 of 0 completed\nNo run has completed, so there is nothing to compare."
+
+
+def test_long_tables_and_many_arms_are_bounded_in_words(many: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "only the pairs with the leader" not in to_markdown(many, [])
+    monkeypatch.setattr(text, "MAX_TABLE", 2)
+    monkeypatch.setattr(stats, "EVERY_PAIR", 3)
+    found = to_markdown(many, [])
+    assert f"The first 2 of {len(many.arms)} rows; report.html has all." in found
+    assert "With more than 3 arms, only the pairs with the leader are computed" in found

@@ -196,8 +196,9 @@ def _power(
     from scipy.special import gammaincinv, ndtr
 
     nodes, weights = _nodes()
-    shape = df[:, None] / 2
-    shown = gammaincinv(shape, nodes) / shape  # (pairs, nodes): quantiles of the variance, whose mean is 1
+    freedoms, which = np.unique(df, return_inverse=True)
+    shape = freedoms[:, None] / 2
+    shown = (gammaincinv(shape, nodes) / shape)[which]  # (pairs, nodes): quantiles of the variance, whose mean is 1
     of_images = images_critical**2 * images_variance
     limit = np.sqrt(critical[:, None] ** 2 * variance[:, None] * shown + of_images[:, None])
     distance = (np.abs(difference)[:, None] - limit) / np.sqrt(variance + images_variance)[:, None]

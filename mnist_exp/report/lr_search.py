@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import nan
 from typing import NamedTuple
 
@@ -60,13 +60,15 @@ def searches(trials: Results) -> list[Search]:
     trials_of_arm: dict[tuple[str, ...], list[RunResult]] = {}
     for run in trials.runs:
         trials_of_arm.setdefault(tuple(format_value(run.job.choices.get(key)) for key in keys), []).append(run)
+    compared, failing = ({arm.id: arm for arm in arms} for arms in (trials.compared, trials.failing))
     return [
-        _search(label(dict(zip(keys, values, strict=True))), runs, trials) for values, runs in trials_of_arm.items()
+        _search(label(dict(zip(keys, values, strict=True))), runs, compared, failing)
+        for values, runs in trials_of_arm.items()
     ]
 
 
-def _search(name: str, runs: Sequence[RunResult], trials: Results) -> Search:
-    ids = {run.job.arm for run in runs}
-    arms = sorted((arm for arm in trials.compared if arm.id in ids), key=lambda arm: rate(arm.runs[0]))
-    failed = tuple(run for arm in trials.failing if arm.id in ids for run in arm.failed)
+def _search(name: str, runs: Sequence[RunResult], compared: Mapping[str, Arm], failing: Mapping[str, Arm]) -> Search:
+    ids = dict.fromkeys(run.job.arm for run in runs)
+    arms = sorted((compared[each] for each in ids if each in compared), key=lambda arm: rate(arm.runs[0]))
+    failed = tuple(run for each in ids if each in failing for run in failing[each].failed)
     return Search(name, tuple(runs), tuple(arms), max(arms, key=lambda arm: arm.val.mean, default=None), failed)

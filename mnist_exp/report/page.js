@@ -71,24 +71,127 @@ function key(name) {
   return make("span", {}, line, name);
 }
 
-// What the panel beside the table says of a run.
-function describe(run) {
-  const parts = [make("h3", {}, `Run ${run.number}`), make("p", {}, make("code", {}, run.overrides))];
-  if (run.results) parts.push(make("p", {}, run.results));
-  if (run.error) parts.push(make("p", {}, run.error));
-  if (run.epochs.length) {
+// What the panel beside the table says of a run. The page has no room for the curves of every run of a large sweep.
+function describe(record) {
+  const run = data.runs[record.place], number = record.cells[0];
+  const parts = [make("h3", {}, `Run ${number}`)];
+  parts.push(make("p", {}, make("code", {}, run ? run.overrides : record.choices())));
+  if (run?.results) parts.push(make("p", {}, run.results));
+  if (run?.error) parts.push(make("p", {}, run.error));
+  if (run?.epochs.length) {
     parts.push(chart("accuracy (%)", run.epochs, { training: run.train_accuracy, validation: run.val_accuracy }, run.best));
     parts.push(chart("loss", run.epochs, { training: run.train_loss, validation: run.val_loss }, run.best));
     const ring = make("svg", { viewBox: "0 0 27 10", "aria-hidden": "true" }, make("circle", { class: "best", cx: 20, cy: 5, r: 4 }));
     parts.push(make("div", { class: "key" }, key("training"), key("validation"), make("span", {}, ring, "best epoch")));
-    parts.push(make("p", {}, make("a", { href: run.folder }, `Open the folder of run ${run.number}`)));
-  } else parts.push(make("p", { class: "soft" }, "No epoch recorded."));
+  } else parts.push(make("p", { class: "soft" }, run ? "No epoch recorded." : "This page has no curves of this run; its folder has."));
+  if (record.link) parts.push(make("p", {}, make("a", { href: record.link }, `Open the folder of run ${number}`)));
   return parts;
 }
 
+const data = JSON.parse(byId("data").textContent), PART = 200;
+
+// The value of each row of a column, whichever form it has.
+const unpack = ({ values, rows }) => rows ? rows.map(place => values[place]) : values;
+
+// Numbers before words, and cells without anything last, whichever way is up.
+const collator = new Intl.Collator("en", { numeric: true });
+function compare(a, b, sign) {
+  if (!a || !b) return !a - !b;
+  const [m, n] = [Number(a), Number(b)];
+  if (isNaN(m) && isNaN(n)) return sign * collator.compare(a, b);
+  return isNaN(m) || isNaN(n) ? isNaN(m) - isNaN(n) : sign * (m - n);
+}
+
+// A table that is sorted and filtered as a whole, and whose rows are made as one scrolls to them.
+class Rows {
+  constructor(box, records, build) {
+    this.box = box, this.body = box.querySelector("tbody"), this.build = build;
+    this.headers = [...box.querySelectorAll("th")];
+    this.records = records, this.found = records, this.drawn = this.body.rows.length;
+    box.addEventListener("scroll", () => this.fill());
+    this.headers.forEach((head, column) => head.querySelector("button").addEventListener("click", () => this.sort(head, column)));
+  }
+  draw() {
+    this.body.replaceChildren();
+    this.drawn = 0;
+    this.add();
+    this.box.scrollTop = 0;
+    this.box.querySelector("table").dataset.rearranged = "";
+  }
+  add() {
+    const part = this.found.slice(this.drawn, this.drawn + PART);
+    this.drawn += part.length;
+    this.body.append(...part.map(record => record.row ??= this.build(record)));
+    return part.length > 0;
+  }
+  fill() {
+    while (this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 600 && this.add());
+  }
+  sort(head, column) {
+    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    for (const each of this.headers) each.setAttribute("aria-sort", "none");
+    head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    const inOrder = (a, b) => compare(a.cells[column], b.cells[column], sign);
+    this.records.sort(inOrder);
+    this.found = this.found === this.records ? this.records : this.found.sort(inOrder);
+    this.draw();
+  }
+  filter(text, accept = () => true) {
+    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    const hasWords = record => {
+      record.text ??= record.cells.join(" ").toLowerCase();
+      return words.every(word => record.text.includes(word));
+    };
+    this.found = this.records.filter(record => accept(record) && hasWords(record));
+    this.draw();
+  }
+}
+const rowsOf = (columns, count = columns[0]?.length ?? 0) => Array.from({ length: count }, (_, i) => columns.map(column => column[i]));
+const textsOf = row => [...row.cells].map(cell => cell.textContent.trim());
+const inWords = (found, all, what) => found ? `${found.toLocaleString("en")} of ${all.toLocaleString("en")} ${what}` : `no ${what.slice(0, -1)} matches`;
+
+// The long tables of arms.
+for (const [name, columns] of Object.entries(data.tables)) {
+  const section = byId(name), box = section.querySelector(".box"), tools = section.querySelector(".tools");
+  const input = tools.querySelector("input"), output = tools.querySelector("output");
+  const classes = [...box.querySelectorAll("th")].map(head => head.className);
+  const build = record => make("tr", {}, ...record.cells.map((cell, i) => make("td", { class: classes[i] }, cell)));
+  const records = [...box.querySelectorAll("tbody tr")].map(row => ({ row, cells: textsOf(row) }));
+  const table = new Rows(box, records.concat(rowsOf(columns.map(unpack)).map(cells => ({ cells }))), build);
+  const count = () => { output.textContent = inWords(table.found.length, table.records.length, "arms"); };
+  input.addEventListener("input", () => { table.filter(input.value); count(); });
+  count();
+  tools.hidden = false;
+}
+
 // The table of runs: show, sort, filter.
-const runs = JSON.parse(byId("data").textContent);
-const table = byId("runs").querySelector("table"), body = table.tBodies[0], rows = [...body.rows];
+const box = byId("runs"), heads = [...box.querySelectorAll("th")], names = heads.map(head => head.textContent);
+const STATUS = names.indexOf("status", names.indexOf("seed"));
+class Run {
+  constructor(place, cells, status, marks, link, row) {
+    Object.assign(this, { place, cells, status, marks, link, row });
+    if (row) row.record = this;
+  }
+  choices() { return names.slice(1, STATUS).map((name, i) => `${name}=${this.cells[i + 1]}`).join(" "); }
+}
+function buildRun(run) {
+  const cells = run.cells.map((cell, i) => make("td", { class: heads[i].className }, cell));
+  cells[0].replaceChildren(make("a", run.link ? { href: run.link } : { tabindex: 0 }, run.cells[0]));
+  cells[STATUS].replaceChildren(make("span", { class: `status ${run.status}` }, run.status), ...run.marks.flatMap(mark => [" ", make("span", { class: "mark" }, mark)]));
+  const row = make("tr", {}, ...cells);
+  row.record = run;
+  return row;
+}
+const runs = [...box.querySelectorAll("tbody tr")].map((row, place) => new Run(place, textsOf(row), row.dataset.status, [], row.querySelector("a").getAttribute("href"), row));
+if (data.more.columns) {
+  const marks = unpack(data.more.marks), sweeps = unpack(data.more.sweep), hasFolder = unpack(data.more.has_folder);
+  rowsOf(data.more.columns.map(unpack)).forEach((cells, i) => {
+    const status = cells[STATUS], link = hasFolder[i] ? `${sweeps[i]}${cells[0]}/` : null;
+    cells[STATUS] = [status, ...marks[i]].join(" ");
+    runs.push(new Run(runs.length, cells, status, marks[i], link));
+  });
+}
+const table = new Rows(box, runs, buildRun), body = table.body;
 let shown = null, kept = null;
 
 function show(row) {
@@ -96,7 +199,7 @@ function show(row) {
   shown?.removeAttribute("aria-current");
   shown = row;
   row.setAttribute("aria-current", "true");
-  byId("run").replaceChildren(...describe(runs[row.dataset.run]));
+  byId("run").replaceChildren(...describe(row.record));
 }
 const rowOf = event => event.target.closest("tbody tr");
 body.addEventListener("mouseover", event => kept || show(rowOf(event)));
@@ -105,39 +208,20 @@ body.addEventListener("click", event => { show(rowOf(event)); kept = rowOf(event
 document.addEventListener("keydown", event => { if (event.key === "Escape") kept = null; });
 body.addEventListener("keydown", event => {
   if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
-  const visible = [...body.rows].filter(row => !row.hidden);
-  const next = visible[visible.indexOf(rowOf(event)) + (event.key === "ArrowDown" ? 1 : -1)];
-  next?.querySelector("a").focus();
+  const row = rowOf(event);
+  if (!row.nextElementSibling) table.add();
+  (event.key === "ArrowDown" ? row.nextElementSibling : row.previousElementSibling)?.querySelector("a").focus();
   event.preventDefault();
 });
 
-// Numbers before words, and cells without anything last, whichever way is up.
-function compare(a, b, sign) {
-  if (!a || !b) return !a - !b;
-  const [m, n] = [Number(a), Number(b)];
-  if (isNaN(m) && isNaN(n)) return sign * a.localeCompare(b, "en", { numeric: true });
-  return isNaN(m) || isNaN(n) ? isNaN(m) - isNaN(n) : sign * (m - n);
-}
-[...table.tHead.rows[0].cells].forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
-  const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-  for (const cell of table.tHead.rows[0].cells) cell.setAttribute("aria-sort", "none");
-  head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
-  const text = new Map(rows.map(row => [row, row.cells[column].textContent.trim()]));
-  rows.sort((a, b) => compare(text.get(a), text.get(b), sign));
-  body.append(...rows);
-}));
-
-const content = new Map(rows.map(row => [row, [...row.cells].map(cell => cell.textContent).join(" ").toLowerCase()]));
+function count() { byId("count").textContent = inWords(table.found.length, runs.length, "runs"); }
 function filter() {
-  const words = byId("filter").value.toLowerCase().split(/\s+/), status = byId("status").value;
-  for (const row of rows) {
-    row.hidden = !words.every(word => content.get(row).includes(word)) || (status !== "" && row.dataset.status !== status);
-  }
-  const visible = rows.filter(row => !row.hidden).length;
-  byId("count").textContent = visible ? `${visible} of ${rows.length} runs` : "no run matches";
+  const status = byId("status").value;
+  table.filter(byId("filter").value, run => status === "" || run.status === status);
+  count();
 }
 byId("filter").addEventListener("input", filter);
 byId("status").addEventListener("change", filter);
-filter();
+count();
 for (const id of ["theme", "tools", "run"]) byId(id).hidden = false;
-show(rows.find(row => row.dataset.status === "completed") ?? rows[0]);
+show([...body.rows].find(row => row.record.status === "completed") ?? body.rows[0]);

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from markupsafe import Markup
 
 from mnist_exp.report import figures, formats, sentences, tables, template
 from mnist_exp.report.results import Results, RunResult
+from mnist_exp.report.tables import RunTable
 from mnist_exp.report.text import written_at
+from mnist_exp.store.metrics import METRICS
 
 FOLDER = Path(__file__).parent
 NO_BREAK_SPACE = "\u00a0"
+PART = 200  # rows of a table that are HTML; the script makes the others, so many at once, as one scrolls to them
+CURVES = 4_000_000  # characters: what the page holds of the curves of runs
+MAX_FAILURES = 1_000  # rows
 
 
 class Picture(NamedTuple):
@@ -26,11 +32,16 @@ class Picture(NamedTuple):
     dark: str
 
 
+class Column(TypedDict):
+    """A column of a table, for the page's script."""
+
+    values: list[Any]  # different ones, or one for each row
+    rows: NotRequired[list[int]]  # for each row the place of its value
+
+
 class RunData(TypedDict):
     """What the page's script shows of a run. Accuracies are in percent; null stands for nan and infinity."""
 
-    number: int
-    folder: str  # relative URL
     overrides: str
     results: str  # as a sentence
     error: str | None
@@ -53,7 +64,17 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
     """
     environment = template.environment(FOLDER)
     environment.filters["with_code"] = with_code
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     headline, *others = sentences.answer(results)
+    runs = tables.runs(results)
+    long = {
+        "leaderboard": tables.leaderboard(results),
+        "comparisons": tables.comparisons(results),
+        "learning-rates": tables.learning_rates(results),
+    }
+    failures = tables.failures(results)
+    links = [tables.link(run, out) if (run.folder / METRICS).is_file() else "" for run in results.runs[:PART]]
+    details = _details(results)
     return environment.get_template("page.html.j2").render(
         title=sentences.title(results),
         scope=sentences.scope(results),
@@ -61,12 +82,12 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         warnings=sentences.warnings(results),
         headline=headline,
         sentences=others,
-        leaderboard=tables.leaderboard(results),
+        leaderboard=long["leaderboard"],
         ranking=sentences.ranking(results),
         method=sentences.method(results),
-        comparisons=tables.comparisons(results),
+        comparisons=long["comparisons"],
         about_comparisons=sentences.about_comparisons(results),
-        learning_rates=tables.learning_rates(results),
+        learning_rates=long["learning-rates"],
         rate_sentences=sentences.learning_rates(results),
         pictures=[
             Picture(figures.CAPTIONS[name], template.to_base64(png), template.to_base64(dark[name]))
@@ -74,11 +95,19 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         ],
         progress=sentences.progress(results.runs),
         statuses=Counter(run.job.status for run in results.runs),
-        runs=tables.runs(results),
-        failures=tables.failures(results),
+        runs=runs,
+        links=links,
+        part=PART,
+        with_curves=formats.count(len(details), "run"),
+        failures=failures._replace(rows=failures.rows[:MAX_FAILURES]),
+        failures_in_all=len(failures.rows),
         provenance=tables.provenance(results),
         written=written_at(),
-        data=[_run_data(run, out) for run in results.runs],
+        data={
+            "runs": details,
+            "more": _more_runs(results, runs, out),
+            "tables": {name: _columns(table.rows[PART:]) for name, table in long.items() if table.rows[PART:]},
+        },
         **template.inside([template.BASE, FOLDER / "page.css"], [FOLDER / "page.js"]),
     )
 
@@ -94,13 +123,55 @@ def with_code(sentence: str) -> Markup:
     return Markup("").join(marked)
 
 
-def _run_data(run: RunResult, out: Path) -> RunData:
+def _details(results: Results) -> dict[int, RunData]:
+    """Return what the script shows of runs, by their place: of all that the page has room for, the best arms first."""
+    place_of_job = {id(run.job): place for place, run in enumerate(results.runs)}
+    ranked = [run for arm in (*results.arms, *results.without_results) for run in (*arm.runs, *arm.failed)]
+    places = [place for run in ranked if (place := place_of_job.get(id(run.job))) is not None]
+    found: dict[int, RunData] = {}
+    room = CURVES
+    for place in dict.fromkeys([*places, *range(len(results.runs))]):
+        found[place] = _run_data(results.runs[place])
+        room -= len(json.dumps(found[place]))
+        if room < 0:
+            break
+    return found
+
+
+def _more_runs(results: Results, table: RunTable, out: Path) -> dict[str, Any]:
+    """Return the rows of the table of all runs that are not HTML; nothing if there are none."""
+    rows, runs = table.rows[PART:], results.runs[PART:]
+    if not rows:
+        return {}
+    cells = (
+        [row.number, *row.choices, row.seed, row.status, *([row.tags] if table.has_tags else []), *row.values]
+        for row in rows
+    )
+    return {
+        "columns": _columns(cells),
+        "marks": _column([tuple(row.marks) for row in rows]),
+        "sweep": _column([tables.link_to(run.sweep, out) for run in runs]),
+        "has_folder": _column([int((run.folder / METRICS).is_file()) for run in runs]),
+    }
+
+
+def _columns(rows: Iterable[Sequence[str]]) -> list[Column]:
+    return [_column(column) for column in zip(*rows, strict=True)]
+
+
+def _column(cells: Sequence[Hashable]) -> Column:
+    """Return a column in the shorter one of its two forms."""
+    place_of_value = {value: place for place, value in enumerate(dict.fromkeys(cells))}
+    if 2 * len(place_of_value) > len(cells):
+        return {"values": list(cells)}
+    return {"values": list(place_of_value), "rows": [place_of_value[cell] for cell in cells]}
+
+
+def _run_data(run: RunResult) -> RunData:
     def column(name: str, scale: int = 1) -> list[float | None]:
         return [_finite(scale * value) for value in run.curves.get(name, ())]
 
     return {
-        "number": run.job.number,
-        "folder": tables.link(run, out),
         "overrides": " ".join(run.job.overrides),
         "results": _describe(run).replace(" %", f"{NO_BREAK_SPACE}%"),
         "error": run.job.error,

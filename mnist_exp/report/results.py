@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,9 @@ MEASURED = tuple(  # further columns of both: what is computed from predictions.
     for measure in MEASURES
     if measure is not ACCURACY and f"{part}_{measure.name}" not in COLUMNS
 )
+WITH_PREDICTIONS = 4  # arms of which the report shows what they confuse with what
+SHARED = ("versions", "git", "data", "inference")  # facts that most runs of a sweep have in common
+MAX_FOLDERS = 20  # that a warning names
 FAILURES = {"diverged": "diverged", "out of memory": "ran out of memory", "error": "failed"}  # in a sentence
 
 
@@ -54,13 +58,17 @@ class RunResult:
     folder: Path
     job: Job
     summary: Summary  # empty if the run has none
-    curves: Mapping[str, Sequence[float]]  # the columns of metrics.csv; empty if the run has none
     measured: Mapping[str, float] = field(default_factory=dict, kw_only=True)  # MEASURED, if it kept its predictions
 
     @property
     def id(self) -> tuple[str, str]:
         """A value that is equal for runs that repeat each other."""
         return self.job.config_id, self.job.arm
+
+    @cached_property
+    def curves(self) -> Mapping[str, Sequence[float]]:
+        """The columns of metrics.csv, which is read when they are asked for; empty if the run has none."""
+        return metrics.read_columns(self.folder / METRICS)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class CompletedRun(RunResult):
     val: float  # the measure of the report, in validation
     test: float
     images: NDArray[Any] | None = None  # each validation image's part in the measure, (N,), of mean `val`; if known
-    predicted: Predictions | None = None  # for the validation images, if the run has kept it
+    predicted: Predictions | None = None  # for the validation images, if the arm leads and the run has kept it
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -128,7 +136,8 @@ class Arm(NamedTuple):
 
     def equals(self, other: Arm) -> bool:
         """Return whether both arms have the same seeds, and the same results with each."""
-        return bool(self.runs) and self.values == other.values
+        means = (self.val.mean, self.misses), (other.val.mean, other.misses)
+        return bool(self.runs) and means[0] == means[1] and self.values == other.values
 
 
 class Results(NamedTuple):
@@ -189,6 +198,7 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
     searches = [folder for folder in searches if (folder / run_folder.LEDGER).is_file()]
     distinct = _distinct(runs)
     return found._replace(
+        arms=[_with_predicted(arm) if place < WITH_PREDICTIONS else arm for place, arm in enumerate(found.arms)],
         comparisons=stats.leader_against_others(compared, anytime=any("until" in each for each in sessions)),
         warnings=[*_lost_or_repeated(runs, len(distinct)), *altered, *_mixes(list(distinct.values()))],
         lr_search=read_trials(searches) if searches else None,
@@ -253,7 +263,12 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
     if not (folder / run_folder.LEDGER).is_file():
         raise ConfigError(f"{folder}: {_describe(folder)}")
     sessions, jobs = Ledger(folder).read()
-    return sessions, [_read_run(folder, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
+    runs: list[RunResult] = []
+    for number in sorted(jobs):
+        if jobs[number].status != "replaced":
+            runs.append(_read_run(folder, jobs[number]))
+            _share(runs[-2:])
+    return sessions, runs
 
 
 def read_run(folder: Path) -> RunResult:
@@ -272,7 +287,7 @@ def read_run(folder: Path) -> RunResult:
         error=summary["error"],
         failure=summary["failure"],
     )
-    return RunResult(folder, folder, job, summary, metrics.read_columns(folder / METRICS))
+    return RunResult(folder, folder, job, summary)
 
 
 def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
@@ -281,15 +296,21 @@ def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:
     Such a key is `predictions`, where only some commands kept them. In sweeps of older versions, data.seed tells arms
     apart.
     """
-    typed = dict.fromkeys(config.key_of(override) for run in runs for override in run.job.overrides)
+    overrides = dict.fromkeys(override for run in runs for override in run.job.overrides)
+    typed = dict.fromkeys(map(config.key_of, overrides))
     beside = keys_beside_identity(run.job for run in runs)
     telling = [key for key in typed if key not in config.RUNTIME_KEYS or key in beside]
-    varying = [key for key in telling if len({format_value(run.job.choices.get(key)) for run in runs}) > 1]
+    varying = [key for key in telling if _varies(runs, key)]
     splits: dict[str, set[int]] = {}
     for run in runs:
         splits.setdefault(run.job.arm, set()).add(run.job.seeds.split)
     seeds = config.SEEDS if any(len(found) > 1 for found in splits.values()) else ("seed",)
     return tuple(key for key in varying if key not in seeds)
+
+
+def _varies(runs: Sequence[RunResult], key: str) -> bool:
+    first = format_value(runs[0].job.choices.get(key))
+    return any(format_value(run.job.choices.get(key)) != first for run in runs)
 
 
 def shown_keys(runs: Sequence[RunResult], swept: Sequence[str]) -> tuple[str, ...]:
@@ -300,7 +321,11 @@ def shown_keys(runs: Sequence[RunResult], swept: Sequence[str]) -> tuple[str, ..
 
 def format_value(value: Any) -> str:
     """Return the value of a key as a table shows it."""
-    return value if isinstance(value, str) else json.dumps(value).replace(" ", "")
+    if isinstance(value, str):
+        return value
+    if type(value) is int or (type(value) is float and math.isfinite(value)):  # as JSON has it, and faster
+        return repr(value)
+    return json.dumps(value).replace(" ", "")
 
 
 def label(choices: Mapping[str, str]) -> str:
@@ -338,12 +363,14 @@ def _read_run(sweep: Path, job: Job) -> RunResult:
         summary = run_folder.empty_summary()
     if summary["config_id"] != job.config_id:  # of another run, or of one that failed before it knew its config_id
         summary = run_folder.empty_summary()
-    run = RunResult(sweep, folder, job, summary, metrics.read_columns(folder / METRICS))
     if job.status != "completed" or summary["status"] != "completed":
-        return run
+        return RunResult(sweep, folder, job, summary)
     facts: Mapping[str, Any] = summary  # of a completed run, in which no result is None
     return CompletedRun(
-        **vars(run),
+        sweep,
+        folder,
+        job,
+        summary,
         data=facts["data"],
         best_epoch=facts["best_epoch"],
         val_loss=facts["best_val_loss"],
@@ -354,6 +381,15 @@ def _read_run(sweep: Path, job: Job) -> RunResult:
         val=facts["best_val_accuracy"],
         test=facts["test_accuracy"],
     )
+
+
+def _share(runs: Sequence[RunResult]) -> None:
+    """Let the second of two runs have the facts of the first where they are equal, for the sake of memory."""
+    if len(runs) == 2:
+        first, second = (run.summary for run in runs)
+        second.update(
+            (key, first[key]) for key in ("versions", "git", "data", "inference") if first[key] == second[key]
+        )
 
 
 def _short_pair(key: str, value: str, keys: Iterable[str]) -> str:
@@ -427,7 +463,7 @@ def _measured(runs: Iterable[RunResult], measure: Measure) -> tuple[list[RunResu
             found[place] = _with_predictions(run, measure, kept)
     if not altered:
         return found, []
-    folders = ", ".join(str(run.folder) for run in altered)
+    folders = _enumerate([run.folder for run in altered])
     arms = "its arm" if len(altered) == 1 else "their arms"
     limit = f"so comparisons with {arms} are for these images, not for new ones"
     how = _how_to_predict(run.sweep for run in altered)
@@ -457,7 +493,7 @@ def measured(kept: RunPredictions) -> dict[str, float]:
 
 def _require_predictions(measure: Measure, runs: Collection[CompletedRun]) -> None:
     """Raise ConfigError if a run lacks what the measure is computed from."""
-    if lacking := [run for run in runs if not run.predicted]:
+    if lacking := [run for run in runs if not run.measured]:
         count = f"{len(lacking):,} of {len(runs):,} completed runs {'has' if len(lacking) == 1 else 'have'}"
         raise ConfigError(
             f"--by {measure.name}: {count} no intact {PREDICTIONS}, such as {lacking[0].folder}; "
@@ -481,7 +517,6 @@ def _with_predictions(run: CompletedRun, measure: Measure, kept: RunPredictions)
         run,
         measured=measured(kept),
         images=measure.of_images(kept.val) if measure.of_images else None,
-        predicted=kept.val,
     )
     if measure is ACCURACY:  # the summary has it
         return run
@@ -490,6 +525,17 @@ def _with_predictions(run: CompletedRun, measure: Measure, kept: RunPredictions)
         part = "validation" if math.isnan(val) else "test"
         raise ConfigError(f"--by {measure.name}: {run.folder} has no {part} image of this class")
     return replace(run, val=val, test=test)
+
+
+def _with_predicted(arm: Arm) -> Arm:
+    """Return an arm whose runs have what they predicted for the validation images, if they have kept it."""
+    runs = (replace(run, predicted=kept.val) if (kept := _intact(run)) else run for run in arm.runs)
+    return arm._replace(runs=tuple(runs))
+
+
+def _intact(run: CompletedRun) -> RunPredictions | None:
+    """Return what a run predicted, if it was intact when the results were read."""
+    return read_predictions(run) if run.measured else None
 
 
 def sample(arm: Arm, measure: Measure) -> stats.Sample:
@@ -523,13 +569,13 @@ def _lost_or_repeated(runs: Sequence[RunResult], distinct: int) -> list[str]:
     completed = [run for run in runs if isinstance(run, CompletedRun)]
     lost = [run for run in runs if run.job.status == "completed" and not isinstance(run, CompletedRun)]
     if lost:
-        paths = ", ".join(str(run.folder / run_folder.SUMMARY) for run in lost)
+        paths = _enumerate([run.folder / run_folder.SUMMARY for run in lost])
         warnings.append(f"completed runs are left out because their results are lost or damaged: {paths}")
     if repeated := len(completed) - distinct:
         warnings.append(f"{repeated} completed runs repeat others (same config_id); each config and seed counts once")
     changed = [run.folder for run in completed if not run_folder.is_unaltered(run.folder, run.summary, METRICS)]
     if changed:
-        warnings.append(f"metrics.csv was changed after the run: {', '.join(map(str, changed))}")
+        warnings.append(f"metrics.csv was changed after the run: {_enumerate(changed)}")
     return warnings
 
 
@@ -546,6 +592,12 @@ def _mixes(runs: Sequence[CompletedRun]) -> list[str]:
     warnings += [f"runs use different contents of {name}" for name in names]
     changed = [run.folder for run in runs if any(each["changed"] for each in run.summary["resumed"] or ())]
     if changed:
-        folders = ", ".join(map(str, changed))
-        warnings.append(f"runs were resumed with other versions, threads or devices than they started with: {folders}")
+        how = "runs were resumed with other versions, threads or devices than they started with"
+        warnings.append(f"{how}: {_enumerate(changed)}")
     return warnings
+
+
+def _enumerate(paths: Sequence[Path]) -> str:
+    """Return paths, the first of which are named and the others counted."""
+    more = f" and {len(paths) - MAX_FOLDERS:,} more" if len(paths) > MAX_FOLDERS else ""
+    return ", ".join(map(str, paths[:MAX_FOLDERS])) + more

@@ -26,6 +26,7 @@ from mnist_exp.system import program, quoting
 
 MAX_SENTENCES = 10  # about single arms; further arms are counted
 MAX_NAMES = 3  # of failing arms in the headline
+MAX_EQUAL = 20  # arms with the same results, in one sentence
 STATUSES = ("completed", "running", "failed", "interrupted", "pending")
 RANKING = (
     "Arms are ranked by mean validation {measure}, at the best epoch of each run. The test results are shown beside it "
@@ -48,6 +49,10 @@ TALLY = {  # what the headline says of the arms with each verdict
     Verdict.WORSE_HERE: "is worse than {} on these images and their shared seeds",
     Verdict.NO_CLAIM: "allows no claim about {}",
 }
+LEADER_ONLY = (
+    " With more than {most} arms, only the pairs with the leader are computed: the others count in the correction as "
+    "if they showed nothing, so p is never too small."
+)
 LOG_ODDS = ", of the mean's log odds, so that none leaves 0 to 100 %"
 COMPARISONS = (
     "The intervals are of the difference, 95 %. Claims rest on the first, for new seeds and new images of the same "
@@ -163,9 +168,10 @@ def ranking(results: Results) -> str:
 
 def method(results: Results) -> str:
     """Return what the intervals and p-values of the leaderboard are."""
-    if not results.measure.is_fraction:
-        return METHOD.format(scale="")
-    return f"{METHOD.format(scale=LOG_ODDS)} pp: percentage points."
+    text = METHOD.format(scale=LOG_ODDS if results.measure.is_fraction else "")
+    if len(results.compared) > stats.EVERY_PAIR:
+        text += LEADER_ONLY.format(most=stats.EVERY_PAIR)
+    return f"{text} pp: percentage points." if results.measure.is_fraction else text
 
 
 def about_comparisons(results: Results) -> str:
@@ -214,10 +220,11 @@ def equal_arms(results: Results) -> list[str]:
     if keys_without_effect(results):
         return []
     arms_of_values: dict[tuple[tuple[float, ...], ...], list[Arm]] = {}
-    for arm in results.compared:
+    compared = results.compared
+    for arm in compared:
         arms_of_values.setdefault(arm.values, []).append(arm)
-    groups = [arms for arms in arms_of_values.values() if len(arms) > 1 and results.compared[0] not in arms]
-    return [f"{join([name(arm) for arm in arms])} have {SAME}: {NO_EFFECT}." for arms in groups]
+    groups = [arms for arms in arms_of_values.values() if len(arms) > 1 and arms[0] is not compared[0]]
+    return [f"{join([name(arm) for arm in arms], most=MAX_EQUAL)} have {SAME}: {NO_EFFECT}." for arms in groups]
 
 
 def failed_runs(arm: Arm, measure: Measure = ACCURACY) -> str:
@@ -231,9 +238,9 @@ def failed_runs(arm: Arm, measure: Measure = ACCURACY) -> str:
 
 def against_the_leader(results: Results) -> list[str]:
     """Return a cell for each arm of the leaderboard: how it compares with the leader."""
-    cells = ["the leader"] if results.compared else []
-    smallest = sequential.smallest(results)
-    cells += [verdicts.cell(results.compared[0], arm, test, smallest) for arm, test in _pairs(results)]
+    compared, smallest = results.compared, sequential.smallest(results)
+    cells = ["the leader"] if compared else []
+    cells += [verdicts.cell(compared[0], arm, test, smallest) for arm, test in _pairs(results)]
     return cells + ["not compared" if arm.runs else "failed" for arm in results.failing]
 
 
@@ -280,7 +287,8 @@ def _pairs(results: Results) -> list[tuple[Arm, stats.Comparison]]:
 def _lead(results: Results) -> str:
     """Return what the best arm reaches, and how it compares with the others."""
     leader, pairs, measure = results.compared[0], _pairs(results), results.measure
-    found = {verdicts.verdict(leader, arm, test, sequential.smallest(results)) for arm, test in pairs}
+    smallest = sequential.smallest(results)
+    found = {verdicts.verdict(leader, arm, test, smallest) for arm, test in pairs}
     on_validation = f"on validation ({_basis(leader, measure)})"
     reached = f"{value(leader.val.mean, measure)} {on_validation}"
     if not pairs:
@@ -300,10 +308,10 @@ def _lead(results: Results) -> str:
 
 def _tally(results: Results, pairs: Sequence[tuple[Arm, stats.Comparison]]) -> str:
     """Return how many others the leader beats; and which it can't be told apart from, if these are few."""
-    smallest = sequential.smallest(results)
+    leader, smallest = results.compared[0], sequential.smallest(results)
     arms: dict[Verdict, list[Arm]] = {found: [] for found in TALLY}
     for arm, test in pairs:
-        arms[verdicts.verdict(results.compared[0], arm, test, smallest)].append(arm)
+        arms[verdicts.verdict(leader, arm, test, smallest)].append(arm)
     others = f"{len(pairs):,} others"
 
     def which(found: Verdict) -> str:

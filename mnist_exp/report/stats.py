@@ -16,7 +16,7 @@ The source is what the images were drawn from: digits by other writers, or of an
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -32,6 +32,8 @@ from mnist_exp.store.ledger import Seeds
 
 LEVEL = 0.95  # of every interval; a claim needs p < 1 - LEVEL
 MAX_ODDS_RATIO = 10  # between the ends of an interval of two values; a wider one says almost nothing and is left out
+EVERY_PAIR = 200  # arms: of more, only the pairs with the leader are computed
+BLOCK = 64  # arms whose images are compared with the leader's at once
 ROUNDING = 1e-9  # relative; accuracies are multiples of 1/images, so a smaller spread is floating-point error
 
 
@@ -213,24 +215,35 @@ def leader_against_others(arms: Sequence[Sample], anytime: bool = False) -> list
     """Compare the leader with each other arm, with both p-values corrected by Holm's method.
 
     The data that chose the leader also test it, so any pair could have been among these comparisons. The correction is
-    therefore for all k (k - 1) / 2 pairs, not for the k - 1 that are returned.
+    therefore for all k (k - 1) / 2 pairs, not for the k - 1 that are returned. With more than EVERY_PAIR arms, the p of
+    every pair without the leader is taken to be 1, which is never too small; the corrected p can only be larger for it.
 
     Args:
         arms: The arms, the leader first.
         anytime: As in `compare`.
     """
-    pairs = list(combinations(range(len(arms)), 2))  # those of the leader come first
-    return _comparisons(arms, pairs, len(pairs), anytime) if pairs else []
+    k = len(arms)
+    if k < 2:
+        return []
+    of_leader = [(0, other) for other in range(1, k)]
+    pairs = list(combinations(range(k), 2)) if k <= EVERY_PAIR else of_leader  # those of the leader come first
+    tests = k * (k - 1) // 2
+    return _comparisons(arms, pairs, tests, anytime, untested=tests - len(pairs))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Correct p-values for multiple tests by the step-down method of Holm 1979. A nan is not a test and stays nan."""
-    order = sorted((index for index, value in enumerate(p) if not math.isnan(value)), key=p.__getitem__)
-    corrected, highest = list(p), 0.0
-    for rank, index in enumerate(order):
-        highest = max(highest, min(1.0, p[index] * (len(order) - rank)))
-        corrected[index] = highest
-    return corrected
+def holm(p: Sequence[float] | Floats, untested: int = 0) -> list[float]:
+    """Correct p-values for multiple tests by the step-down method of Holm 1979. A nan is not a test and stays nan.
+
+    Args:
+        p: The p-values.
+        untested: The number of further tests, whose p is taken to be 1.
+    """
+    corrected = np.array(p, dtype=float)
+    order = np.argsort(corrected, kind="stable")[: np.count_nonzero(~np.isnan(corrected))]  # nan comes last
+    tests_left = len(order) + untested - np.arange(len(order))
+    corrected[order] = np.maximum.accumulate(np.minimum(1, corrected[order] * tests_left))
+    found: list[float] = corrected.tolist()
+    return found
 
 
 def sampling_spread(accuracy: float, images: int) -> float:
@@ -245,7 +258,7 @@ def sampling_spread(accuracy: float, images: int) -> float:
 
 
 def _comparisons(
-    arms: Sequence[Sample], pairs: Sequence[tuple[int, int]], tests: int, anytime: bool
+    arms: Sequence[Sample], pairs: Sequence[tuple[int, int]], tests: int, anytime: bool, untested: int = 0
 ) -> list[Comparison]:
     """Compare the first arm with each other one.
 
@@ -254,9 +267,10 @@ def _comparisons(
         pairs: The places of all pairs for which p is corrected; those of the first arm come first.
         tests: The number of comparisons for which plans allow.
         anytime: As in `compare`.
+        untested: The number of further pairs for which p is corrected, and whose own p is taken to be 1.
     """
     every = _contrasts(arms, pairs, anytime)
-    p, p_on_these = (holm(crossed.p_values(each, anytime).tolist()) for each in (every, every.on_these_images()))
+    p, p_on_these = (holm(crossed.p_values(each, anytime), untested) for each in (every, every.on_these_images()))
     found = Contrasts(*(column[: len(arms) - 1] for column in every))
     margins, on_these = (crossed.margin(each, 1 - LEVEL, anytime) for each in (found, found.on_these_images()))
     needed = crossed.seeds_needed(found, (1 - LEVEL) / tests, anytime)
@@ -292,15 +306,14 @@ def _contrasts(arms: Sequence[Sample], pairs: Sequence[tuple[int, int]], anytime
     """
     for arm in arms:
         _check(arm.values.values())
-    of_design: dict[_Design, list[int]] = {}
-    for place, (first, second) in enumerate(pairs):
-        of_design.setdefault(_design(arms[first], arms[second]), []).append(place)
     columns = np.empty((len(Contrasts._fields), len(pairs)))
-    for design, places in of_design.items():
-        used, indices = np.unique([pairs[place] for place in places], return_inverse=True)
-        contrast = _paired if design.shared else _unpaired
-        a, b = indices.reshape(-1, 2).T
-        columns[:, places] = np.broadcast_arrays(*contrast([arms[index] for index in used], a, b, design))
+    for design, places in _places_of_designs(arms, pairs).items():
+        size = BLOCK if len(arms) > EVERY_PAIR else len(places)
+        for block in (places[start : start + size] for start in range(0, len(places), size)):
+            used, indices = np.unique([pairs[place] for place in block], return_inverse=True)
+            contrast = _paired if design.shared else _unpaired
+            a, b = indices.reshape(-1, 2).T
+            columns[:, block] = np.broadcast_arrays(*contrast([arms[index] for index in used], a, b, design))
     found = Contrasts(*columns)
     is_known = np.isfinite(found.seeds_error)
     if anytime:
@@ -312,6 +325,26 @@ def _contrasts(arms: Sequence[Sample], pairs: Sequence[tuple[int, int]], anytime
         images=np.where(is_known, found.images, 0),
         images_error=np.where(is_known, found.images_error, 0),
     )
+
+
+def _places_of_designs(arms: Sequence[Sample], pairs: Sequence[tuple[int, int]]) -> dict[_Design, list[int]]:
+    """Return the places of the pairs with each design. Arms of equal seeds and images have the same designs."""
+    kinds: dict[Hashable, int] = {}
+    kind_of_arm = [kinds.setdefault(_kind(arm), len(kinds)) for arm in arms]
+    design_of_kinds: dict[tuple[int, int], _Design] = {}
+    places: dict[_Design, list[int]] = {}
+    for place, (first, second) in enumerate(pairs):
+        both = kind_of_arm[first], kind_of_arm[second]
+        if both not in design_of_kinds:
+            design_of_kinds[both] = _design(arms[first], arms[second])
+        places.setdefault(design_of_kinds[both], []).append(place)
+    return places
+
+
+def _kind(arm: Sample) -> Hashable:
+    """Return all of an arm that its designs depend on."""
+    sizes = frozenset((run, len(images)) for run, images in arm.images.items())
+    return frozenset(arm.values), sizes, arm.image_source
 
 
 def _design(a: Sample, b: Sample) -> _Design:

@@ -127,7 +127,8 @@ def comparisons(results: Results) -> Table:
         "over",
     ]
     rows = []
-    for arm, test in zip(results.compared[1:], results.comparisons, strict=True):
+    leader, *others = results.compared or [None]
+    for arm, test in zip(others, results.comparisons, strict=True):
         if isnan(test.on_these_images.p):
             continue
         share, low, high = test.superiority
@@ -135,7 +136,7 @@ def comparisons(results: Results) -> Table:
         row += _claim(test.claim, measure) if test.images or test.splits > 1 else ["", ""]
         row += _claim(test.on_these_images, measure) if test.splits == 1 else ["", ""]
         row += ["" if isnan(low) else f"{share:.2f} ({low:.2f} to {high:.2f})"]
-        rows.append([*row, verdicts.basis(results.compared[0], arm, test)])
+        rows.append([*row, verdicts.basis(leader, arm, test)])
     return Table(headers, rows, [headers[0], headers[-1]])
 
 
@@ -170,11 +171,11 @@ def failures(results: Results) -> Table:
 
 def runs(results: Results) -> RunTable:
     """Return all runs, whatever their status."""
-    several = len(results.folders) > 1
+    several, keys = len(results.folders) > 1, results.shown
     shown = values(results)
     rows = []
     for run, versions in zip(results.runs, uncommon_versions(results.runs), strict=True):
-        choices = [format_value(run.job.choices.get(key)) for key in results.shown]
+        choices = [format_value(run.job.choices.get(key)) for key in keys]
         summary: Mapping[str, Any] = run.summary
         rows.append(
             RunRow(
@@ -187,7 +188,7 @@ def runs(results: Results) -> RunTable:
                 values=[_number(summary[value.key], value.format, value.scale) for value in shown],
             )
         )
-    headers = ["sweep", *results.shown] if several else list(results.shown)
+    headers = ["sweep", *keys] if several else list(keys)
     return RunTable(headers, any(row.tags for row in rows), [value.header for value in shown], rows)
 
 
@@ -228,7 +229,13 @@ def tags(run: RunResult) -> str:
 
 def link(run: RunResult, out: Path) -> str:
     """Return the relative URL from the report in `out` to the folder of a run."""
-    return quote(os.fsencode(Path(os.path.relpath(run.folder, out)).as_posix())) + "/"
+    return f"{link_to(run.sweep, out)}{run.folder.name}/"
+
+
+def link_to(folder: Path, out: Path) -> str:
+    """Return the relative URL from the report in `out` to a folder; nothing if they are the same."""
+    path = Path(os.path.relpath(folder, out)).as_posix()
+    return "" if path == "." else quote(os.fsencode(path)) + "/"
 
 
 def _balanced(arm: Arm) -> float:

@@ -23,21 +23,22 @@ from mnist_exp.system import quoting
 MAX_ROWS = 10  # of the leaderboard in a terminal
 MIN_WIDTH = 16  # of a column of text, which is wrapped
 GAP = 2  # between columns
+MAX_TABLE = 200  # rows of a table in report.md
 UNLIMITED = 100_000  # columns: wider than any line
 
 
 def to_csv(results: Results) -> str:
     """Return results.csv: every run, with all digits."""
-    several = len(results.folders) > 1
+    several, shown = len(results.folders) > 1, results.shown
     file = io.StringIO()
     writer = csv.writer(file)
-    header = ["number", "config_id", *results.shown, "seed", "status", *COLUMNS]
+    header = ["number", "config_id", *shown, "seed", "status", *COLUMNS]
     header += ["failure", "error", "stopped", "tags", *MEASURED]
     writer.writerow(["sweep", *header] if several else header)
     for run in results.runs:
         job = run.job
         summary: Mapping[str, Any] = run.summary
-        choices = [format_value(job.choices.get(key)) for key in results.shown]
+        choices = [format_value(job.choices.get(key)) for key in shown]
         values = [summary[key] for key in COLUMNS.values()]
         row = [job.number, job.config_id, *choices, job.seed, job.status, *values]
         row += [job.failure, job.error, summary["stopped"], tables.tags(run)]
@@ -181,8 +182,11 @@ def _min_width(columns: Sequence[_Column]) -> int:
 
 def _markdown_table(table: Table) -> str:
     rule = [":--" if header in table.text_columns else "--:" for header in table.headers]
-    rows = [[_escape(cell) for cell in row] for row in [table.headers, *table.rows]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+    rows = [[_escape(cell) for cell in row] for row in [table.headers, *table.rows[:MAX_TABLE]]]
+    text = "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], rule, *rows[1:]])
+    if len(table.rows) > MAX_TABLE:
+        text += f"\n\nThe first {MAX_TABLE} of {len(table.rows):,} rows; report.html has all."
+    return text
 
 
 def _escape(text: str) -> str:

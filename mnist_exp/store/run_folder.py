@@ -169,7 +169,9 @@ def read_summary(folder: Path) -> Summary | None:
         raise ConfigError(f"{path} is damaged: {error}; without this file the run can be resumed") from error
     if missing := Summary.__annotations__.keys() - facts.keys() - set(ADDED):
         raise ConfigError(f"{path} was written by another version: it lacks {', '.join(sorted(missing))}")
-    return cast(Summary, dict.fromkeys(ADDED) | facts)
+    return cast(
+        Summary, dict.fromkeys(Summary.__annotations__) | facts
+    )  # the keys of all summaries are the same objects
 
 
 def require_same_data(before: DataFacts | None, sha256: str) -> None:

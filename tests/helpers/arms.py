@@ -50,7 +50,7 @@ def arm(
 def run(arm_id: str, seed: int, status: str, failure: str | None = None) -> RunResult:
     """Return a run that left nothing in its folder."""
     job = Job(seed, (f"seed={seed}",), arm_id, arm_id, seed, {}, status, failure=failure)
-    return RunResult(Path("sweep"), Path("sweep", str(seed)), job, empty_summary(), {})
+    return RunResult(Path("sweep"), Path("sweep", str(seed)), job, empty_summary())
 
 
 def comparison(

@@ -37,10 +37,16 @@ def sweep(
     spread: float = 0.0008,
     versions: Mapping[str, str] = VERSIONS,
     images: int | None = None,
+    distinct: int | None = None,
+    base: Mapping[str, Any] = BASE,
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the folder of a sweep over `grid` and `seeds`; `spoiled` gives the status of jobs that did not complete.
 
-    With `images`, each completed run has predictions for so many validation and so many test images.
+    With `images`, each completed run has predictions for so many validation and so many test images. With `distinct`,
+    only so many runs have predictions of their own: the others share the files of these, and what they reached.
+
+    `base` has the choices that are not swept, and `facts` are added to the summary of each run.
 
     A job that is "failed" diverged; one that is "killed" was ended from outside, and has the status failed too.
     """
@@ -54,7 +60,7 @@ def sweep(
         point, ids = dict(zip(grid, values, strict=True)), _ids(grid, values, seed)
         overrides = [*(f"{key}={value}" for key, value in point.items()), f"seed={seed}"]
         more = {"overrides": overrides, "config_id": ids[0], "arm": ids[1], "seed": seed}
-        ledger.append({"job": number, "status": "pending", "choices": BASE | point | {"seed": seed}, **more})
+        ledger.append({"job": number, "status": "pending", "choices": {**base, **point, "seed": seed}, **more})
     for number, (*values, seed) in enumerate(points):
         fate = (spoiled or {}).get(number, "completed")
         status = "failed" if fate == "killed" else fate
@@ -91,14 +97,14 @@ def sweep(
             summary |= {"test_loss": 0.08, "test_accuracy": 1 - errors / 10_000, "test_errors": errors}
             end |= {"value": rows[-1][3], "data": "abc"}
             if images:
-                summary |= _predict(job, images, best, number)
+                summary |= _predict(job, images, best, number, folder / str(number % distinct) if distinct else job)
         elif fate == "failed":
             error = {"error": "the loss became nan at epoch 3, step 7: a smaller optimizer.lr usually helps"}
             summary |= error | {"failure": "diverged"}
             end |= error | {"failure": "diverged"}
         elif fate == "killed":
             end["error"] = "killed by SIGKILL: memory ran out, or another process killed it"
-        (job / "summary.json").write_text(files.seal(summary))
+        (job / "summary.json").write_text(files.seal(summary | dict(facts or {})))
         ledger.append(end)
     lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **entry}) for n, entry in enumerate(ledger)]
     Ledger(folder).path.write_text("\n".join(lines) + "\n")
@@ -127,11 +133,16 @@ def _ids(grid: Mapping[str, Sequence[Any]], values: Sequence[Any], seed: int) ->
     ]
 
 
-def _predict(job: Path, images: int, accuracy: float, number: int) -> dict[str, Any]:
-    """Write predictions of about this accuracy, and return what the summary says about them.
+def _predict(job: Path, images: int, accuracy: float, number: int, first: Path) -> dict[str, Any]:
+    """Write predictions of about this accuracy, or share those of `first`; return what the summary says about them.
 
     Some images are hard for all runs, others for this one.
     """
+    if first != job:
+        (job / PREDICTIONS).hardlink_to(first / PREDICTIONS)
+        shared = files.unseal((first / "summary.json").read_bytes())
+        shared["files"] |= {METRICS: files.sha256(job / METRICS)}
+        return {key: shared[key] for key in ("files", "best_val_accuracy", "test_accuracy", "test_errors", "data")}
     parts = []
     for part in predictions.PARTS:
         hard = np.random.default_rng(len(part)).normal(size=images)

@@ -13,9 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from mnist_exp.figure_page import MARGIN, TEXT, WIDTH, text_width
 from mnist_exp.report.confusions import Differences, Row, differences
 from mnist_exp.report.figures.page import BOLD, LIGHT, SMALL, Theme, add_axes, fit, head_height, start_page, write
-from mnist_exp.report.results import Arm, Results
+from mnist_exp.report.results import WITH_PREDICTIONS, Arm, Results
 
-OTHERS = 3  # arms that are compared with the leader, at most
+OTHERS = WITH_PREDICTIONS - 1  # arms that are compared with the leader, at most
 ROWS = 10  # classes, and confusions, of a comparison at most
 ROW, BAR = 0.22, 0.6  # inches: from one row to the next; height of a bar, in rows
 HEADING, HEADERS, FOOT = 0.3, 0.27, 0.58  # inches: above and below the rows

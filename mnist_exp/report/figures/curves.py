@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -14,6 +15,7 @@ from mnist_exp.report.figures.axis import Floats
 from mnist_exp.report.figures.page import (
     AXIS,
     CROSS,
+    GRAY,
     LEADING,
     LIGHT,
     Legend,
@@ -30,11 +32,13 @@ HEIGHT, FOOT = 3.2, 0.65  # inches: the Axes, and the numbers and the name below
 
 def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     """Draw validation accuracy and loss of each arm by epoch, the leading arms in colour; None without any curve."""
-    arms = [(rank, arm) for rank, arm in enumerate(results.arms, 1) if averages.curve(arm, "val_accuracy").size]
+    with_curves = (each for each in enumerate(results.arms, 1) if averages.curve(each[1], "val_accuracy").size)
+    arms = list(islice(with_curves, LEADING + GRAY))
     if not arms:
         return None
     leading, others = arms[:LEADING], len(arms[LEADING:])
-    note = _note([arm for _, arm in leading], others, losses_differ="loss" in results.swept)
+    left_out = len(results.arms) - arms[-1][0] if others == GRAY else 0
+    note = _note([arm for _, arm in leading], others, left_out, losses_differ="loss" in results.swept)
     legend = Legend([_name(rank, arm) for rank, arm in leading])
     top = head_height(note)
     title = f"Learning curves of {f'the {LEADING} leading arms' if others else count(len(leading), 'arm')}"
@@ -54,12 +58,15 @@ def _name(rank: int, arm: Arm) -> str:
     return f"{CROSS}  {arm.label} ({arm.seeds})" if arm.failed else f"{rank}  {arm.label}"
 
 
-def _note(leading: Sequence[Arm], others: int, losses_differ: bool) -> list[str]:
+def _note(leading: Sequence[Arm], others: int, left_out: int, losses_differ: bool) -> list[str]:
     note = ["One run per arm: no bands."]
     if any(arm.val.n > 1 for arm in leading):
         note = ["Lines: means over seeds.", "Bands: lowest to highest seed."]
     if others:
-        note.append(f"Gray: the other {count(others, 'arm')}; the axes fit the leading arms.")
+        which = f"the next {count(others, 'arm')}" if left_out else f"the other {count(others, 'arm')}"
+        note.append(f"Gray: {which}; the axes fit the leading arms.")
+    if left_out:
+        note.append(f"Not shown: {count(left_out, 'arm')}.")
     if losses_differ:
         note.append("Losses of different loss functions are not comparable.")
     if any(arm.failed for arm in leading):

@@ -11,6 +11,7 @@ from mnist_exp.figure_page import LINE, MARGIN, WIDTH, text_width
 from mnist_exp.report import sequential
 from mnist_exp.report.figures.page import (
     AXIS,
+    GRAY,
     LEADING,
     LIGHT,
     Theme,
@@ -34,6 +35,7 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     course = sequential.course(results) if sequential.rule(results.sessions) else []
     if not course:
         return None
+    course, left_out = course[: LEADING + GRAY], len(course[LEADING + GRAY :])
     leader, pairs = results.compared[0], len(results.compared) * (len(results.compared) - 1) // 2
     enough = pairs / ALPHA
     note = [f"Dashed: {enough:,.0f}, enough for a claim whatever the other pairs show"]
@@ -43,6 +45,8 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
         note.append("A line ends where its arm got no more seeds.")
     if others := len(course[LEADING:]):
         note.append(f"Gray: {count(others, 'other arm')}.")
+    if left_out:
+        note.append(f"Not shown: {count(left_out, 'arm')}.")
     labels = [fit(name, LABELS) for name, _ in course[:LEADING]]
     top, room = head_height(note), max(map(text_width, labels))
     title = f"Evidence that {leader.label} and another arm differ"

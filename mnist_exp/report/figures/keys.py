@@ -65,12 +65,17 @@ def varying_keys(results: Results) -> tuple[list[Key], list[str]]:
             log = bool(numbers and line[0] > 0 and line[-1] / line[0] >= 20)
             line = np.log(line) if log else line
             places = tuple(((line - line[0]) / (line[-1] - line[0])).tolist())
-            arms, without = (
-                tuple([arm for arm in group if arm.choices[name] == value] for value in values)
-                for group in (compared, failing)
-            )
+            arms, without = (_by_value(group, name, values) for group in (compared, failing))
             keys.append(Key(name, tuple(values), bool(numbers), log, places, arms, without, results.measure))
     return keys, [f"Left out: {', '.join(left_out)}."] if left_out else []
+
+
+def _by_value(arms: Sequence[Arm], name: str, values: Sequence[str]) -> tuple[list[Arm], ...]:
+    """Return the arms with each value of a key."""
+    found: dict[str, list[Arm]] = {value: [] for value in values}
+    for arm in arms:
+        found[arm.choices[name]].append(arm)
+    return tuple(found.values())
 
 
 def unbalanced(arms: Sequence[Arm], keys: Sequence[Key]) -> list[str]:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from mnist_exp.figure_page import MARGIN, WIDTH
 from mnist_exp.report import lr_search
-from mnist_exp.report.figures.page import AXIS, LEADING, LIGHT, Legend, Theme, add_axes, head_height, start_page
+from mnist_exp.report.figures.page import AXIS, GRAY, LEADING, LIGHT, Legend, Theme, add_axes, head_height, start_page
 from mnist_exp.report.formats import count
 from mnist_exp.report.results import Results
 
@@ -21,17 +21,19 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     searches = sorted((search for search in found if search.best), key=lambda search: -search.reached)
     if not searches:
         return None
-    leading, others = searches[:LEADING], len(searches[LEADING:])
+    leading, others, left_out = searches[:LEADING], len(searches[LEADING:][:GRAY]), len(searches[LEADING + GRAY :])
     note = ["Lines: means over seeds.", "Bands: lowest to highest seed.", "Large: the chosen rate."]
     if others:
         note.append(f"Gray: {count(others, 'other arm')}.")
+    if left_out:
+        note.append(f"Not shown: {count(left_out, 'arm')}.")
     if any(search.failed for search in searches):
         note.append("Left out: rates at which a trial failed.")
     legend, top = Legend([search.label for search in leading]), head_height(note)
     title = f"Trials: validation accuracy by learning rate, {count(len(searches), 'arm')}"
     figure, page = start_page(title, note, top + HEIGHT + FOOT + legend.height, theme)
     axes = add_axes(figure, MARGIN + AXIS, top, WIDTH - AXIS - 2 * MARGIN, HEIGHT, theme)
-    for i, search in enumerate(searches):
+    for i, search in enumerate(searches[: LEADING + GRAY]):
         rates = [lr_search.rate(arm.runs[0]) for arm in search.arms]
         style = theme.lines[i] if i < LEADING else {"color": theme.faint, "zorder": 1}
         misses = np.array([[1 - arm.val.mean, 1 - arm.val.best, 1 - arm.val.worst] for arm in search.arms]).T

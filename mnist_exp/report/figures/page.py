@@ -18,6 +18,7 @@ SMALL, TINY = 8, 7  # points
 BOLD = 1.13  # width of a bold text, relative to a regular one
 NOTE = 112  # characters in a line of a note
 LEADING = 8  # the arms that have colours
+GRAY = 50  # arms that have gray lines, at most
 CROSS = "✕"  # marks arms with failed runs
 
 

@@ -31,6 +31,7 @@ KEYS = 7  # axes at most
 HEIGHT, HEADING = 4.0, 0.16  # inches: the axes; a line of a heading
 EVENLY = 8  # numbers: the axis of a key of no more spaces them evenly
 POINTS = 25  # of a curve from one axis to the next
+ARMS = 1_000  # at most
 
 
 def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
@@ -39,7 +40,8 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     if len(found) < 3:
         return None
     keys = sorted(found, key=lambda key: key.effect)[-KEYS:]
-    arms, failing = results.compared, results.failing
+    compared, failing = results.compared, results.failing
+    arms = compared[:ARMS]
     measure = results.measure
     means = np.array([averages.mean([arm], measure) for arm in arms])
     ends = averages.limits(measure, means)
@@ -47,6 +49,8 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     heights = np.clip((means - worst) / (best - worst), 0, 1)
     note = ["Thick: the best arm.", f"The larger a key's effect, the closer it is to the {measure.title}."]
     note += averages.direction(measure) + beyond(arms, ends, measure) + left_out + selected(KEYS, len(found), "keys")
+    if len(compared) > ARMS:
+        note.append(f"Shown: the best {ARMS:,} of {len(compared):,} arms.")
     if failing:
         note.append(f"Left out: {count(len(failing), 'arm')} with failed runs.")
     xs = np.linspace(MARGIN + 0.7, WIDTH - MARGIN - 0.75, len(keys) + 1)
