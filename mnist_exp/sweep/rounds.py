@@ -18,7 +18,7 @@ from mnist_exp.report import formats, results, sequential
 from mnist_exp.report.results import Arm, Results
 from mnist_exp.report.sequential import AHEAD, BEHIND, OPEN, Finding, Rule, Standing
 from mnist_exp.store.ledger import Job, Ledger, keys_beside_identity
-from mnist_exp.store.run_folder import LR_SEARCH
+from mnist_exp.store.run_folder import SEARCHES
 from mnist_exp.sweep import lr_search
 from mnist_exp.sweep.compose import Plan, PlannedJob
 from mnist_exp.sweep.sweep import Sweep
@@ -104,7 +104,8 @@ def known_rule(folder: Path) -> Rule | None:
     """Return the rule of a sweep, or of the search that comes before it; None if the seeds are fixed."""
     if Sweep(folder).exists:
         return sequential.rule(Ledger(folder).read()[0])
-    searches = [session for session in Ledger(folder / LR_SEARCH).read()[0] if "then" in session]
+    folders = [folder / name for name in SEARCHES if Sweep(folder / name).exists]
+    searches = [session for each in folders for session in Ledger(each).read()[0] if "then" in session]
     return Rule.read(searches[-1].get("then_until"))
 
 
@@ -148,6 +149,11 @@ class Rounds(NamedTuple):
     plan: Plan
     at_once: int  # jobs that the launcher runs at once
     least: int  # seeds of an arm in a round
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of further packages that the results depend on: none."""
+        return {}
 
     def next(self, sweep: Sweep) -> Decision:
         """Decide how a sweep goes on; nothing is decided before all its jobs have ended."""

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
@@ -25,13 +24,14 @@ from tqdm import tqdm
 from mnist_exp import command_line, config
 from mnist_exp.report.sequential import Rule
 from mnist_exp.store import provenance, run_folder
-from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, keys_beside_identity
-from mnist_exp.store.run_folder import LAST, LR_SEARCH
+from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session
+from mnist_exp.store.run_folder import LAST
 from mnist_exp.sweep import jobs, lr_search, plan, request
 from mnist_exp.sweep.compose import PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
 from mnist_exp.sweep.launchers import grouping, joblib_workers
-from mnist_exp.sweep.lr_search import Trial
 from mnist_exp.sweep.rounds import Rounds, Until
+from mnist_exp.sweep.search import search as searches
+from mnist_exp.sweep.search.search import Search
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import errors, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
@@ -47,7 +47,7 @@ GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctr
 class Runner:
     """Runs sweeps for one command.
 
-    The last eight attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
+    The last ten attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
 
     Attributes:
         context: Hydra's config loader and callbacks.
@@ -66,6 +66,8 @@ class Runner:
     until: str | None
     max_seeds: int
     smallest: float
+    search: Any
+    finalists: int
 
     def run(self, params: Mapping[str, str], arguments: Sequence[str]) -> None:
         """Run, or resume, the sweep that a command asks for, and report on it.
@@ -81,30 +83,42 @@ class Runner:
         """
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)
-        folder, planned, plan_job, rule = request.read(
+        asked = request.read(
             self.context.config_loader, self.master, params, arguments, self.max_jobs, self.retry_failed, until
         )
-        trials = lr_search.trials(planned, plan_job)
-        further = self._rounds(rule, plan_job)
-        sweep, search = Sweep(folder), Sweep(folder / LR_SEARCH)
+        planned, further = asked.jobs, self._rounds(asked.rule, asked.plan)
+        search, sweep = self._search(asked), Sweep(asked.folder)
         if self.dry_run:
-            _list(planned, trials, grouping.is_fused(self.launcher_config))
+            self._list(planned, search)
             if outlook := further.outlook([*sweep.read()[1].values(), *(each.job for each in planned)]):
                 log.info(outlook)
             return
-        if trials:
-            after: Session = {
-                "then": [list(each.job.overrides) for each in planned],
-                "trials": [list(each.search) for each in planned],
-            }
-            after |= {"then_until": rule._asdict()} if rule else {}
-            self._run([trial.planned for trial in trials], search, Rounds(None, plan_job, 1, 1), after)
-            rates = _chosen_rates(trials, search.folder)
-            planned = [
-                plan_job([*each.job.overrides, rates[arm]] if arm in rates else each.job.overrides)
-                for arm, each in zip(lr_search.arms(planned), planned, strict=True)
-            ]
-        self._run(planned, sweep, further, {"until": rule._asdict()} if rule else {})
+        if search:
+            planned = self._run_search(search, planned, asked.rule)
+        self._run(planned, sweep, further, {"until": asked.rule._asdict()} if asked.rule else {})
+
+    def _search(self, asked: request.Request) -> Search | None:
+        """Return the search that comes before the jobs, if there is one."""
+        is_fused = grouping.is_fused(self.launcher_config)
+        options = searches.Options(self.search, self.finalists, self.workers, is_fused, self.max_jobs)
+        loader = self.context.config_loader
+        return searches.new(asked.jobs, asked.plan, asked.tuned, options, loader, asked.folder)
+
+    def _run_search(self, search: Search, planned: Sequence[PlannedJob], rule: Rule | None) -> list[PlannedJob]:
+        """Run a search, and return the jobs of its sweep: what it chose, and what that is compared with."""
+        facts: Session = {
+            "then": [list(each.job.overrides) for each in planned],
+            "trials": [list(each.search) for each in planned],
+            **search.facts,
+        }
+        facts |= {"then_until": rule._asdict()} if rule else {}
+        if not search.is_of_rates:
+            log.info(search.describe([each.job for each in planned]))
+        trials = Sweep(search.folder)
+        self._run(search.first(trials, self.retry_failed), trials, search, facts)
+        finals, text = search.finals(planned, trials)
+        log.info(text)
+        return finals
 
     @property
     def launcher_config(self) -> dict[str, Any]:
@@ -117,13 +131,22 @@ class Runner:
         n_jobs: int = self.launcher_config.get("n_jobs") or 1
         return n_jobs if n_jobs > 0 else max(1, resources.cores() + 1 + n_jobs)
 
+    def _list(self, planned: Sequence[PlannedJob], search: Search | None) -> None:
+        """Log what would run."""
+        is_fused = grouping.is_fused(self.launcher_config)
+        if search:
+            trials = Sweep(search.folder)
+            _list_jobs(search.first(trials, self.retry_failed) or search.next(trials).jobs, is_fused)
+            log.info(search.outlook([each.job for each in planned]))
+        _list_jobs(planned, is_fused)
+
     def _rounds(self, rule: Rule | None, plan_job: Plan) -> Rounds:
         """Return the rounds of a sweep with this rule, each a batch of the launcher."""
         if grouping.is_fused(self.launcher_config):
             return Rounds(rule, plan_job, resources.cores(), FUSED_SEEDS)
         return Rounds(rule, plan_job, self.workers, 1)
 
-    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds, facts: Session) -> None:
+    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds | Search, facts: Session) -> None:
         """Run what is left of the jobs, then further rounds, and report.
 
         Args:
@@ -135,7 +158,7 @@ class Runner:
         sessions, known = sweep.read()
         left = self._left(planned, sweep, known) or self._left(further.next(sweep).jobs, sweep, known)
         with joblib_workers.started(self.launcher_config, self.workers if left else 1):
-            self._check(left, sessions, known)
+            self._check(left, sessions, known, provenance.versions() | further.versions)
         if not sweep.exists:
             run_folder.create(sweep.folder, "hydra.sweep.dir")
         with sweep.locked():
@@ -144,6 +167,7 @@ class Runner:
                 self.master.hydra.sweep.dir = quoting.literal(str(sweep.folder))
             if not (sweep.folder / "multirun.yaml").exists():
                 OmegaConf.save(self.master, sweep.folder / "multirun.yaml")
+            facts |= {"versions": provenance.versions() | further.versions}
             left = self._introduce(left, sweep, facts)
             ran = [each.job.number for each in left]
             self.context.callbacks.callbacks.append(jobs.DropConfigs())
@@ -160,12 +184,18 @@ class Runner:
             planned, known, sweep.folder, retry_failed=self.retry_failed, allow_changed=self.allow_changed
         )
 
-    def _check(self, left: Sequence[PlannedJob], sessions: Sequence[Session], known: Mapping[int, Job]) -> None:
+    def _check(
+        self,
+        left: Sequence[PlannedJob],
+        sessions: Sequence[Session],
+        known: Mapping[int, Job],
+        versions: dict[str, str],
+    ) -> None:
         """Raise ConfigError for a job that can't be built, or that would mix results. Nothing is written yet."""
         if not left:
             return
         if sessions and not self.allow_changed:
-            plan.require_same_versions(sessions[-1]["versions"], provenance.versions())
+            plan.require_same_versions(sessions[-1]["versions"], versions)
         at_once = min(self.workers, len(left))
         arms = lr_search.one_per_arm(left).values()  # seeds make no difference
         for _, same_data in groupby(arms, key=lambda each: str(each.config.config().data)):
@@ -173,7 +203,7 @@ class Runner:
         if not self.allow_changed:
             _require_same_data(left, known)
 
-    def _open(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds) -> list[PlannedJob]:
+    def _open(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds | Search) -> list[PlannedJob]:
         """Return the jobs with which the command begins, after saying how far earlier ones came."""
         if sweep.exists:
             sweep.record_dead_jobs()
@@ -190,14 +220,14 @@ class Runner:
         sweep.stop_file.unlink(missing_ok=True)
         return left or self._next_round(further, sweep)
 
-    def _next_round(self, further: Rounds, sweep: Sweep) -> list[PlannedJob]:
+    def _next_round(self, further: Rounds | Search, sweep: Sweep) -> list[PlannedJob]:
         """Log what the runs so far show, and return the jobs of the next round; none if the sweep is over."""
         if sweep.is_stopped:
             return []
         decision = further.next(sweep)
         if decision.text:
             log.info(decision.text)
-        return self._left(decision.jobs, sweep, sweep.ledger.read()[1])
+        return self._left(decision.jobs, sweep, sweep.read()[1])
 
     def _introduce(self, left: Sequence[PlannedJob], sweep: Sweep, facts: Session | None = None) -> list[PlannedJob]:
         """Write jobs into the ledger, after the entry of this command if it has none yet, and prepare their folders."""
@@ -254,41 +284,10 @@ class Runner:
             log.warning(f"threads={wanted}: {self.workers} jobs at once share {cores} cores, so each gets {share}")
 
 
-def _list(planned: Sequence[PlannedJob], trials: Sequence[Trial], is_fused: bool) -> None:
-    """Log what would run."""
-    if trials:
-        _list_jobs([trial.planned for trial in trials], is_fused)
-        log.info(f"then, each with the {config.LR} that has the best validation:")
-    _list_jobs(planned, is_fused)
-
-
 def _list_jobs(planned: Sequence[PlannedJob], is_fused: bool) -> None:
     log.info("\n".join(" ".join(each.job.overrides) for each in planned))
     if is_fused:
         log.info(grouping.describe(grouping.group_jobs(each.config.config() for each in planned)))
-
-
-def _chosen_rates(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
-    """Return the learning rate of each arm with the best validation, as an override.
-
-    Raises ConfigError for an arm of which no rate completed all its trials.
-    """
-    from mnist_exp.report import lr_search as searches
-    from mnist_exp.report import results
-
-    found = searches.searches(results.read_trials([folder]))
-    beside = keys_beside_identity(trial.planned.job for trial in trials)
-    best = {run.job.id_beside(beside) for search in found if search.best for run in search.best.runs}
-    rates = {trial.arm: trial.rate for trial in trials if trial.planned.job.id_beside(beside) in best}
-    for trial in trials:
-        if trial.arm not in rates:
-            overrides = " ".join(trial.planned.job.overrides)
-            raise ConfigError(
-                f"{overrides}: no rate of this arm has completed all its trials; {folder}/report.md says why"
-            )
-    chosen = ", ".join(f"lr={search.chosen:g} for {search.label}" for search in found)
-    log.info(f"the learning-rate search chose {chosen}")
-    return rates
 
 
 def _check_build(arms: Sequence[PlannedJob], at_once: int) -> None:

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -168,8 +168,9 @@ def distributions(space: Space) -> dict[str, Any]:
     def of(each: Any) -> Any:
         if not isinstance(each, Interval):
             return CategoricalDistribution(each.values)
-        kind = IntDistribution if each.is_int else FloatDistribution
-        return kind(each.low, each.high, log=each.is_log)
+        if each.is_int:
+            return IntDistribution(round(each.low), round(each.high), log=each.is_log)
+        return FloatDistribution(each.low, each.high, log=each.is_log)
 
     return {each.key: of(each) for each in space}
 
@@ -189,7 +190,7 @@ def _at(space: Space, shares: Sequence[float]) -> Setting:
 
 
 def _uniform(sampler: Sampler, dimensions: int, number: int, attempt: int) -> Sequence[float]:
-    return np.random.default_rng(_seed(sampler, number, attempt)).random(dimensions).tolist()
+    return list(np.random.default_rng(_seed(sampler, number, attempt)).random(dimensions))
 
 
 def _sobol(sampler: Sampler, dimensions: int, number: int, attempt: int) -> Sequence[float]:
@@ -198,7 +199,7 @@ def _sobol(sampler: Sampler, dimensions: int, number: int, attempt: int) -> Sequ
     engine = qmc.Sobol(dimensions, seed=np.random.default_rng(_seed(sampler, 0, attempt)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a number of points that is no power of 2
-        return cast(Sequence[float], engine.random(number + 1)[-1].tolist())
+        return list(engine.random(number + 1)[-1])
 
 
 def _optunas(sampler: Sampler, seed: int) -> Any:

@@ -92,7 +92,7 @@ def parse(words: Sequence[str], loader: ConfigLoader) -> Space:
     Raises:
         ConfigError: A key can't be searched, or its interval or list makes no sense.
     """
-    keys = {}
+    keys: dict[str, Interval | Choice] = {}
     for override in OverridesParser.create(config_loader=loader).parse_overrides(list(words)):
         key, typed, value = override.get_key_element(), str(override.input_line), override.value()
         name = config.key_of(key)
