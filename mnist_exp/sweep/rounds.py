@@ -171,9 +171,10 @@ class Rounds(NamedTuple):
         return Decision([self.plan(_with_seed(overrides[arm], seed)) for arm, seed in missing], text)
 
     def _new(self, found: Results, race: Sequence[Arm], rule: Rule) -> list[tuple[str, int]]:
-        """Return new seeds for every arm in the race, without those that chose a learning rate."""
+        """Return new seeds for every arm in the race, without those of a search."""
         before = {run.job.seed for run in found.runs}
-        of_trials = {run.job.seed for run in found.lr_search.runs} if found.lr_search else set()
+        searches = [each for each in (found.lr_search, found.search) if each]
+        of_trials = {run.job.seed for each in searches for run in each.runs}
         number = min(self._seeds(len(race)), rule.max_seeds - len(before))
         new = islice((seed for seed in count(max(before) + 1) if seed not in of_trials), number)
         return [(arm, seed) for seed in new for arm in _in_order(found, race)]
