@@ -16,6 +16,7 @@ from mnist_exp.report.space_search import Search
 
 HEIGHT, FOOT, COLUMNS = 2.3, 0.65, 3  # inches: an Axes, the numbers and the name below it; Axes in a row
 MAX_WORDS = 8  # values of a list that have a place of their own
+MAX_TICKS = 4  # of a logarithmic axis
 WORST = 0.25  # quantile of the trials at the lower end of the scale: the bad ones would hide the good ones
 
 
@@ -79,7 +80,9 @@ def _draw_key(axes: Axes, key: str, found: list[Search], theme: Theme) -> None:
         axes.set_xlim(-0.5, len(texts) - 0.5)
     elif any(key in each.log_keys for each in found):
         axes.set_xscale("log")
-        axes.set_xticks(*rate_ticks(*axes.get_xlim()))
+        ticks, labels = rate_ticks(*axes.get_xlim())
+        every = math.ceil(len(ticks) / MAX_TICKS)
+        axes.set_xticks(ticks[::every], labels[::every])
         axes.minorticks_off()
 
 
