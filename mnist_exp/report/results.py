@@ -142,10 +142,10 @@ class Results(NamedTuple):
     comparisons: list[stats.Comparison]  # of the first of `compared` with each other one; p is corrected
     warnings: list[str]  # why results may not be comparable
     lr_search: Results | None = None  # the sweep that chose the learning rates
-    search: Results | None = None  # the sweep that chose values of intervals and choices
     without_results: Sequence[Arm] = ()  # arms of which no run completed and some failed themselves
     measure: Measure = ACCURACY  # by which the arms are ranked and compared
     without_predictions: int = 0  # completed runs that kept no predictions
+    search: Results | None = None  # the sweep that chose values of intervals and choices
 
     @property
     def compared(self) -> list[Arm]:
