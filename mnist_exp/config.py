@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -61,6 +61,7 @@ class Config:
     loss: dict[str, Any] = MISSING
 
 
+VALUES = [key for key in Config.__dataclass_fields__ if key not in (*GROUPS, "resume")]  # top-level keys of a run's own
 ConfigStore.instance().store(name="schema", node=Config)
 
 
@@ -175,12 +176,43 @@ def check(cfg: DictConfig, hydra: HydraConf) -> None:
             raise ConfigError(f"{group}: needs one option; {quoting.command('--help')} lists them")
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise ConfigError(f"{key}=???: must be {LIMITS[key].text if key in LIMITS else 'set'}")
-    for group in groups:
-        if file := _option_file(group, hydra.runtime):
-            _require_types(group, cfg[group], OmegaConf.to_container(OmegaConf.load(file)), file, hydra.overrides.task)
+    for group, (file, example) in options(hydra).items() if groups else ():
+        _require_types(group, cfg[group], example, file, hydra.overrides.task)
     check_values(cfg)
-    if cfg.optimizer.get("nesterov") and not cfg.optimizer.get("momentum"):
+    check_together({f"optimizer.{key}": value for key, value in cfg.optimizer.items()})
+
+
+def check_together(choices: Mapping[str, Any]) -> None:
+    """Raise ConfigError if values contradict each other that are allowed one by one."""
+    if choices.get("optimizer.nesterov") and not choices.get("optimizer.momentum"):
         raise ConfigError("optimizer.nesterov=true: needs optimizer.momentum above 0")
+
+
+def check_value(key: str, value: Any, options: Mapping[str, tuple[Path, Any]]) -> None:
+    """Check one value of a config whose other values are checked.
+
+    Args:
+        key: Its dotted key.
+        value: The value.
+        options: What `options` has returned for the config.
+
+    Raises:
+        ConfigError: The value is not allowed, or its option's file lacks the key.
+    """
+    group, *names = key.split(".")
+    file, example = options.get(group, (Path(), None))
+    for name in names if example else ():
+        if name not in example and "defaults" not in example:
+            raise ConfigError(f"{key}: no such key")
+        example = example.get(name)
+    _require_types(key, value, example, file, ())
+    _check_limits(leaves(value, key))
+
+
+def options(hydra: HydraConf) -> dict[str, tuple[Path, Any]]:
+    """Return the file of each group's option, and its content."""
+    files = {group: _option_file(group, hydra.runtime) for group in GROUPS}
+    return {group: (file, OmegaConf.to_container(OmegaConf.load(file))) for group, file in files.items() if file}
 
 
 def check_values(cfg: DictConfig) -> None:
@@ -189,7 +221,11 @@ def check_values(cfg: DictConfig) -> None:
     Raises:
         ConfigError: A value is not allowed.
     """
-    for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)):
+    _check_limits(leaves(OmegaConf.to_container(cfg, resolve=True)))
+
+
+def _check_limits(values: Iterable[tuple[str, Any]]) -> None:
+    for key, value in values:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value}: must be a finite number")
         limit = LIMITS.get(key)
@@ -222,8 +258,12 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 def identity(cfg: DictConfig) -> dict[str, Any]:
     """Return the values that define what a run trains, by their dotted keys; equal values have equal types."""
-    choices = OmegaConf.to_container(cfg, resolve=True)
-    kept = {key: _same_number(value) for key, value in leaves(choices) if key.partition("[")[0] not in EXCLUDED_FROM_ID}
+    return identity_of(leaves(OmegaConf.to_container(cfg, resolve=True)))
+
+
+def identity_of(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the part of a config's identity that these dotted keys and their values are."""
+    kept = {key: _same_number(value) for key, value in values if key.partition("[")[0] not in EXCLUDED_FROM_ID}
     return {key: value for key, value in kept.items() if key not in OFF or value != OFF[key]}
 
 
@@ -234,7 +274,12 @@ def config_id(cfg: DictConfig, without: tuple[str, ...] = ()) -> str:
         cfg: The config of a run.
         without: Keys to leave out, beside EXCLUDED_FROM_ID.
     """
-    kept = {key: value for key, value in identity(cfg).items() if key not in without}
+    return id_of(identity(cfg), without)
+
+
+def id_of(identity: Mapping[str, Any], without: tuple[str, ...] = ()) -> str:
+    """Return the config_id of a config with this identity."""
+    kept = {key: value for key, value in identity.items() if key not in without}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -261,6 +306,32 @@ def choices(cfg: DictConfig, hydra: HydraConf) -> dict[str, Any]:
     options = {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
     keys = {key: value for key, value in leaves(OmegaConf.to_container(cfg, resolve=True)) if "[" not in key}
     return dict.fromkeys((*GROUPS, "experiment")) | options | keys
+
+
+def rebuild(choices: dict[str, Any]) -> tuple[DictConfig, dict[str, str | None]]:
+    """Return the config that `choices` describes, and the option of each group, without composing anything.
+
+    Keys that an older version lacked have the values that turn them off.
+
+    Args:
+        choices: What the function `choices` has returned, perhaps in another process.
+    """
+    keys = {key: value for key, value in choices.items() if _is_value(key)}
+    nested: dict[str, Any] = OFF | {group: {} for group in GROUPS}
+    for key, value in keys.items():
+        *path, name = key.split(".")
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+        place[name] = value
+    cfg = OmegaConf.merge(OmegaConf.structured(Config), nested)
+    OmegaConf.set_struct(cfg, True)
+    return cast(DictConfig, cfg), {key: value for key, value in choices.items() if key not in keys}
+
+
+def _is_value(key: str) -> bool:
+    """Return whether a key of `choices` is one of the config, and not a group."""
+    return key not in GROUPS and key.partition(".")[0] in Config.__dataclass_fields__
 
 
 class Recorded(NamedTuple):

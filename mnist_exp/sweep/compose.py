@@ -2,49 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import pickle
 import re
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_exp import config
 from mnist_exp.command_line import without_null
 from mnist_exp.store.ledger import Job
+from mnist_exp.sweep.template import PackedConfig, Template, override_dirname, shape
 from mnist_exp.system import errors, quoting
 from mnist_exp.system.errors import ConfigError
 
 SEED = re.compile(r"seed=(0|[1-9]\d*)")
 JOB_KEYS = ("sweeper.params", "sweeper.trials", "sweeper.trial_seeds")  # of the section hydra; an option may set them
 SWEEP_SECTIONS = ("launcher", "sweeper", "sweep", "callbacks", "hydra_logging")  # of hydra; all jobs share them
-
-
-class PackedConfig(str):
-    """The overrides of a job in one string, which carries the config that they compose.
-
-    Launchers hand a job's overrides back to the config loader, in this process or another. The config travels with
-    them, so a YAML file that is edited meanwhile changes nothing.
-    """
-
-    packed: bytes
-
-    @classmethod
-    def pack(cls, overrides: Sequence[str], composed: DictConfig) -> PackedConfig:
-        """Compress the config: 10,000 configs take gigabytes otherwise."""
-        packed = cls(" ".join(overrides))
-        packed.packed = zlib.compress(pickle.dumps(composed), level=1)
-        return packed
-
-    def config(self) -> DictConfig:
-        """Return the config with its `hydra` section."""
-        composed: DictConfig = pickle.loads(zlib.decompress(self.packed))
-        return composed
 
 
 class StopLaunching(BaseException):
@@ -88,24 +67,24 @@ class PlannedJob(NamedTuple):
 
     def numbered(self, number: int, folder: Path) -> PlannedJob:
         """Return the job with its number, and with the folder of its sweep."""
-        composed = self.config.config()
-        with open_dict(composed.hydra):
-            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = quoting.literal(str(folder)), str(number)
-        packed = PackedConfig.pack(self.job.overrides, composed)
-        return self._replace(job=self.job._replace(number=number), config=packed)
+        changes = {"hydra.sweep.dir": quoting.literal(str(folder)), "hydra.sweep.subdir": str(number)}
+        return self._replace(job=self.job._replace(number=number), config=self.config.changed(changes))
+
+    def again(self, known: Job) -> PlannedJob:
+        """Return another attempt at a job that the ledger knows. It stays in its batch, and so in its fused group."""
+        return self._replace(job=self.job._replace(attempt=known.attempt + 1, batch=known.batch))
 
     def resuming(self, checkpoint: Path) -> PlannedJob:
         """Return the job as it resumes from a checkpoint."""
-        composed = self.config.config()
-        composed.resume = quoting.literal(str(checkpoint.absolute()))
-        return self._replace(config=PackedConfig.pack(self.job.overrides, composed))
+        changes = {"resume": quoting.literal(str(checkpoint.absolute()))}
+        return self._replace(config=self.config.changed(changes))
 
 
 Plan = Callable[[Sequence[str]], PlannedJob]  # composes the job of some overrides
 
 
 class Composer:
-    """Hydra's config loader for many jobs. Jobs that differ in `seed=N` alone share its work, 55 ms per job.
+    """Hydra's config loader for many jobs. Jobs that differ in values alone share its work, 55 ms per job.
 
     Attributes:
         params_of_experiments: The hydra.sweeper.params of the experiments in the command. Only these may set any.
@@ -117,30 +96,7 @@ class Composer:
         str(master.hydra.sweep.dir)  # resolves ${now:...}, so that all jobs get the same time
         self.params_of_experiments: list[dict[str, str]] = []
         self._shared = _shared_keys(master)
-        self._without_seed: dict[tuple[str, ...], PackedConfig] = {}
-
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """Return the config that the overrides compose, with its `hydra` section.
-
-        Raises:
-            ConfigError: An option sets a key that all jobs of a sweep share.
-            HydraException: Hydra can't compose the config.
-        """
-        seeds = [override for override in overrides if SEED.fullmatch(override)]
-        if len(seeds) != 1:
-            return self._compose_and_check(overrides)
-        without_seed = tuple("" if override in seeds else override for override in overrides)
-        if without_seed not in self._without_seed:
-            composed = self._compose_and_check(overrides)
-            self._without_seed[without_seed] = PackedConfig.pack(seeds, composed)
-            return composed
-        composed, before = self._without_seed[without_seed].config(), str(self._without_seed[without_seed])
-        dirname = re.sub(rf"(?<![\w.]){before}(?!\d)", seeds[0], composed.hydra.job.override_dirname)
-        with open_dict(composed):
-            composed.seed = int(seeds[0].removeprefix("seed="))
-            composed.hydra.overrides.task = list(overrides)
-            composed.hydra.job.override_dirname = dirname
-        return composed
+        self._templates: dict[tuple[str, ...], tuple[Template, PlannedJob]] = {}  # each with the job it is made of
 
     def plan(self, overrides: Sequence[str], session_overrides: Sequence[str] = ()) -> PlannedJob:
         """Compose a job and check it.
@@ -152,14 +108,32 @@ class Composer:
         Raises:
             ConfigError: The job can't be composed, or can't run.
         """
+        words = [*overrides, *session_overrides]
+        template, first = self._templates.get(shape(words), (None, None))
+        settings = template.settings(words) if template else None
+        if template is None or first is None or settings is None:
+            return self._plan_by_hydra(overrides, words)
+        packed = template.built(overrides, list(map(without_null, words)), settings)
+        if not template.is_plain:
+            return self._checked(overrides, packed.config())
+        return first._replace(job=Job(-1, tuple(overrides), *template.facts(settings)), config=packed)
+
+    def _plan_by_hydra(self, overrides: Sequence[str], words: Sequence[str]) -> PlannedJob:
+        """Compose a job by Hydra, and check it. Jobs that differ in values alone are built from it."""
         try:
             with naming_job(overrides):
-                composed = self.compose([*overrides, *session_overrides])
+                composed = self._compose_and_check(words)
         except ConfigError as error:
             self._raise_with_option(error, overrides)
             raise
-        if "plots" not in map(config.key_of, (*overrides, *session_overrides)):
+        if "plots" not in map(config.key_of, words):
             composed.plots = False  # the sweep draws figures of its own
+        planned = self._checked(overrides, composed)
+        self._templates.setdefault(shape(words), (Template(words, composed, planned.job.choices), planned))
+        return planned
+
+    def _checked(self, overrides: Sequence[str], composed: DictConfig) -> PlannedJob:
+        """Check the config of a job."""
         cfg, hydra = config.without_hydra(composed), composed.hydra
         with naming_job(overrides):
             config.check(cfg, hydra)
@@ -167,6 +141,37 @@ class Composer:
         job = Job(-1, tuple(overrides), *ids, cfg.seed, config.choices(cfg, hydra))
         search = LRSearch(hydra.sweeper.trials, tuple(hydra.sweeper.trial_seeds))
         return PlannedJob(job, PackedConfig.pack(overrides, composed), search, Path(hydra.sweep.dir))
+
+    def rebuild(self, job: Job, folder: Path, session_overrides: Sequence[str] = ()) -> PlannedJob:
+        """Return a job of a ledger as it was planned. Nothing is composed, so YAML that was edited changes nothing.
+
+        Args:
+            job: The job.
+            folder: The folder of its sweep.
+            session_overrides: Values of config.RUNTIME_KEYS for this session alone.
+
+        Raises:
+            ConfigError: This version understands its config as another one, or knows less than all of it.
+        """
+        cfg, options = config.rebuild(job.choices)
+        if (found := config.config_id(cfg)) != job.config_id:
+            raise ConfigError(
+                f"{folder}: job {job.number} has the config_id {job.config_id} and a config with {found}; continue "
+                "the sweep with the version that planned it"
+            )
+        for override in OverridesParser.create().parse_overrides(list(session_overrides)):
+            OmegaConf.update(cfg, override.key_or_group, override.value())
+        hydra = copy.deepcopy(self.master.hydra)
+        with open_dict(hydra), open_dict(cfg):
+            words = [*map(without_null, job.overrides), *session_overrides]
+            hydra.overrides.task = words
+            hydra.job.override_dirname = override_dirname(words, hydra.job.config.override_dirname)
+            hydra.job.num, hydra.job.id = job.number, str(job.number)
+            of_hydra = {group: option for group, option in hydra.runtime.choices.items() if group.startswith("hydra/")}
+            hydra.runtime.choices = options | of_hydra
+            hydra.sweep.dir, hydra.sweep.subdir = quoting.literal(str(folder)), str(job.number)
+            cfg.hydra = hydra
+        return PlannedJob(job, PackedConfig.pack(job.overrides, cfg), NO_SEARCH, folder)
 
     def params(self, overrides: Sequence[str]) -> dict[str, str]:
         """Return the hydra.sweeper.params that the overrides compose."""
