@@ -9,8 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
@@ -23,12 +25,15 @@ from tqdm import tqdm
 
 from mnist_exp import command_line, config
 from mnist_exp.report.sequential import Rule
-from mnist_exp.store import provenance, run_folder
+from mnist_exp.store import claims, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
-from mnist_exp.store.run_folder import LAST
-from mnist_exp.sweep import jobs, lr_search, plan, request
-from mnist_exp.sweep.compose import PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
+from mnist_exp.store.run_folder import SEARCHES
+from mnist_exp.store.workers import Liveness
+from mnist_exp.sweep import batches, jobs, lr_search, plan, request, work
+from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
 from mnist_exp.sweep.launchers import grouping, joblib_workers
+from mnist_exp.sweep.launchers import workers as workers_launcher
+from mnist_exp.sweep.launchers.workers import HandOver
 from mnist_exp.sweep.rounds import Rounds, Until
 from mnist_exp.sweep.search import search as searches
 from mnist_exp.sweep.search.search import Search
@@ -40,6 +45,7 @@ from mnist_exp.system.fork import run_in_subprocess
 log = logging.getLogger(__name__)
 
 FUSED_SEEDS = 5  # of each arm in a round of a sequential sweep: they train as one
+SCHEDULERS = {"WorkersLauncher": workers_launcher}
 GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctrl-C
 
 
@@ -47,7 +53,7 @@ GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctr
 class Runner:
     """Runs sweeps for one command.
 
-    The last ten attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
+    The last fourteen attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
 
     Attributes:
         context: Hydra's config loader and callbacks.
@@ -68,6 +74,10 @@ class Runner:
     smallest: float
     search: Any
     finalists: int
+    work: bool
+    close: bool
+    n_jobs: int | None
+    minutes: float | None
 
     def run(self, params: Mapping[str, str], arguments: Sequence[str]) -> None:
         """Run, or resume, the sweep that a command asks for, and report on it.
@@ -81,6 +91,9 @@ class Runner:
         Raises:
             ConfigError: The command asks for something that can't work.
         """
+        if self.work:
+            self._work(params, arguments)
+            return
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)
         asked = request.read(
@@ -88,24 +101,30 @@ class Runner:
         )
         planned, further = asked.jobs, self._rounds(asked.rule, asked.plan)
         search, sweep = self._search(asked), Sweep(asked.folder)
+        if self.master.resume and "hydra/launcher" not in typed:
+            self._remember_launcher(_current(asked.folder))
         if self.dry_run:
             self._list(planned, search)
             if outlook := further.outlook([*sweep.read()[1].values(), *(each.job for each in planned)]):
                 log.info(outlook)
             return
         if search:
-            planned = self._run_search(search, planned, asked.rule)
+            trials = Sweep(search.folder)
+            if self._run_search(search, trials, planned, asked.rule):
+                return
+            planned, text = search.finals(planned, trials)
+            log.info(text)
         self._run(planned, sweep, further, {"until": asked.rule._asdict()} if asked.rule else {})
 
     def _search(self, asked: request.Request) -> Search | None:
         """Return the search that comes before the jobs, if there is one."""
-        is_fused = grouping.is_fused(self.launcher_config)
+        is_fused = grouping.is_fused(self.launcher_config) or bool(self.launcher_config.get("fused"))
         options = searches.Options(self.search, self.finalists, self.workers, is_fused, self.max_jobs)
         loader = self.context.config_loader
         return searches.new(asked.jobs, asked.plan, asked.tuned, options, loader, asked.folder)
 
-    def _run_search(self, search: Search, planned: Sequence[PlannedJob], rule: Rule | None) -> list[PlannedJob]:
-        """Run a search, and return the jobs of its sweep: what it chose, and what that is compared with."""
+    def _run_search(self, search: Search, trials: Sweep, planned: Sequence[PlannedJob], rule: Rule | None) -> bool:
+        """Run the search that comes before jobs; return whether trials are left, which workers have to run."""
         facts: Session = {
             "then": [list(each.job.overrides) for each in planned],
             "trials": [list(each.search) for each in planned],
@@ -114,11 +133,38 @@ class Runner:
         facts |= {"then_until": rule._asdict()} if rule else {}
         if not search.is_of_rates:
             log.info(search.describe([each.job for each in planned]))
-        trials = Sweep(search.folder)
-        self._run(search.first(trials, self.retry_failed), trials, search, facts)
-        finals, text = search.finals(planned, trials)
-        log.info(text)
-        return finals
+        return self._run(search.first(trials, self.retry_failed), trials, search, facts)
+
+    def _work(self, params: Mapping[str, str], arguments: Sequence[str]) -> None:
+        """Be a worker of the sweep that `resume` names, and close the sweep if no other worker will."""
+        if self.master.resume is None:
+            raise ConfigError("hydra.sweeper.work=true: a worker needs resume=FOLDER, the folder of a sweep")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ConfigError(f"hydra.sweeper.minutes={self.minutes:g}: must be more than 0, or null for no limit")
+        if self.n_jobs is not None and self.n_jobs < 1:
+            raise ConfigError(f"hydra.sweeper.n_jobs={self.n_jobs}: must be 1 or more jobs at once")
+        folder = request.find(self.master.resume).absolute()
+        sweep = _current(folder)
+        composer = Composer(self.context.config_loader, self.master)
+        if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, self.minutes):
+            sys.exit(code)
+        if SCHEDULERS.get(_name(sweep.launcher or {})) is not workers_launcher:
+            return  # the scheduler starts what closes the sweep
+        if Liveness(sweep.folder).living():
+            log.info("another worker is about to end, and writes the report")
+            return
+        replace(self, work=False, close=True).run(params, arguments)
+
+    def _remember_launcher(self, sweep: Sweep) -> None:
+        """Use the launcher that has handed jobs of this sweep over to workers, if there is one."""
+        if sweep.launcher:
+            with read_write(self.master.hydra), open_dict(self.master.hydra):
+                self.master.hydra.launcher = sweep.launcher
+
+    @property
+    def scheduler(self) -> ModuleType | None:
+        """The module that hands the sweep over to workers; None if the launcher runs the jobs itself."""
+        return SCHEDULERS.get(_name(self.launcher_config))
 
     @property
     def launcher_config(self) -> dict[str, Any]:
@@ -146,8 +192,11 @@ class Runner:
             return Rounds(rule, plan_job, resources.cores(), FUSED_SEEDS)
         return Rounds(rule, plan_job, self.workers, 1)
 
-    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds | Search, facts: Session) -> None:
-        """Run what is left of the jobs, then further rounds, and report.
+    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds | Search, facts: Session) -> bool:
+        """Run what is left of the jobs, then further rounds, and report. Or hand them over to workers.
+
+        Returns:
+            Whether jobs are left, which workers have to run.
 
         Args:
             planned: The jobs that the command asks for.
@@ -155,29 +204,61 @@ class Runner:
             further: The rounds that may follow.
             facts: What the ledger keeps about this command, beside how it was typed and where it runs.
         """
+        sweep.require_no_workers()
         sessions, known = sweep.read()
-        left = self._left(planned, sweep, known) or self._left(further.next(sweep).jobs, sweep, known)
+        left = self._left(planned, sweep, known)
+        is_left_alone = bool(left) and self.close
+        left = [] if is_left_alone else left or self._left(further.next(sweep).jobs, sweep, known)
+        hand_over = self._hand_over(left, sweep, is_last=not ("then" in facts or "until" in facts))
         with joblib_workers.started(self.launcher_config, self.workers if left else 1):
             self._check(left, sessions, known, provenance.versions() | further.versions)
+        if self.scheduler and left:
+            self.scheduler.check(hand_over)
         if not sweep.exists:
             run_folder.create(sweep.folder, "hydra.sweep.dir")
         with sweep.locked():
-            left = self._open(planned, sweep, further)
+            sweep.require_no_workers()
+            left = [] if is_left_alone else self._open(planned, sweep, further)
             with read_write(self.master.hydra), open_dict(self.master.hydra):
                 self.master.hydra.sweep.dir = quoting.literal(str(sweep.folder))
             if not (sweep.folder / "multirun.yaml").exists():
                 OmegaConf.save(self.master, sweep.folder / "multirun.yaml")
             facts |= {"versions": provenance.versions() | further.versions}
-            left = self._introduce(left, sweep, facts)
-            ran = [each.job.number for each in left]
-            self.context.callbacks.callbacks.append(jobs.DropConfigs())
-            with signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
-                while left:
-                    self._launch(left, sweep)
-                    left = self._introduce(self._next_round(further, sweep), sweep)
-                    ran += [each.job.number for each in left]
-            sweep.record_dead_jobs()
-            _finish(sweep, ran, is_search="then" in facts, is_sequential="until" in facts)
+            if self.scheduler and left:
+                left = self._in_batches(left, sweep)
+                hand_over = hand_over._replace(jobs=len(left), batches=len({each.job.batch for each in left}))
+                submitted = self.scheduler.submit(hand_over)
+                self._introduce(left, sweep, facts | {"launcher": self.launcher_config} | submitted)
+            else:
+                self._run_here(left, sweep, further, facts)
+                return is_left_alone
+        self.scheduler.start(hand_over, submitted)
+        return True
+
+    def _run_here(self, left: list[PlannedJob], sweep: Sweep, further: Rounds | Search, facts: Session) -> None:
+        """Run the jobs on this machine, then further rounds, and report."""
+        left = self._introduce(left, sweep, facts)
+        ran = [each.job.number for each in left]
+        self.context.callbacks.callbacks.append(jobs.DropConfigs())
+        with signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
+            while left:
+                self._launch(left, sweep)
+                left = self._introduce(self._next_round(further, sweep), sweep)
+                ran += [each.job.number for each in left]
+        sweep.record_dead_jobs()
+        _finish(sweep, ran, is_search="then" in facts, is_sequential="until" in facts)
+
+    def _in_batches(self, left: Sequence[PlannedJob], sweep: Sweep) -> list[PlannedJob]:
+        """Return the jobs with the batches in which workers take them."""
+        known = {job.batch for job in sweep.read()[1].values() if job.batch is not None}
+        done = {batch for batch, state in claims.read(sweep.folder, known).items() if state.is_done}
+        return batches.divide(left, self.launcher_config, known, done)
+
+    def _hand_over(self, left: Sequence[PlannedJob], sweep: Sweep, is_last: bool) -> HandOver:
+        """Return what a launcher hears that hands jobs over to workers."""
+        divided = self._in_batches(left, sweep) if self.scheduler else []
+        folder = Path(os.path.abspath(sweep.name))
+        return HandOver(self.launcher_config, folder, len(left), len({each.job.batch for each in divided}), is_last)
 
     def _left(self, planned: Sequence[PlannedJob], sweep: Sweep, known: Mapping[int, Job]) -> list[PlannedJob]:
         return plan.left_to_run(
@@ -234,7 +315,7 @@ class Runner:
         if not left:
             return []
         known = sweep.read()[1]
-        left = [_prepared(each, sweep, known) for each in left]
+        left = [plan.prepared(each, sweep.folder, known.get(each.job.number)) for each in left]
         sessions = []
         if facts is not None:
             session: Session = {
@@ -274,7 +355,11 @@ class Runner:
             sweep.ledger.append(
                 *({"job": number, "status": "failed", "error": reason} for number, reason in given_up.items())
             )
-            left = [_prepared(each, sweep, known) for each in left if each.job.number not in given_up]
+            left = [
+                plan.prepared(each, sweep.folder, known.get(each.job.number))
+                for each in left
+                if each.job.number not in given_up
+            ]
 
     def _warn_of_threads(self, left: Sequence[PlannedJob]) -> None:
         """Warn if jobs get fewer threads than they ask for, because several run at once."""
@@ -282,6 +367,17 @@ class Runner:
         share = max(1, cores // self.workers)
         if self.workers > 1 and wanted > share:
             log.warning(f"threads={wanted}: {self.workers} jobs at once share {cores} cores, so each gets {share}")
+
+
+def _name(launcher: Mapping[str, Any]) -> str:
+    """Return the name of a launcher's class, by its config."""
+    return str(launcher.get("_target_", "")).rpartition(".")[2]
+
+
+def _current(folder: Path) -> Sweep:
+    """Return the sweep in a folder, or the search that comes before it as long as it is not over."""
+    sweeps = [Sweep(folder), *(Sweep(folder / name) for name in SEARCHES)]
+    return next((sweep for sweep in sweeps if sweep.exists), sweeps[0])
 
 
 def _list_jobs(planned: Sequence[PlannedJob], is_fused: bool) -> None:
@@ -316,17 +412,6 @@ def _require_same_data(left: Sequence[PlannedJob], known: Mapping[int, Job]) -> 
                 f"data={each.job.choices['data']}: job {trained[name].number} was trained on other data (SHA-256 "
                 f"{trained[name].data}, now {now}); hydra.sweeper.allow_changed=true continues all the same"
             )
-
-
-def _prepared(planned: PlannedJob, sweep: Sweep, known: Mapping[int, Job]) -> PlannedJob:
-    """Return the job as it will run: from its last checkpoint if it was interrupted, else from the start."""
-    number = planned.job.number
-    folder, before = sweep.job_folder(number), known.get(number)
-    # A pending job may have a checkpoint: it was interrupted in an earlier session, and has not run since.
-    if before and before.status in ("pending", "interrupted", "lost") and (folder / LAST).is_file():
-        return planned.resuming(folder / LAST)
-    run_folder.clear(folder)
-    return planned
 
 
 def _launch_once(launcher: Launcher, left: Sequence[PlannedJob], sweep: Sweep) -> str | None:

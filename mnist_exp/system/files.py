@@ -140,6 +140,21 @@ def locked(path: Path, shared: bool = False) -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds an exclusive lock on a file.
+
+    Raises:
+        OSError: The file can't be read.
+    """
+    with open(path, "rb") as file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 @contextmanager
 def locked_in_turn(path: Path, wait: Callable[[], object]) -> Iterator[None]:
     """Hold an exclusive lock on a file in the block; call `wait` first if another process holds it.
