@@ -96,5 +96,13 @@ def test_a_job_that_is_tried_again_leaves_a_batch_that_is_done() -> None:
     assert divide(jobs(7, 8, 8), PLAIN, known=[7, 8], done=[8]) == [7, 9, 10]
 
 
-def test_no_jobs_make_no_batches() -> None:
-    assert divide([], PLAIN) == []
+@pytest.mark.parametrize("launcher", [PLAIN, FUSED])
+def test_no_jobs_make_no_batches(launcher: dict[str, Any]) -> None:
+    assert divide([], launcher) == []
+
+
+@pytest.mark.usefixtures("grouped")
+def test_small_groups_stay_whole_if_the_number_of_workers_is_unknown() -> None:
+    launcher = {key: value for key, value in FUSED.items() if key != "tasks"}
+    assert len(set(divide(jobs(*[None] * 16), launcher))) == 2
+    assert len(set(divide(jobs(*[None] * 320), launcher))) == 8

@@ -11,6 +11,7 @@ from mnist_exp.sweep.launchers import grouping
 
 MAX_JOBS = 16  # of a batch whose jobs are trained one by one: a claim costs little beside them
 MAX_MODELS = 64  # of a fused group, if hydra.launcher.max_models is null: the memory of the nodes is unknown here
+FEW_MODELS = 8  # of a fused group, if nobody says how many workers there will be: fewer are hardly worth it
 TASKS = 8  # workers that a sweep may get, if hydra.launcher does not say it
 BATCHES_PER_TASK = 4  # so that no worker waits long for the last one
 
@@ -41,8 +42,10 @@ def divide(
 def _fused(planned: Sequence[PlannedJob], indices: Sequence[int], launcher: Mapping[str, Any]) -> Iterator[list[int]]:
     """Yield the fused groups of some of the jobs."""
     most = launcher["max_models"] or MAX_MODELS
-    size = max(1, min(most, -(-len(indices) // launcher.get("tasks", TASKS))))
-    for group in grouping.group_jobs(planned[index].config.config() for index in indices):
+    share = -(-len(indices) // launcher["tasks"]) if "tasks" in launcher else max(FEW_MODELS, len(indices) // TASKS)
+    size = max(1, min(most, share))
+    configs = [planned[index].config.config() for index in indices]
+    for group in grouping.group_jobs(configs) if configs else []:
         yield from _pieces([indices[place] for place in group.jobs], size)
 
 
