@@ -7,6 +7,7 @@ a YAML file alone. This module must stay quick to import: --help, --cfg and TAB 
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ RUNTIME_KEYS = ("device", "threads", "plots", "predictions", "deterministic", "d
 EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # the range is for sweeps alone
 OFF: dict[str, Any] = {"patience": None, "tags": [], "predictions": True}  # values of keys that older versions lack
 SEEDS = ("seed", "data.seed")  # runs that differ in these alone are one arm
+SEARCHED = re.compile(r"\b(interval|choice)\(")  # values among which a search chooses
 # The keys that may change when a run is resumed.
 RESUME_KEYS = ("epochs", "patience", *(key for key in RUNTIME_KEYS if key != "resume"))
 
@@ -238,6 +240,7 @@ def _require_one_run(cfg: DictConfig, hydra: HydraConf) -> None:
     if until := hydra.sweeper.get("until"):
         raise ConfigError(f"hydra.sweeper.until={until}: is for a sweep; add -m and values to compare")
     typed, params = set(map(key_of, hydra.overrides.task)), dict(hydra.sweeper.get("params") or {})
+    params = {key: values for key, values in params.items() if not SEARCHED.search(values)}
     open_keys = [key for key in params if key not in typed and (key != "seed" or len(params) == 1)]
     if open_keys:
         name = f"experiment={hydra.runtime.choices.get('experiment')}"

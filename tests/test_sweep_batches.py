@@ -8,9 +8,10 @@ import pytest
 
 from mnist_exp.store.ledger import Job
 from mnist_exp.sweep import batches
-from mnist_exp.sweep.compose import NO_SEARCH, PackedConfig, PlannedJob
+from mnist_exp.sweep.compose import NO_SEARCH, PlannedJob
 from mnist_exp.sweep.launchers import grouping
 from mnist_exp.sweep.launchers.grouping import Group
+from mnist_exp.sweep.template import PackedConfig
 
 PLAIN = {"fused": False, "max_models": None, "tasks": 1}
 FUSED = PLAIN | {"fused": True}

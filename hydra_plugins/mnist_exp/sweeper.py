@@ -19,8 +19,10 @@ class ResumableConf:
 
     _target_: str = "hydra_plugins.mnist_exp.sweeper.ResumableSweeper"
     params: dict[str, str] = field(default_factory=dict)  # the values of each swept key, in the file of an experiment
-    trials: int = 0  # learning rates that each arm tries first, within optimizer.lr_range; validation chooses one
-    trial_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])  # of each rate; the sweep uses others
+    trials: int = 0  # settings that each arm tries first, of its intervals and choices, or learning rates without any
+    trial_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])  # of each trial; the sweep uses others
+    search: Any = "tpe"  # what suggests the trials: tpe, random, qmc, cmaes, gp, grid; or {sampler: tpe, seed: 0, ...}
+    finalists: int = 2  # the best settings of each arm, which the sweep compares with the arm's default run
     until: str | None = None  # decided: add seeds until the leader is told apart from the others; null: as typed
     max_seeds: int = 40  # of each arm, with until=decided
     smallest: float = 0.1  # with until=decided, the smallest difference that matters, in percentage points

@@ -89,6 +89,10 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         about_comparisons=sentences.about_comparisons(results),
         learning_rates=long["learning-rates"],
         rate_sentences=sentences.learning_rates(results),
+        finalists=tables.finalists(results),
+        search_sentences=sentences.searched(results),
+        importance=tables.importance(results),
+        about_importance=sentences.IMPORTANCE,
         pictures=[
             Picture(figures.CAPTIONS[name], template.to_base64(png), template.to_base64(dark[name]))
             for name, png in light.items()

@@ -154,6 +154,7 @@ class Results(NamedTuple):
     without_results: Sequence[Arm] = ()  # arms of which no run completed and some failed themselves
     measure: Measure = ACCURACY  # by which the arms are ranked and compared
     without_predictions: int = 0  # completed runs that kept no predictions
+    search: Results | None = None  # the sweep that chose values of intervals and choices
 
     @property
     def compared(self) -> list[Arm]:
@@ -194,20 +195,25 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
         _require_predictions(measure, [run for run in runs if isinstance(run, CompletedRun)])
     found = _ranked(folders, sessions, runs, measure)
     compared = [sample(arm, measure) for arm in found.compared]
-    searches = [folder / run_folder.LR_SEARCH for folder in folders]
-    searches = [folder for folder in searches if (folder / run_folder.LEDGER).is_file()]
     distinct = _distinct(runs)
     return found._replace(
         arms=[_with_predicted(arm) if place < WITH_PREDICTIONS else arm for place, arm in enumerate(found.arms)],
         comparisons=stats.leader_against_others(compared, anytime=any("until" in each for each in sessions)),
         warnings=[*_lost_or_repeated(runs, len(distinct)), *altered, *_mixes(list(distinct.values()))],
-        lr_search=read_trials(searches) if searches else None,
+        lr_search=_read_searches(folders, run_folder.LR_SEARCH),
+        search=_read_searches(folders, run_folder.SEARCH),
         without_predictions=sum(checksum_of_predictions(run) is None for run in distinct.values()),
     )
 
 
+def _read_searches(folders: Sequence[Path], name: str) -> Results | None:
+    """Read the searches of this name that come before sweeps; None if there are none."""
+    found = [folder / name for folder in folders if (folder / name / run_folder.LEDGER).is_file()]
+    return read_trials(found) if found else None
+
+
 def read_trials(folders: Sequence[Path]) -> Results:
-    """Read learning-rate searches: their arms ranked by accuracy, which chose the rates, and not compared.
+    """Read searches: their arms ranked by accuracy, which chose the rates or settings, and not compared.
 
     Raises:
         ConfigError: A folder is not a sweep of this program, or its ledger is damaged.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from math import isnan
 
-from mnist_exp.report import lr_search, sequential, stats, verdicts
+from mnist_exp.report import lr_search, sequential, space_search, stats, verdicts
 from mnist_exp.report.formats import (
     ALMOST_NOTHING,
     clock,
@@ -54,6 +54,10 @@ LEADER_ONLY = (
     "if they showed nothing, so p is never too small."
 )
 LOG_ODDS = ", of the mean's log odds, so that none leaves 0 to 100 %"
+IMPORTANCE = (
+    "Importance: how much worse a random forest predicts the trials when the values of a key are shuffled, as a share "
+    "of all keys. It describes these trials, in these intervals; correlated keys share it."
+)
 COMPARISONS = (
     "The intervals are of the difference, 95 %. Claims rest on the first, for new seeds and new images of the same "
     "source; the other one is for new seeds on the same images. P(better) is how often the leader does better with a "
@@ -158,6 +162,57 @@ def learning_rates(results: Results) -> list[str]:
                 "a better one may lie outside optimizer.lr_range."
             )
     return sentences
+
+
+def searched(results: Results) -> list[str]:
+    """Return what a search tried, what it cost, and what its best setting is worth with seeds that took no part."""
+    found = space_search.searches(results)
+    if not found or not results.search:
+        return []
+    keys = join(list(dict.fromkeys(key for each in found for key in each.keys)))
+    trials = [trial for each in found for trial in each.trials]
+    seeds = count(len({run.job.seed for trial in trials for run in trial.runs}), "seed")
+    arms = f" in {len(found)} arms" if len(found) > 1 else ""
+    cost = f"Its {count(len(results.search.runs), 'run')} took {clock(total_seconds(results.search.runs))} of run time"
+    cost += f", the {count(len(results.runs), 'run')} of the sweep {clock(total_seconds(results.runs))}"
+    how = (
+        f"A search tried {count(len(trials), 'setting')} of {keys}{arms}, each with {seeds}, compared by validation "
+        f"accuracy. Other seeds judge the best ones and the default. {cost}."
+    )
+    sentences = [how]
+    if failed := [run for trial in trials if trial.has_failed for run in trial.runs if run.job.failure]:
+        failing = sum(trial.has_failed for trial in trials)
+        sentences.append(
+            f"{count(failing, 'trial')} failed ({count_failures(failed)}): the search took that as the worst."
+        )
+    for each in found:
+        if each.finalists and each.finalists[0].fresh.runs:
+            sentences += _search_and_truth(each, results, len(found))
+    return sentences
+
+
+def _search_and_truth(found: space_search.Search, results: Results, count_of_arms: int) -> list[str]:
+    """Return how the best setting of an arm compares with the default, and with what the search saw of it."""
+    best = found.finalists[0]
+    sentences = []
+    if (test := space_search.gain(found, results, count_of_arms)) and found.default:
+        chosen, default = best.fresh._replace(choices=best.trial.setting), found.default._replace(choices={})
+        verdict = verdicts.sentence(chosen, default, test, results.measure, sequential.smallest(results))
+        sentences.append(f"The search's best{_of(found)} against the default: {verdict}")
+    if results.measure is ACCURACY:
+        seen, fresh = best.trial.reached, best.fresh.val
+        end = "the best of many trials looks better than it is, which is called the winner's curse"
+        if fresh.mean >= seen:
+            end = "here it is no lower, though the best of many trials tends to look better than it is"
+        sentences.append(
+            f"The search's own figure for {in_backticks(best.label)}{_of(found)} was {percent(seen)}; with "
+            f"{count(fresh.n, 'fresh seed')} it is {percent(fresh.mean)}: {end}."
+        )
+    return sentences
+
+
+def _of(found: space_search.Search) -> str:
+    return f" of {in_backticks(found.label)}" if found.label else ""
 
 
 def ranking(results: Results) -> str:

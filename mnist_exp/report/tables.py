@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import isnan, nan
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from mnist_exp.report import formats, lr_search, sentences, verdicts
+from mnist_exp.report import formats, lr_search, sentences, space_search, verdicts
 from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, RunResult, count_failures, format_value, total_seconds
 from mnist_exp.report.stats import Estimate
@@ -156,6 +157,37 @@ def learning_rates(results: Results) -> Table:
         row += [f"{near} of {len(search.rates)}", count_failures(search.failed), formats.clock(search.seconds)]
         rows.append(row)
     return Table(headers, rows, ["arm"])
+
+
+def finalists(results: Results) -> Table:
+    """Return what the best settings of a search became with fresh seeds, each arm's default last; no rows without."""
+    headers = ["arm", "setting", "trial", "in the search (%)", "fresh seeds (%)", "95 % interval", "seeds"]
+    rows = []
+    for each in space_search.searches(results):
+        for finalist in each.finalists:
+            number, reached = each.trials.index(finalist.trial) + 1, _percent(finalist.trial.reached)
+            rows.append([each.label, finalist.label, f"{number:,}", reached, *_fresh(finalist.fresh)])
+        if each.default:
+            rows.append([each.label, "default", "", "", *_fresh(each.default)])
+    has_arms = any(row[0] for row in rows)
+    return (
+        Table(headers, rows, headers[:2]) if has_arms else Table(headers[1:], [row[1:] for row in rows], headers[1:2])
+    )
+
+
+def _fresh(arm: Arm) -> list[str]:
+    if not arm.runs:
+        return ["", "", arm.seeds]
+    return [_percent(fmean(run.val_accuracy for run in arm.runs)), formats.interval(arm.val), arm.seeds]
+
+
+def importance(results: Results) -> Table:
+    """Return the share of each searched key in what the trials reached; no rows where too few trials say it."""
+    found = [(each.label or "importance (%)", space_search.importance(each)) for each in space_search.searches(results)]
+    found = [(name, shares) for name, shares in found if shares]
+    keys = dict.fromkeys(key for _, shares in found for key in sorted(shares, key=lambda key: -shares[key]))
+    rows = [[key, *(f"{100 * shares[key]:.0f}" if key in shares else "" for _, shares in found)] for key in keys]
+    return Table(["key", *(name for name, _ in found)], rows, ["key"])
 
 
 def failures(results: Results) -> Table:

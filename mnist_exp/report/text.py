@@ -70,6 +70,10 @@ def to_markdown(results: Results, pictures: Sequence[str]) -> str:
     if results.lr_search:
         rates = _markdown_table(tables.learning_rates(results))
         parts += ["## Learning rates", *sentences.learning_rates(results), rates]
+    if results.search:
+        parts += ["## Search", *sentences.searched(results), _markdown_table(tables.finalists(results))]
+        if (importance := tables.importance(results)).rows:
+            parts += [_markdown_table(importance), sentences.IMPORTANCE]
     if pictures:
         parts += ["## Figures", *(f"![{_escape(figures.CAPTIONS[name])}](plots/{quote(name)})" for name in pictures)]
     if (failures := tables.failures(results)).rows:
@@ -110,6 +114,7 @@ def to_terminal(results: Results, width: int | None = None, color: bool = False)
         (sentences.progress(results.runs), ""),
         *((warning, "yellow") for warning in sentences.warnings(results)),
         *((sentence, "") for sentence in sentences.learning_rates(results)),
+        *((sentence, "") for sentence in sentences.searched(results)),
         (headline, "bold"),
         *((sentence, "") for sentence in sentences.advice(results)),
     ]

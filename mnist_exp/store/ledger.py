@@ -45,6 +45,7 @@ class Session(TypedDict, total=False):
     then: list[list[str]]  # of a learning-rate search: the overrides of the jobs that come after it
     trials: list[list[Any]]  # of a learning-rate search: for each of these jobs the number of rates, and the seeds
     then_until: dict[str, float]  # of a learning-rate search: `until` of the sweep that comes after it
+    search: dict[str, Any]  # of a search over intervals and choices: what it searches, and how
     until: dict[str, float]  # of a sequential sweep: max_seeds, and smallest, in percentage points
     launcher: dict[str, Any]  # of a session that hands its jobs over to workers: the launcher's config
     slurm: dict[str, Any]  # the ids of its jobs at Slurm

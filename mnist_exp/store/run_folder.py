@@ -24,6 +24,8 @@ WORKERS = "workers"  # a file for each worker of a sweep on several machines, be
 SWEEP_LOCK = ".lock"  # the process of a sweep holds an exclusive lock on it
 LATEST = "latest"  # on a command line: the run under outputs/, or the sweep under multirun/, that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
+SEARCH = "search"  # the folder of a search over intervals and choices, within that of its sweep
+SEARCHES = (SEARCH, LR_SEARCH)  # a sweep has one of them, or none
 WRITTEN = (  # everything that a run writes into its folder, except its log
     *(".hydra/*.yaml", METRICS, SUMMARY, PREDICTIONS, str(LAST), str(BEST)),
     *(f"plots/{name}.png" for name in FIGURES),

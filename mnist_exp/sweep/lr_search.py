@@ -1,24 +1,17 @@
-"""Plans the learning-rate search of each arm: a sweep of its own, whose validation chooses the arm's rate."""
+"""The arms of a sweep, and the space of the search for each one's learning rate: optimizer.lr_range."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from mnist_exp import config
 from mnist_exp.store.ledger import keys_beside_identity
 from mnist_exp.sweep.compose import SEED, PlannedJob
+from mnist_exp.sweep.search.space import Interval, Space
 from mnist_exp.system.errors import ConfigError
 
 MAX_RATES = 100
-
-
-class Trial(NamedTuple):
-    """One run of a search."""
-
-    arm: str  # whose rate it helps to choose
-    rate: str  # as an override
-    planned: PlannedJob
+DIGITS = 3  # of a rate
 
 
 def arms(planned: Sequence[PlannedJob]) -> list[str]:
@@ -32,49 +25,25 @@ def one_per_arm(planned: Sequence[PlannedJob]) -> dict[str, PlannedJob]:
     return dict(zip(arms(planned), planned, strict=True))
 
 
-def trials(planned: Sequence[PlannedJob], plan: Callable[[Sequence[str]], PlannedJob]) -> list[Trial]:
-    """Return the trials of all arms: rates over each optimizer.lr_range, each with every seed of the search.
+def without_seed(overrides: Sequence[str]) -> tuple[str, ...]:
+    """Return the overrides of a job without its seed."""
+    return tuple(override for override in overrides if not SEED.fullmatch(override))
 
-    Args:
-        planned: The jobs of the sweep.
-        plan: Composes a job from overrides.
+
+def space(planned: PlannedJob) -> Space:
+    """Return the learning rates of an arm, equally likely by ratio.
 
     Raises:
-        ConfigError: The optimizer has no lr_range, the command sets the rate, or a seed is used twice.
+        ConfigError: The optimizer has no lr_range, the command sets the rate, or there are too many rates.
     """
-    seeds = {each.job.seed for each in planned if each.search.rates}
-    return [
-        Trial(arm, rate, plan([*overrides, rate, f"seed={seed}"]))
-        for arm, each in one_per_arm(planned).items()
-        if each.search.rates
-        for overrides, limits in [_search_space(each, seeds)]
-        for rate in rates(limits, each.search.rates)
-        for seed in each.search.seeds
-    ]
-
-
-def _search_space(planned: PlannedJob, seeds: set[int]) -> tuple[list[str], list[float]]:
-    """Return an arm's overrides without the seed, and its range of learning rates. Raises ConfigError."""
-    search, job = planned.search, planned.job
-    if not 0 < search.rates <= MAX_RATES or not search.seeds:
+    job = planned.job
+    if not 0 < planned.search.rates <= MAX_RATES:
         raise ConfigError(f"hydra.sweeper.trials: must be 0 to {MAX_RATES}, and trial_seeds one seed or more")
-    if both := seeds.intersection(search.seeds):
-        raise ConfigError(
-            f"seed={min(both)}: is also in hydra.sweeper.trial_seeds, which choose the rate and so can't judge it"
-        )
-    overrides = [override for override in job.overrides if not SEED.fullmatch(override)]
-    for override in overrides:
+    for override in job.overrides:
         if config.key_of(override) == config.LR:
             raise ConfigError(f"{override}: the search chooses this key; remove it, or set hydra.sweeper.trials=0")
     limits = job.choices.get(f"{config.LR}_range")
     if not limits:
         name = f"optimizer={job.choices['optimizer']}"
         raise ConfigError(f"{config.LR}_range: {name} has none; a learning-rate search needs [low, high]")
-    return overrides, limits
-
-
-def rates(limits: Sequence[float], count: int) -> list[str]:
-    """Return `count` learning rates in [low, high] as overrides, evenly spaced by ratio; one rate is the middle."""
-    low, high = limits
-    steps = [step / (count - 1) for step in range(count)] if count > 1 else [0.5]
-    return [f"{config.LR}={low * (high / low) ** step:.3g}" for step in steps]
+    return (Interval(config.LR, limits[0], limits[1], is_log=True, digits=DIGITS),)

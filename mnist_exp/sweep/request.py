@@ -20,10 +20,11 @@ from mnist_exp.report.sequential import Rule
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.run_folder import LEDGER, LR_SEARCH
+from mnist_exp.store.run_folder import LEDGER, SEARCHES
 from mnist_exp.sweep import plan, rounds
 from mnist_exp.sweep.compose import NO_SEARCH, Composer, LRSearch, Plan, PlannedJob
 from mnist_exp.sweep.rounds import Until
+from mnist_exp.sweep.search import space
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import quoting
 from mnist_exp.system.errors import ConfigError
@@ -38,6 +39,7 @@ class Request(NamedTuple):
     jobs: list[PlannedJob]
     plan: Plan  # composes further jobs for the same sweep
     rule: Rule | None  # when a sequential sweep stops; None for fixed seeds
+    tuned: list[str] | None  # the overrides that a search tunes; None for a resumed sweep, whose ledger has them
 
 
 def read(
@@ -74,6 +76,7 @@ def read(
     if resume:
         return _resumed(composer, [word for word in arguments if word not in resume], retry_failed, until)
     seeds = rounds.FIRST_SEEDS if until.until else ()
+    params, arguments, tuned = _divide(params, arguments, composer)
     wanted = _plan_all(grids(params, arguments, composer, max_jobs, seeds), composer.plan)
     jobs = plan.unique(wanted)
     if len(jobs) < len(wanted):
@@ -81,12 +84,13 @@ def read(
     folder = _folder_of(jobs)
     exists = Sweep(folder).exists
     rule = until.rule_of(folder, rounds.known_rule(folder)) if exists else until.new_rule()
-    if rule:
+    if rule and not tuned:  # a search adds arms: the defaults and the finalists
         rounds.require_comparable(jobs, rule)
-    log.info(plan.describe(jobs))
+    if not tuned:
+        log.info(plan.describe(jobs))
     if rule and exists:  # the rounds that followed what is typed
         jobs = plan.unique([*jobs, *_of_ledger(folder, composer.plan, retry_failed)])
-    return Request(folder, jobs, composer.plan, rule)
+    return Request(folder, jobs, composer.plan, rule, tuned)
 
 
 def _folder_of(jobs: Sequence[PlannedJob]) -> Path:
@@ -106,7 +110,20 @@ def _resumed(composer: Composer, arguments: list[str], retry_failed: bool, until
     jobs = _unfinished(folder, plan_job, retry_failed)
     if arguments:
         log.info(f"{' '.join(arguments)}: for the {len(jobs)} jobs still to run; completed ones stay as they are")
-    return Request(folder, jobs, plan_job, until.rule_of(folder, rounds.known_rule(folder)))
+    return Request(folder, jobs, plan_job, until.rule_of(folder, rounds.known_rule(folder)), None)
+
+
+def _divide(
+    params: Mapping[str, str], arguments: Sequence[str], composer: Composer
+) -> tuple[dict[str, str], list[str], list[str]]:
+    """Return the params and the overrides that compare, and those of both that tune: none without trials."""
+    if not composer.master.hydra.sweeper.trials:
+        return dict(params), list(arguments), []
+    compared, tuned = space.divide(arguments, composer.loader)
+    typed = set(map(config.key_of, arguments))
+    words = [f"{key}={values}" for key, values in params.items() if key not in typed]
+    of_params, tuned_params = space.divide(words, composer.loader)
+    return dict(word.split("=", 1) for word in of_params), compared, [*tuned_params, *tuned]
 
 
 def grids(
@@ -162,7 +179,10 @@ def axes(arguments: Sequence[str], loader: ConfigLoader, most: int) -> dict[str,
         elif override.is_discrete_sweep():
             values[key] = [f"{key}={value}" for value in islice(override.sweep_string_iterator(), most + 1)]
         else:
-            raise ConfigError(f"{typed}: a sweep takes a list of values: a,b,c or range(...) or glob(*)")
+            raise ConfigError(
+                f"{typed}: a sweep takes a list of values, a,b,c or range(...) or glob(*); add hydra.sweeper.trials=40 "
+                "to search the interval"
+            )
     if most < 1:
         raise ConfigError(f"hydra.sweeper.max_jobs={most}: must be 1 or more")
     if empty := [key for key, found in values.items() if not found]:
@@ -191,7 +211,8 @@ def _unfinished(folder: Path, plan: Plan, retry_failed: bool) -> list[PlannedJob
     if Sweep(folder).exists:  # the search, if there was one, is over
         Sweep(folder).require_whole_list()
         return _of_ledger(folder, plan, retry_failed)
-    sessions = Ledger(folder / LR_SEARCH).read()[0]
+    searches = [folder / name for name in SEARCHES if _is_search(folder / name)]
+    sessions = Ledger(searches[0]).read()[0]
     session = next(session for session in reversed(sessions) if "then" in session)  # find has seen one
     return [
         plan(overrides)._replace(search=LRSearch(rates, tuple(seeds)))
@@ -225,7 +246,7 @@ def find(target: str) -> Path:
         folder = max(ledgers, key=lambda path: path.stat().st_mtime).parent
         return folder.parent if _is_search(folder) else folder
     folder = Path(target)
-    if target and ((folder / LEDGER).is_file() or _is_search(folder / LR_SEARCH)):
+    if target and ((folder / LEDGER).is_file() or any(_is_search(folder / name) for name in SEARCHES)):
         return folder
     if not target or not folder.is_dir():
         reason = "no such folder"
@@ -238,5 +259,5 @@ def find(target: str) -> Path:
 
 
 def _is_search(folder: Path) -> bool:
-    """Return whether a folder holds a learning-rate search, before a sweep in the folder above."""
+    """Return whether a folder holds a search, before a sweep in the folder above."""
     return (folder / LEDGER).is_file() and any("then" in session for session in Ledger(folder).read()[0])

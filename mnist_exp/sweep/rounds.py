@@ -18,7 +18,7 @@ from mnist_exp.report import formats, results, sequential
 from mnist_exp.report.results import Arm, Results
 from mnist_exp.report.sequential import AHEAD, BEHIND, OPEN, Finding, Rule, Standing
 from mnist_exp.store.ledger import Job, Ledger, keys_beside_identity
-from mnist_exp.store.run_folder import LR_SEARCH
+from mnist_exp.store.run_folder import SEARCHES
 from mnist_exp.sweep import lr_search
 from mnist_exp.sweep.compose import Plan, PlannedJob
 from mnist_exp.sweep.sweep import Sweep
@@ -104,7 +104,8 @@ def known_rule(folder: Path) -> Rule | None:
     """Return the rule of a sweep, or of the search that comes before it; None if the seeds are fixed."""
     if Sweep(folder).exists:
         return sequential.rule(Ledger(folder).read()[0])
-    searches = [session for session in Ledger(folder / LR_SEARCH).read()[0] if "then" in session]
+    folders = [folder / name for name in SEARCHES if Sweep(folder / name).exists]
+    searches = [session for each in folders for session in Ledger(each).read()[0] if "then" in session]
     return Rule.read(searches[-1].get("then_until"))
 
 
@@ -149,6 +150,11 @@ class Rounds(NamedTuple):
     at_once: int  # jobs that the launcher runs at once
     least: int  # seeds of an arm in a round
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of further packages that the results depend on: none."""
+        return {}
+
     def next(self, sweep: Sweep) -> Decision:
         """Decide how a sweep goes on; nothing is decided before all its jobs have ended."""
         if not self.rule:
@@ -165,9 +171,10 @@ class Rounds(NamedTuple):
         return Decision([self.plan(_with_seed(overrides[arm], seed)) for arm, seed in missing], text)
 
     def _new(self, found: Results, race: Sequence[Arm], rule: Rule) -> list[tuple[str, int]]:
-        """Return new seeds for every arm in the race, without those that chose a learning rate."""
+        """Return new seeds for every arm in the race, without those of a search."""
         before = {run.job.seed for run in found.runs}
-        of_trials = {run.job.seed for run in found.lr_search.runs} if found.lr_search else set()
+        searches = [each for each in (found.lr_search, found.search) if each]
+        of_trials = {run.job.seed for each in searches for run in each.runs}
         number = min(self._seeds(len(race)), rule.max_seeds - len(before))
         new = islice((seed for seed in count(max(before) + 1) if seed not in of_trials), number)
         return [(arm, seed) for seed in new for arm in _in_order(found, race)]

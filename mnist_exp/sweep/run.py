@@ -26,16 +26,17 @@ from tqdm import tqdm
 from mnist_exp import command_line, config
 from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, provenance, run_folder
-from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions, keys_beside_identity
-from mnist_exp.store.run_folder import LR_SEARCH
+from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
+from mnist_exp.store.run_folder import SEARCHES
 from mnist_exp.store.workers import Liveness
 from mnist_exp.sweep import batches, jobs, lr_search, plan, request, work
 from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
 from mnist_exp.sweep.launchers import grouping, joblib_workers, slurm
 from mnist_exp.sweep.launchers import workers as workers_launcher
 from mnist_exp.sweep.launchers.workers import HandOver
-from mnist_exp.sweep.lr_search import Trial
 from mnist_exp.sweep.rounds import Rounds, Until
+from mnist_exp.sweep.search import search as searches
+from mnist_exp.sweep.search.search import Search
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import errors, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
@@ -52,7 +53,7 @@ GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctr
 class Runner:
     """Runs sweeps for one command.
 
-    The last twelve attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
+    The last fourteen attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
 
     Attributes:
         context: Hydra's config loader and callbacks.
@@ -71,6 +72,8 @@ class Runner:
     until: str | None
     max_seeds: int
     smallest: float
+    search: Any
+    finalists: int
     work: bool
     close: bool
     n_jobs: int | None
@@ -93,33 +96,44 @@ class Runner:
             return
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)
-        folder, planned, plan_job, rule = request.read(
+        asked = request.read(
             self.context.config_loader, self.master, params, arguments, self.max_jobs, self.retry_failed, until
         )
-        trials = lr_search.trials(planned, plan_job)
-        sweep, search = Sweep(folder), Sweep(folder / LR_SEARCH)
+        planned, further = asked.jobs, self._rounds(asked.rule, asked.plan)
+        search, sweep = self._search(asked), Sweep(asked.folder)
         if self.master.resume and "hydra/launcher" not in typed:
-            self._remember_launcher(sweep if sweep.exists else search)
-        further = self._rounds(rule, plan_job)
+            self._remember_launcher(_current(asked.folder))
         if self.dry_run:
-            _list(planned, trials, grouping.is_fused(self.launcher_config))
+            self._list(planned, search)
             if outlook := further.outlook([*sweep.read()[1].values(), *(each.job for each in planned)]):
                 log.info(outlook)
             return
-        if trials:
-            after: Session = {
-                "then": [list(each.job.overrides) for each in planned],
-                "trials": [list(each.search) for each in planned],
-            }
-            after |= {"then_until": rule._asdict()} if rule else {}
-            if self._run([trial.planned for trial in trials], search, Rounds(None, plan_job, 1, 1), after):
+        if search:
+            trials = Sweep(search.folder)
+            if self._run_search(search, trials, planned, asked.rule):
                 return
-            rates = _chosen_rates(trials, search.folder)
-            planned = [
-                plan_job([*each.job.overrides, rates[arm]] if arm in rates else each.job.overrides)
-                for arm, each in zip(lr_search.arms(planned), planned, strict=True)
-            ]
-        self._run(planned, sweep, further, {"until": rule._asdict()} if rule else {})
+            planned, text = search.finals(planned, trials)
+            log.info(text)
+        self._run(planned, sweep, further, {"until": asked.rule._asdict()} if asked.rule else {})
+
+    def _search(self, asked: request.Request) -> Search | None:
+        """Return the search that comes before the jobs, if there is one."""
+        is_fused = grouping.is_fused(self.launcher_config) or bool(self.launcher_config.get("fused"))
+        options = searches.Options(self.search, self.finalists, self.workers, is_fused, self.max_jobs)
+        loader = self.context.config_loader
+        return searches.new(asked.jobs, asked.plan, asked.tuned, options, loader, asked.folder)
+
+    def _run_search(self, search: Search, trials: Sweep, planned: Sequence[PlannedJob], rule: Rule | None) -> bool:
+        """Run the search that comes before jobs; return whether trials are left, which workers have to run."""
+        facts: Session = {
+            "then": [list(each.job.overrides) for each in planned],
+            "trials": [list(each.search) for each in planned],
+            **search.facts,
+        }
+        facts |= {"then_until": rule._asdict()} if rule else {}
+        if not search.is_of_rates:
+            log.info(search.describe([each.job for each in planned]))
+        return self._run(search.first(trials, self.retry_failed), trials, search, facts)
 
     def _work(self, params: Mapping[str, str], arguments: Sequence[str]) -> None:
         """Be a worker of the sweep that `resume` names, and close the sweep if no other worker will."""
@@ -130,7 +144,7 @@ class Runner:
         if self.n_jobs is not None and self.n_jobs < 1:
             raise ConfigError(f"hydra.sweeper.n_jobs={self.n_jobs}: must be 1 or more jobs at once")
         folder = request.find(self.master.resume).absolute()
-        sweep = Sweep(folder) if Sweep(folder).exists else Sweep(folder / LR_SEARCH)
+        sweep = _current(folder)
         composer = Composer(self.context.config_loader, self.master)
         if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, self.minutes):
             sys.exit(code)
@@ -163,13 +177,22 @@ class Runner:
         n_jobs: int = self.launcher_config.get("n_jobs") or 1
         return n_jobs if n_jobs > 0 else max(1, resources.cores() + 1 + n_jobs)
 
+    def _list(self, planned: Sequence[PlannedJob], search: Search | None) -> None:
+        """Log what would run."""
+        is_fused = grouping.is_fused(self.launcher_config)
+        if search:
+            trials = Sweep(search.folder)
+            _list_jobs(search.first(trials, self.retry_failed) or search.next(trials).jobs, is_fused)
+            log.info(search.outlook([each.job for each in planned]))
+        _list_jobs(planned, is_fused)
+
     def _rounds(self, rule: Rule | None, plan_job: Plan) -> Rounds:
         """Return the rounds of a sweep with this rule, each a batch of the launcher."""
         if grouping.is_fused(self.launcher_config):
             return Rounds(rule, plan_job, resources.cores(), FUSED_SEEDS)
         return Rounds(rule, plan_job, self.workers, 1)
 
-    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds, facts: Session) -> bool:
+    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds | Search, facts: Session) -> bool:
         """Run what is left of the jobs, then further rounds, and report. Or hand them over to workers.
 
         Returns:
@@ -188,7 +211,7 @@ class Runner:
         left = [] if is_left_alone else left or self._left(further.next(sweep).jobs, sweep, known)
         hand_over = self._hand_over(left, sweep, is_last=not ("then" in facts or "until" in facts))
         with joblib_workers.started(self.launcher_config, self.workers if left else 1):
-            self._check(left, sessions, known)
+            self._check(left, sessions, known, provenance.versions() | further.versions)
         if self.scheduler and left:
             self.scheduler.check(hand_over)
         if not sweep.exists:
@@ -200,6 +223,7 @@ class Runner:
                 self.master.hydra.sweep.dir = quoting.literal(str(sweep.folder))
             if not (sweep.folder / "multirun.yaml").exists():
                 OmegaConf.save(self.master, sweep.folder / "multirun.yaml")
+            facts |= {"versions": provenance.versions() | further.versions}
             if self.scheduler and left:
                 left = self._in_batches(left, sweep)
                 hand_over = hand_over._replace(jobs=len(left), batches=len({each.job.batch for each in left}))
@@ -211,7 +235,7 @@ class Runner:
         self.scheduler.start(hand_over, submitted)
         return True
 
-    def _run_here(self, left: list[PlannedJob], sweep: Sweep, further: Rounds, facts: Session) -> None:
+    def _run_here(self, left: list[PlannedJob], sweep: Sweep, further: Rounds | Search, facts: Session) -> None:
         """Run the jobs on this machine, then further rounds, and report."""
         left = self._introduce(left, sweep, facts)
         ran = [each.job.number for each in left]
@@ -241,12 +265,18 @@ class Runner:
             planned, known, sweep.folder, retry_failed=self.retry_failed, allow_changed=self.allow_changed
         )
 
-    def _check(self, left: Sequence[PlannedJob], sessions: Sequence[Session], known: Mapping[int, Job]) -> None:
+    def _check(
+        self,
+        left: Sequence[PlannedJob],
+        sessions: Sequence[Session],
+        known: Mapping[int, Job],
+        versions: dict[str, str],
+    ) -> None:
         """Raise ConfigError for a job that can't be built, or that would mix results. Nothing is written yet."""
         if not left:
             return
         if sessions and not self.allow_changed:
-            plan.require_same_versions(sessions[-1]["versions"], provenance.versions())
+            plan.require_same_versions(sessions[-1]["versions"], versions)
         at_once = min(self.workers, len(left))
         arms = lr_search.one_per_arm(left).values()  # seeds make no difference
         for _, same_data in groupby(arms, key=lambda each: str(each.config.config().data)):
@@ -254,7 +284,7 @@ class Runner:
         if not self.allow_changed:
             _require_same_data(left, known)
 
-    def _open(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds) -> list[PlannedJob]:
+    def _open(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds | Search) -> list[PlannedJob]:
         """Return the jobs with which the command begins, after saying how far earlier ones came."""
         if sweep.exists:
             sweep.record_dead_jobs()
@@ -271,14 +301,14 @@ class Runner:
         sweep.stop_file.unlink(missing_ok=True)
         return left or self._next_round(further, sweep)
 
-    def _next_round(self, further: Rounds, sweep: Sweep) -> list[PlannedJob]:
+    def _next_round(self, further: Rounds | Search, sweep: Sweep) -> list[PlannedJob]:
         """Log what the runs so far show, and return the jobs of the next round; none if the sweep is over."""
         if sweep.is_stopped:
             return []
         decision = further.next(sweep)
         if decision.text:
             log.info(decision.text)
-        return self._left(decision.jobs, sweep, sweep.ledger.read()[1])
+        return self._left(decision.jobs, sweep, sweep.read()[1])
 
     def _introduce(self, left: Sequence[PlannedJob], sweep: Sweep, facts: Session | None = None) -> list[PlannedJob]:
         """Write jobs into the ledger, after the entry of this command if it has none yet, and prepare their folders."""
@@ -344,41 +374,16 @@ def _name(launcher: Mapping[str, Any]) -> str:
     return str(launcher.get("_target_", "")).rpartition(".")[2]
 
 
-def _list(planned: Sequence[PlannedJob], trials: Sequence[Trial], is_fused: bool) -> None:
-    """Log what would run."""
-    if trials:
-        _list_jobs([trial.planned for trial in trials], is_fused)
-        log.info(f"then, each with the {config.LR} that has the best validation:")
-    _list_jobs(planned, is_fused)
+def _current(folder: Path) -> Sweep:
+    """Return the sweep in a folder, or the search that comes before it as long as it is not over."""
+    sweeps = [Sweep(folder), *(Sweep(folder / name) for name in SEARCHES)]
+    return next((sweep for sweep in sweeps if sweep.exists), sweeps[0])
 
 
 def _list_jobs(planned: Sequence[PlannedJob], is_fused: bool) -> None:
     log.info("\n".join(" ".join(each.job.overrides) for each in planned))
     if is_fused:
         log.info(grouping.describe(grouping.group_jobs(each.config.config() for each in planned)))
-
-
-def _chosen_rates(trials: Sequence[Trial], folder: Path) -> dict[str, str]:
-    """Return the learning rate of each arm with the best validation, as an override.
-
-    Raises ConfigError for an arm of which no rate completed all its trials.
-    """
-    from mnist_exp.report import lr_search as searches
-    from mnist_exp.report import results
-
-    found = searches.searches(results.read_trials([folder]))
-    beside = keys_beside_identity(trial.planned.job for trial in trials)
-    best = {run.job.id_beside(beside) for search in found if search.best for run in search.best.runs}
-    rates = {trial.arm: trial.rate for trial in trials if trial.planned.job.id_beside(beside) in best}
-    for trial in trials:
-        if trial.arm not in rates:
-            overrides = " ".join(trial.planned.job.overrides)
-            raise ConfigError(
-                f"{overrides}: no rate of this arm has completed all its trials; {folder}/report.md says why"
-            )
-    chosen = ", ".join(f"lr={search.chosen:g} for {search.label}" for search in found)
-    log.info(f"the learning-rate search chose {chosen}")
-    return rates
 
 
 def _check_build(arms: Sequence[PlannedJob], at_once: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from mnist_exp.store import run_folder, workers
 from mnist_exp.store.ledger import Job, Ledger, Session
-from mnist_exp.store.run_folder import LR_SEARCH, SWEEP_LOCK
+from mnist_exp.store.run_folder import SEARCHES, SWEEP_LOCK
 from mnist_exp.store.workers import Worker
 from mnist_exp.sweep.plan import DONE
 from mnist_exp.system import files, quoting, signals
@@ -54,7 +54,7 @@ class Sweep:
     @property
     def name(self) -> Path:
         """The folder that commands know the sweep by: a learning-rate search belongs to the sweep after it."""
-        return self.folder.parent if self.folder.name == LR_SEARCH else self.folder
+        return self.folder.parent if self.folder.name in SEARCHES else self.folder
 
     @property
     def exists(self) -> bool:

@@ -36,6 +36,7 @@ def main() -> None:
         "kills.sweeps": lambda: kills.sweeps(few),
         "kills.fused": lambda: kills.fused_sweeps(few),
         "kills.sequential": lambda: kills.sequential_sweeps(few),
+        "kills.searches": lambda: kills.searches(few),
         "moments": lambda: moments.at_every(5 / rounds),
         "disks.full": lambda: disks.full(few),
         "disks.read_only": lambda: disks.read_only(few),

@@ -146,6 +146,14 @@ def sequential_sweeps(rounds: int) -> Tally:
     return _killed_sweeps(rounds, tally, words, learned)
 
 
+def searches(rounds: int) -> Tally:
+    """The same for sweeps after a search, whose jobs are the settings that the search found best."""
+    tally = Tally("the same to a search and the sweep after it: the same finalists, and the same bits")
+    sampler = "hydra.sweeper.search={sampler:tpe,n_startup_trials:3}"
+    words = ["epochs=1", "optimizer.lr=tag(log,interval(1e-3,1e-1))", "seed=0,1", sampler]
+    return _killed_sweeps(rounds, tally, [*words, "hydra.sweeper.trials=6", "hydra.sweeper.trial_seeds=[9]"], learned)
+
+
 class _Losses:
     """The losses of a job, epoch by epoch. Equal to others, but for rounding."""
 

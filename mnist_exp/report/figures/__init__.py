@@ -17,6 +17,7 @@ from mnist_exp.report.figures import (
     leaderboard,
     learning_rates,
     parallel_coordinates,
+    search,
 )
 from mnist_exp.report.figures.page import DARK, LIGHT, Theme
 from mnist_exp.report.results import Results
@@ -25,6 +26,7 @@ FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading 
     "leaderboard.png": leaderboard.draw,
     "evidence.png": evidence.draw,
     "lr_search.png": learning_rates.draw,
+    "search.png": search.draw,
     "curves.png": curves.draw,
     "effects.png": effects.draw,
     "heat_maps.png": heat_maps.draw,
@@ -35,6 +37,7 @@ CAPTIONS = {
     "leaderboard.png": "Arms by their validation mean, with 95 % intervals and runs; hollow: test mean.",
     "evidence.png": "Evidence that the leader and another arm differ, by seeds, one line per pair.",
     "lr_search.png": "Validation accuracy of the trials by learning rate; large: the chosen rate.",
+    "search.png": "The best trial of the search so far, and every trial by the value of each searched key.",
     "curves.png": "Validation accuracy and loss after each epoch, one line per arm.",
     "effects.png": "Validation mean by the value of each swept key, averaged over the others.",
     "heat_maps.png": "Validation mean for each pair of swept keys, averaged over the other keys.",

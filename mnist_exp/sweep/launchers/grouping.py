@@ -77,11 +77,11 @@ def group_key(cfg: DictConfig) -> str | None:
     module, _, optimizer = cfg.optimizer._target_.rpartition(".")
     if module != "torch.optim" or optimizer not in ELEMENTWISE or cfg.hydra.job.chdir:
         return None
-    fixed = {key: value for key, value in config.identity(config.without_hydra(cfg)).items() if not _is_free(key)}
+    fixed = {key: value for key, value in config.identity(config.without_hydra(cfg)).items() if not is_free(key)}
     return json.dumps([fixed, [str(OmegaConf.select(cfg, key)) for key in EQUAL_KEYS]], sort_keys=True)
 
 
-def _is_free(key: str) -> bool:
+def is_free(key: str) -> bool:
     """Return whether the jobs of a group may differ in a key."""
     return key.startswith(FREE_GROUPS) or (key.startswith(FREE_KEYS) and not key.endswith(FIXED_SUFFIXES))
 

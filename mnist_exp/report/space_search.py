@@ -1,0 +1,170 @@
+"""Reads a search over intervals and choices: its trials, what they show of each key, and what the finalists became."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from math import nan
+from statistics import fmean
+from typing import NamedTuple
+
+from mnist_exp import config
+from mnist_exp.report import stats
+from mnist_exp.report.results import Arm, CompletedRun, Results, RunResult, label, sample
+
+MIN_TRIALS = 10  # with fewer, the importance of a key is noise
+TREES, REPEATS = 100, 10  # of the forest that learns what the trials reached, and permutations of each key
+
+Setting = dict[str, str]  # the text of each searched key's value
+
+
+class Trial(NamedTuple):
+    """One setting, tried with every seed of the search."""
+
+    setting: Setting
+    runs: list[RunResult]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether a run failed itself."""
+        return any(run.job.status == "failed" and run.job.failure for run in self.runs)
+
+    @property
+    def reached(self) -> float:
+        """The mean validation accuracy; nan if the trial failed, or if no run completed."""
+        values = [run.val_accuracy for run in self.runs if isinstance(run, CompletedRun)]
+        return nan if self.has_failed or not values else fmean(values)
+
+
+class Finalist(NamedTuple):
+    """One of the best settings."""
+
+    trial: Trial
+    fresh: Arm  # its runs with seeds that took no part in the search
+
+    @property
+    def label(self) -> str:
+        """The setting in a few words."""
+        return label(self.trial.setting)
+
+
+class Search(NamedTuple):
+    """The search inside one arm."""
+
+    label: str  # the arm's choices in a few words; empty if there is one arm
+    keys: tuple[str, ...]
+    trials: list[Trial]  # in the order in which they were suggested
+    finalists: list[Finalist]  # the best one by the search first; none before the sweep after it has begun
+    default: Arm | None  # the arm without a search
+    log_keys: frozenset[str]  # those that are searched by ratio
+
+    @property
+    def completed(self) -> list[Trial]:
+        """The trials that can be compared."""
+        return [trial for trial in self.trials if trial.reached == trial.reached]
+
+    @property
+    def best_so_far(self) -> list[float]:
+        """The best mean validation accuracy up to each trial; nan before the first that completed."""
+        best, found = nan, []
+        for trial in self.trials:
+            best = trial.reached if not best >= trial.reached and trial.reached == trial.reached else best
+            found.append(best)
+        return found
+
+
+def searches(results: Results) -> list[Search]:
+    """Return the search of each arm, in the order in which the arms were asked for; none without a search."""
+    if not results.search:
+        return []
+    words = [session["search"]["words"] for session in results.search.sessions if "search" in session]
+    keys = {word.partition("=")[0]: "log" in word.partition("=")[2] for typed in words for word in typed}
+    trials: dict[tuple[str, ...], dict[tuple[str, ...], Trial]] = {}
+    for run in results.search.runs:
+        setting, arm = _divide(run, keys)
+        trials.setdefault(arm, {}).setdefault(tuple(setting.values()), Trial(setting, [])).runs.append(run)
+    names = _labels(list(trials))
+    return [
+        _search(name, arm, list(found.values()), keys, results)
+        for name, (arm, found) in zip(names, trials.items(), strict=True)
+    ]
+
+
+def gain(search: Search, results: Results, count: int) -> stats.Comparison | None:
+    """Compare the best setting of a search with its default, by fresh seeds.
+
+    The setting was chosen before these seeds ran, so p is corrected (Bonferroni) for the arms that are searched, and
+    not for the other finalists.
+
+    Args:
+        search: The search of an arm.
+        results: The sweep after it.
+        count: How many arms are searched.
+    """
+    if not search.finalists or not search.default or not search.default.runs:
+        return None
+    best = search.finalists[0].fresh
+    if best.failed or search.default.failed:
+        return None
+    found = stats.compare(sample(best, results.measure), sample(search.default, results.measure), pairs=count)
+    claim, here = (each._replace(p=min(1.0, count * each.p)) for each in (found.claim, found.on_these_images))
+    return found._replace(claim=claim, on_these_images=here)
+
+
+def importance(search: Search) -> dict[str, float]:
+    """Return each key's share in what the trials reached: Breiman 2001's permutation importance of a random forest.
+
+    A failed trial counts as the worst. There is none for fewer than MIN_TRIALS trials, or where all reached the same.
+    """
+    values = [trial.reached for trial in search.completed]
+    if len(values) < MIN_TRIALS or min(values) == max(values):
+        return {}
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
+
+    columns = [_numbers([trial.setting[key] for trial in search.trials]) for key in search.keys]
+    inputs = list(zip(*columns, strict=True))
+    reached = [trial.reached if trial.reached == trial.reached else min(values) for trial in search.trials]
+    forest = RandomForestRegressor(TREES, random_state=0).fit(inputs, reached)
+    found = permutation_importance(forest, inputs, reached, n_repeats=REPEATS, random_state=0).importances_mean.clip(0)
+    return dict(zip(search.keys, found / (found.sum() or 1), strict=True))
+
+
+def _search(name: str, arm: tuple[str, ...], trials: list[Trial], keys: dict[str, bool], results: Results) -> Search:
+    arms = {each.id: each for each in (*results.arms, *results.without_results)}
+    finals: dict[tuple[str, ...], Arm] = {}
+    for run in results.runs:
+        setting, own = _divide(run, keys)
+        if own == arm and run.job.arm in arms:
+            finals[tuple(setting.values())] = arms[run.job.arm]
+    finalists = [
+        Finalist(trial, finals[tuple(trial.setting.values())])
+        for trial in trials
+        if tuple(trial.setting.values()) in finals
+    ]
+    finalists.sort(key=lambda each: -each.trial.reached)
+    return Search(
+        name, tuple(trials[0].setting), trials, finalists, finals.get(()), frozenset(key for key in keys if keys[key])
+    )
+
+
+def _divide(run: RunResult, keys: Collection[str]) -> tuple[Setting, tuple[str, ...]]:
+    """Return the searched part of a run's overrides, and the rest without the seed."""
+    words = [word for word in run.job.overrides if config.key_of(word) != "seed"]
+    setting = dict(word.split("=", 1) for word in words if word.partition("=")[0] in keys)
+    return setting, tuple(sorted(word for word in words if word.partition("=")[0] not in keys))
+
+
+def _labels(arms: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the choices of each arm in a few words: those that not all arms have."""
+    shared = set.intersection(*map(set, arms))
+    own = [[word.split("=", 1) for word in arm if word not in shared and "=" in word] for arm in arms]
+    return [label(dict(pairs)) if pairs else "" for pairs in own]
+
+
+def _numbers(texts: Sequence[str]) -> list[float]:
+    """Return the values of a key as numbers: of a list of words, their place in it."""
+    try:
+        return [float(text) for text in texts]
+    except ValueError:
+        places = {text: place for place, text in enumerate(sorted(set(texts)))}
+        return [places[text] for text in texts]

@@ -1,0 +1,1 @@
+"""Searches settings: commas, range and glob compare; interval and choice tune inside each arm."""

@@ -1,0 +1,257 @@
+"""The samplers of a search: each suggests the next settings from what earlier ones reached.
+
+A suggestion is a function of the search's seed, of the trials before it and of its number alone: for each number, a
+fresh sampler with a seed of its own learns all of them. So a search that is stopped goes on as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mnist_exp.sweep.search.space import Interval, Setting, Space
+from mnist_exp.system import extras
+from mnist_exp.system.errors import ConfigError
+
+GRID, RANDOM, QMC, CMAES, TPE, GP = "grid", "random", "qmc", "cmaes", "tpe", "gp"
+OPTUNAS = {TPE: "TPESampler", GP: "GPSampler"}
+NAMES = (TPE, RANDOM, QMC, CMAES, GP, GRID)
+EXTRAS = {TPE: "optuna", GP: "optuna", CMAES: "cmaes"}  # the package of the extra `search` that a sampler needs
+ATTEMPTS = 10  # at a setting that was not tried yet
+MOST_LISTED = 100_000  # settings of a space without intervals, which are counted through when few are left
+WORST = 0.0  # what a failed trial reached, if no other trial completed
+
+
+class Told(NamedTuple):
+    """A trial that has ended, as a sampler learns it."""
+
+    setting: Setting
+    value: float | None  # the mean validation accuracy; None if it failed
+
+
+class Sampler(NamedTuple):
+    """A sampler, as hydra.sweeper.search names it."""
+
+    name: str = TPE
+    seed: int = 0
+    options: Mapping[str, Any] = {}  # arguments of Optuna's class, or of cmaes.CMA
+
+    @classmethod
+    def read(cls, typed: Any) -> Sampler:
+        """Return the sampler that hydra.sweeper.search asks for: its name, or a mapping with `sampler` and `seed`.
+
+        Raises:
+            ConfigError: There is no such sampler, or it has no such setting, or its package is not installed.
+        """
+        options = dict(typed) if isinstance(typed, Mapping) else {"sampler": typed}
+        name, seed = options.pop("sampler", TPE), options.pop("seed", 0)
+        if name not in NAMES:
+            raise ConfigError(f"hydra.sweeper.search={name}: must be {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+        if not (isinstance(seed, int) and seed >= 0):
+            raise ConfigError(f"hydra.sweeper.search.seed={seed}: must be a whole number, 0 or more")
+        if name in EXTRAS:
+            extras.require("search", EXTRAS[name])
+        if options and name not in EXTRAS:
+            raise ConfigError(f"hydra.sweeper.search.{min(options)}: {name} has no settings but seed")
+        sampler = cls(name, seed, options)
+        sampler._check_options()
+        return sampler
+
+    @property
+    def typed(self) -> dict[str, Any]:
+        """The mapping from which `read` makes this sampler."""
+        return {"sampler": self.name, "seed": self.seed, **self.options}
+
+    def _check_options(self) -> None:
+        try:
+            if self.name in OPTUNAS:
+                _optunas(self, 0)
+            elif self.name == CMAES:
+                _cma(self, 2, 0)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise ConfigError(f"hydra.sweeper.search={self.name}: {error}") from error
+
+    def check(self, space: Space) -> None:
+        """Raise ConfigError if the sampler can't search a space."""
+        if self.name == CMAES and (lists := [each.key for each in space if not isinstance(each, Interval)]):
+            raise ConfigError(
+                f"hydra.sweeper.search={CMAES}: searches intervals, and {lists[0]} is a choice; use {TPE}, or compare "
+                f"{lists[0]}=a,b"
+            )
+
+    def suggest(
+        self, space: Space, told: Sequence[Told], count: int, trials: int, alike: Collection[str] = ()
+    ) -> list[Setting]:
+        """Return settings for the next trials, none of which was tried before.
+
+        Args:
+            space: The keys to search.
+            told: All trials that have ended; the number of the next one is their count.
+            count: How many settings to suggest. There are fewer if the space has no more.
+            trials: How many settings the whole search tries, for `grid`.
+            alike: Keys in which the settings should agree, so that they can be trained as one.
+        """
+        if self.name == GRID:
+            return grid(space, trials)[len(told) : len(told) + count]
+        ask = self._asker(space, told)
+        tried, found = [trial.setting for trial in told], list[Setting]()
+        for number in range(len(told), len(told) + count):
+            setting = self._new(ask, number, tried, found, alike) or _untried(space, tried)
+            if setting is None:
+                break
+            tried.append(setting)
+            found.append(setting)
+        return found
+
+    def _new(
+        self,
+        ask: Callable[[int, int], Setting],
+        number: int,
+        tried: Sequence[Setting],
+        batch: Sequence[Setting],
+        alike: Collection[str],
+    ) -> Setting | None:
+        """Return a setting that was not tried; None if none turns up. The last attempts leave the batch's likeness."""
+        for attempt in range(ATTEMPTS):
+            setting = ask(number, attempt)
+            if batch and attempt < ATTEMPTS // 2:
+                setting |= {key: batch[0][key] for key in alike}
+            if setting not in tried:
+                return setting
+        return None
+
+    def _asker(self, space: Space, told: Sequence[Told]) -> Callable[[int, int], Setting]:
+        """Return the function that suggests a setting for a number, and another one at each attempt."""
+        if self.name in OPTUNAS:
+            return _ask_optuna(self, space, told)
+        if self.name == CMAES:
+            return _ask_cma(self, space, told)
+        shares = _sobol if self.name == QMC else _uniform
+
+        def ask(number: int, attempt: int) -> Setting:
+            return _at(space, shares(self, len(space), number, attempt))
+
+        return ask
+
+
+def grid(space: Space, most: int) -> list[Setting]:
+    """Return the largest grid of evenly spaced values with at most `most` settings, and at least one per interval."""
+    listed = math.prod(len(each.grid(1)) for each in space)
+    intervals = sum(isinstance(each, Interval) for each in space)
+    points = int((most / listed) ** (1 / intervals) + 1e-9) if intervals else 1
+    values = [each.grid(max(1, points)) for each in space]
+    return [dict(zip([each.key for each in space], found, strict=True)) for found in product(*values)][:most]
+
+
+def _untried(space: Space, tried: Sequence[Setting]) -> Setting | None:
+    """Return the first setting of a space of lists that was not tried; None if there is none, or an interval."""
+    if any(isinstance(each, Interval) for each in space):
+        return None
+    return next((setting for setting in grid(space, MOST_LISTED) if setting not in tried), None)
+
+
+def objective(told: Sequence[Told]) -> list[float]:
+    """Return what each trial reached. A failed one is as bad as the worst: a sampler must learn from it."""
+    worst = min((trial.value for trial in told if trial.value is not None), default=WORST)
+    return [worst if trial.value is None else trial.value for trial in told]
+
+
+def distributions(space: Space) -> dict[str, Any]:
+    """Return a space as Optuna's distributions."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    def of(each: Any) -> Any:
+        if not isinstance(each, Interval):
+            return CategoricalDistribution(each.values)
+        if each.is_int:
+            return IntDistribution(round(each.low), round(each.high), log=each.is_log)
+        return FloatDistribution(each.low, each.high, log=each.is_log)
+
+    return {each.key: of(each) for each in space}
+
+
+def parameters(space: Space, setting: Setting) -> dict[str, Any]:
+    """Return a setting as Optuna's parameters."""
+    numbers = {each.key: int if each.is_int else float for each in space if isinstance(each, Interval)}
+    return {key: numbers.get(key, str)(text) for key, text in setting.items()}
+
+
+def _seed(sampler: Sampler, number: int, attempt: int) -> int:
+    return int(np.random.SeedSequence([sampler.seed, number, attempt]).generate_state(1)[0])
+
+
+def _at(space: Space, shares: Sequence[float]) -> Setting:
+    return {each.key: each.at(share) for each, share in zip(space, shares, strict=True)}
+
+
+def _uniform(sampler: Sampler, dimensions: int, number: int, attempt: int) -> Sequence[float]:
+    return list(np.random.default_rng(_seed(sampler, number, attempt)).random(dimensions))
+
+
+def _sobol(sampler: Sampler, dimensions: int, number: int, attempt: int) -> Sequence[float]:
+    from scipy.stats import qmc
+
+    engine = qmc.Sobol(dimensions, seed=np.random.default_rng(_seed(sampler, 0, attempt)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a number of points that is no power of 2
+        return list(engine.random(number + 1)[-1])
+
+
+def _optunas(sampler: Sampler, seed: int) -> Any:
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that some of its options may change
+        return getattr(optuna.samplers, OPTUNAS[sampler.name])(seed=seed, **sampler.options)
+
+
+def _ask_optuna(sampler: Sampler, space: Space, told: Sequence[Told]) -> Callable[[int, int], Setting]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    kinds = distributions(space)
+    study = optuna.create_study(direction="maximize")
+    study.add_trials(
+        [
+            optuna.create_trial(params=parameters(space, trial.setting), distributions=kinds, value=value)
+            for trial, value in zip(told, objective(told), strict=True)
+        ]
+    )
+
+    def ask(number: int, attempt: int) -> Setting:
+        study.sampler = _optunas(sampler, _seed(sampler, number, attempt))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            asked = study.ask(kinds).params  # the trial stays open, so that the next one of the batch keeps away
+        return {
+            each.key: each.text(asked[each.key]) if isinstance(each, Interval) else asked[each.key] for each in space
+        }
+
+    return ask
+
+
+def _cma(sampler: Sampler, dimensions: int, seed: int) -> Any:
+    from cmaes import CMA
+
+    arguments: dict[str, Any] = {"mean": np.full(dimensions, 0.5), "sigma": 0.3, **sampler.options}
+    return CMA(bounds=np.array([[0.0, 1.0]] * dimensions), seed=seed, **arguments)
+
+
+def _ask_cma(sampler: Sampler, space: Space, told: Sequence[Told]) -> Callable[[int, int], Setting]:
+    intervals = [each for each in space if isinstance(each, Interval)]
+    points = [np.array([each.share(trial.setting[each.key]) for each in intervals]) for trial in told]
+    losses = [-value for value in objective(told)]
+
+    def ask(number: int, attempt: int) -> Setting:
+        optimizer = _cma(sampler, len(intervals), _seed(sampler, number, attempt))
+        size = optimizer.population_size
+        for start in range(0, len(told) - size + 1, size):  # whole generations
+            optimizer.tell(list(zip(points[start : start + size], losses[start : start + size], strict=True)))
+        return _at(space, optimizer.ask().clip(0, 1).tolist())
+
+    return ask

@@ -1,0 +1,165 @@
+"""A search before a sweep: its trials, its finalists, and what stops it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY, Outcome
+from helpers.run_folders import learned
+
+from mnist_exp.report import figures
+from mnist_exp.report.results import read
+from mnist_exp.report.space_search import searches
+from mnist_exp.store.ledger import Ledger
+
+Run = Callable[..., Outcome]
+QUICK = [word for word in TINY if not word.startswith("plots")]
+LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
+RANDOM = ["hydra.sweeper.trials=3", "hydra.sweeper.trial_seeds=[7]", "hydra.sweeper.search=random"]
+TUNE = [LR, "optimizer.momentum=interval(0,0.9)", "model.hidden_layers=choice([8],[16])"]
+WORDS = [*QUICK, "optimizer=adam,sgd", *TUNE, *RANDOM, "hydra.sweeper.finalists=1", "seed=0,1", "hydra.sweep.dir=it"]
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report's pictures take seconds."""
+    if not request.node.get_closest_marker("pictures"):
+        monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
+
+
+def asked(folder: str) -> list[tuple[str, ...]]:
+    """The overrides of each job in a sweep's folder, without those that all have."""
+    jobs = Ledger(Path(folder)).read()[1]
+    return [tuple(word for word in jobs[number].overrides if word not in QUICK) for number in sorted(jobs)]
+
+
+@pytest.mark.slow
+@pytest.mark.pictures
+def test_a_search_tunes_inside_each_arm_and_fresh_seeds_judge(run: Run) -> None:
+    outcome = run("-m", *WORDS)
+    assert outcome.code == 0, outcome.err
+    assert (
+        "2 arms, each with 3 trials of optimizer.lr, optimizer.momentum and model.hidden_layers, 1 seed a trial: 6 "
+        "runs; then the default and the best setting of each arm, with 2 other seeds"
+    ) in outcome.out
+    trials = asked("it/search")
+    assert len(trials) == 6
+    for words in trials:
+        keys = [word.partition("=")[0] for word in words]
+        momentum = ["optimizer.momentum"] if "optimizer=sgd" in words else []  # adam has no such key
+        assert keys == ["optimizer", "optimizer.lr", *momentum, "model.hidden_layers", "seed"]
+        assert words[-1] == "seed=7"
+    found = searches(read([Path("it")]))
+    assert [each.label for each in found] == ["adam", "sgd"]
+    for each in found:
+        [finalist] = each.finalists
+        assert finalist.trial.reached == max(trial.reached for trial in each.trials)
+        assert [run.job.seed for run in finalist.fresh.runs] == [0, 1]
+        assert each.default is not None
+        assert [run.job.seed for run in each.default.runs] == [0, 1]
+    assert Path("it/plots/search.png").read_bytes().startswith(b"\x89PNG")
+    text = Path("it/report.md").read_text()
+    assert "A search tried 6 settings of optimizer.lr, model.hidden_layers and optimizer.momentum in 2 arms" in text
+    assert "The search's own figure for" in text
+    assert 'id="search"' in Path("it/report.html").read_text()
+    again = run("-m", *WORDS)  # nothing is left to do, in neither of the two
+    assert "6 of 6 jobs are completed, 0 to run" in again.out
+    assert "8 of 8 jobs are completed, 0 to run" in again.out
+    more = run("-m", *WORDS, "hydra.sweeper.trials=4")
+    assert more.code == 0, more.err
+    assert asked("it/search")[:6] == trials
+    assert len(asked("it/search")) == 8
+    other = run("-m", *WORDS, "optimizer.lr=interval(0.1,0.2)")
+    assert "choose another hydra.sweep.dir" in other.err
+
+
+def test_a_dry_run_lists_the_first_batch_and_what_follows(run: Run, tmp_path: Path) -> None:
+    outcome = run("-m", *WORDS, "hydra.sweeper.dry_run=true")
+    lines = outcome.out.splitlines()
+    assert [line.split()[-1] for line in lines] == [*["seed=7"] * 2, "runs:", *["seed=0", "seed=1"] * 2]
+    assert "optimizer.lr=" in lines[0]
+    assert "optimizer.lr=" not in lines[3]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_choice_is_a_list_as_long_as_there_are_no_trials(run: Run) -> None:
+    outcome = run("-m", *QUICK, "optimizer=choice(adam,sgd)", "hydra.sweeper.dry_run=true")
+    assert [line.split()[-1] for line in outcome.out.splitlines()[1:]] == ["optimizer=adam", "optimizer=sgd"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["hydra.sweeper.trials=0"], "add hydra.sweeper.trials=40 to search the interval"),
+        (["model.dropout=interval(0,1)"], "model.dropout=1: must be 0 or more and less than 1"),
+        (["model.dropuot=interval(0,0.5)"], "model.dropuot"),
+        (["optimizer=adam", "optimizer.momentum=interval(0,0.5)"], "optimizer=adam has no key momentum"),
+        (["optimizer=choice(adam,sgd)", "optimizer.momentum=interval(0,0.5)"], "optimizer=adam has no key momentum"),
+        (["optimizer.lr=tag(log,interval(0,1))"], "a logarithmic interval begins above 0"),
+        (["optimizer.lr=interval(1,0)"], "needs two numbers, the lower one first"),
+        (["activation=choice(relu,rleu)"], "rleu"),
+        (
+            ["seed=6,7"],
+            "seed=7: is also in hydra.sweeper.trial_seeds, which choose the settings and so can't judge them",
+        ),
+        (["hydra.sweeper.trials=-1"], "hydra.sweeper.trials=-1: must be 1 or more"),
+        (["hydra.sweeper.trials=20000"], "no more runs than hydra.sweeper.max_jobs=10,000; these are 20,000"),
+        (["hydra.sweeper.trial_seeds=[]"], "trial_seeds one seed or more"),
+        (["hydra.sweeper.finalists=0"], "hydra.sweeper.finalists=0: must be 1 or more"),
+        (["hydra.sweeper.search=bayes"], "hydra.sweeper.search=bayes: must be tpe, random"),
+        (
+            ["hydra.sweeper.search={sampler:random,gama:1}"],
+            "hydra.sweeper.search.gama: random has no settings but seed",
+        ),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_searches_that_can_not_be_are_refused(wrong: list[str], message: str, run: Run, tmp_path: Path) -> None:
+    outcome = run("-m", *QUICK, LR, *RANDOM, *wrong)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_goes_on_as_if_nothing_had_happened(run: Run, tmp_path: Path) -> None:
+    words = [*QUICK, *TUNE[::2], "hydra.sweeper.trials=12", "hydra.sweeper.trial_seeds=[7]", "seed=0"]
+    words += ["hydra/launcher=fused", "epochs=20"]
+    pytest.importorskip("optuna")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-m", *words, "hydra.sweep.dir=it"], cwd=tmp_path, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "it/search/9/metrics.csv").exists():  # in the second batch
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    outcome = run("-m", "resume=it", "hydra/launcher=fused")
+    assert outcome.code == 0, outcome.err
+    run("-m", *words, "hydra.sweep.dir=whole")
+    for folder in ("search", "."):
+        assert asked(f"it/{folder}") == asked(f"whole/{folder}")
+    for folder in ("search/9", "search/11", "0", "2"):
+        assert learned(Path("it", folder)) == learned(Path("whole", folder))
+    session = next(each for each in Ledger(Path("it/search")).read()[0] if "search" in each)
+    assert "optuna" in session["versions"]
+    lines = Path("it/search/optuna.journal").read_text().splitlines()
+    assert sum(json.loads(line)["op_code"] == 4 for line in lines) == 12  # trials
+
+
+@pytest.mark.slow
+def test_a_trial_that_diverges_is_no_finalist(run: Run) -> None:
+    words = [*QUICK, "optimizer=sgd", "optimizer.lr=tag(log,interval(0.01,1e15))", "seed=0", *RANDOM]
+    outcome = run("-m", *words, "hydra.sweeper.search=grid", "hydra.sweep.dir=it")
+    assert outcome.code == 0, outcome.err
+    assert asked("it") == [("optimizer=sgd", "seed=0"), ("optimizer=sgd", "seed=0", "optimizer.lr=0.01")]
+    assert "2 trials failed (2 diverged): the search took that as the worst." in Path("it/report.md").read_text()
