@@ -22,6 +22,7 @@ examples:
   {name} train data=digits epochs=5
   {name} train --help                                     all choices
   {name} sweep optimizer=adam,sgd seed=0,1,2,3,4
+  {name} status latest --watch
   {name} report multirun/2026-11-23/10-00-00-000000
   {name} predict latest photo.jpg --show seen.png
   {name} draw latest
@@ -108,6 +109,19 @@ def report(parser: Parser, arguments: list[str]) -> None:
     write_and_print(options.folders, options.out, options.by)
     if without:
         sys.exit(1)
+
+
+def status(parser: Parser, arguments: list[str]) -> None:
+    """Say what of a sweep is done, who works on it, and when the rest will be done."""
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="of a sweep, or latest: the sweep under multirun/ that was written last"
+    )
+    parser.add_argument("--watch", action="store_true", help="go on until all runs have ended, or Ctrl-C")
+    options = parser.parse_args(arguments)
+
+    from mnist_exp.report.status_text import print_status
+
+    print_status(options.folder, options.watch)
 
 
 def predict(parser: Parser, arguments: list[str]) -> None:
@@ -215,6 +229,7 @@ def _summary(command: str) -> str:
 COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {
     "train": train,
     "sweep": sweep,
+    "status": status,
     "report": report,
     "predict": predict,
     "draw": draw,

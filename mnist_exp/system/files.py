@@ -106,6 +106,23 @@ def locked(path: Path, shared: bool = False) -> Iterator[None]:
         yield
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds a lock on a file. Nothing is written, and a missing file is not locked.
+
+    Raises:
+        PermissionError: The file may not be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextmanager
 def locked_in_turn(path: Path, wait: Callable[[], object]) -> Iterator[None]:
     """Hold an exclusive lock on a file in the block; call `wait` first if another process holds it.
