@@ -1,7 +1,11 @@
-"""hydra/launcher=fused. Like sweeper.py, quick to import, and without `from __future__ import annotations`."""
+"""hydra/launcher=fused and hydra/launcher=workers.
+
+Like sweeper.py, quick to import, and without `from __future__ import annotations`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
@@ -36,3 +40,32 @@ class FusedLauncher(Launcher):
         from mnist_exp.sweep.launchers import fused
 
         return fused.launch(self.context, self.task, self.master, job_overrides, self.max_models)
+
+
+@dataclass
+class WorkersConf:
+    """The keys under `hydra.launcher`."""
+
+    _target_: str = "hydra_plugins.mnist_exp.launcher.WorkersLauncher"
+    fused: bool = False  # train jobs that are alike as one
+    max_models: int | None = None  # that train as one, with fused=true; null: as many as fit into memory
+    n_jobs: int | None = None  # that each worker trains side by side; null: one for each `threads` of its cores
+
+
+ConfigStore.instance().store(group="hydra/launcher", name="workers", node=WorkersConf, provider="mnist_exp")
+
+
+class WorkersLauncher(Launcher):
+    """Hands the jobs of a sweep over to workers. The sweeper does it: a launcher can't return before its jobs end."""
+
+    def __init__(self, **_: Any) -> None:
+        """Accept every key; sweep.launchers.workers reads them."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Keep nothing."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Raise ConfigError: another sweeper than this program's called it."""
+        from mnist_exp.system.errors import ConfigError
+
+        raise ConfigError("hydra/launcher=workers: needs hydra/sweeper=resumable, which hands the jobs over")

@@ -5,10 +5,7 @@ Nothing is written into the folder of the sweep, so its status may be read while
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,18 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnist_exp.config import key_of
-from mnist_exp.store import metrics, sweep_folder
+from mnist_exp.store import metrics, sweep_folder, workers
 from mnist_exp.store.ledger import Job, Ledger, Session
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import LEDGER, LR_SEARCH
-from mnist_exp.store.sweep_folder import WORKERS
-from mnist_exp.system import files
+from mnist_exp.store.workers import Liveness
 
 COMPLETED, RUNNING, WAITING, STOPPED, FAILED = "completed", "running", "waiting", "stopped", "failed"
 STATES = (COMPLETED, RUNNING, WAITING, STOPPED, FAILED)  # of a run; stopped: it goes on when the sweep is resumed
 ENDED = (COMPLETED, FAILED)
 ALIVE, OVER, GONE = "alive", "over", "gone"  # states of a worker; gone: it died
-SILENT = 120  # seconds without a sign of life after which a worker on another machine is taken for gone
 PAUSE = 60  # seconds in which nothing ran: the rate counts from their end
 MOMENTS = 20  # the last moments at which runs ended, from which the rate is taken
 # Student's t for 95 %, with 2, 3, ... degrees of freedom; the last one for more
@@ -229,11 +224,10 @@ def _stage(folder: Path) -> Stage:
     sessions, jobs = Ledger(folder).read()
     now = time.time()
     known = [job for _, job in sorted(jobs.items()) if job.status != "replaced"]
-    ended = Counter(getattr(job, "worker", None) for job in known if job.status in ENDED)
-    workers = [_worker(path, ended, now) for path in sorted((folder / WORKERS).glob("*.jsonl"))]
-    alive = {worker.name for worker in workers if worker.state == ALIVE}
+    found = _workers(folder, known, now)
+    alive = {worker.name for worker in found if worker.state == ALIVE}
     runs = [Run(folder / str(job.number), job, _state(job, is_active, alive)) for job in known]
-    return Stage(folder, sessions, runs, is_active, workers, now)
+    return Stage(folder, sessions, runs, is_active, found, now)
 
 
 def _state(job: Job, is_active: bool, alive: set[str]) -> str:
@@ -244,23 +238,20 @@ def _state(job: Job, is_active: bool, alive: set[str]) -> str:
     return {"pending": WAITING, "interrupted": STOPPED}.get(job.status, job.status)
 
 
-def _worker(path: Path, ended: Mapping[str | None, int], now: float) -> Worker:
-    """Return what a worker's file says about it."""
-    with open(path, "rb") as file:
-        first = json.loads(file.readline() or b"{}")
-        file.seek(-min(200, file.seek(0, os.SEEK_END)), os.SEEK_END)
-        is_over = b'"status": "ended"' in file.read().splitlines()[-1]
-    seen, slurm = path.stat().st_mtime, first.get("slurm")
-    if is_over:
-        state = OVER
-    elif first.get("host") == socket.gethostname():
-        state = ALIVE if files.is_locked(path) else GONE
-    else:
-        state = ALIVE if now - seen < SILENT else GONE
-    task = f"{slurm['job']}_{slurm['task']}" if slurm else None
-    return Worker(
-        path.stem, first.get("host", "?"), task, _seconds(first.get("started")), seen, state, ended[path.stem]
-    )
+def _workers(folder: Path, jobs: Iterable[Job], now: float) -> list[Worker]:
+    """Return what the workers' files say about them. By the clock of this machine: nothing is written."""
+    ended = Counter(getattr(job, "worker", None) for job in jobs if job.status in ENDED)
+    living = {facts["worker"] for facts in Liveness(folder, clock=lambda _: now).living()}
+    found = []
+    for name in workers.names(folder):
+        path, facts = workers.file_of(folder, name), workers.read(folder, name)
+        if facts:
+            state = ALIVE if name in living else OVER if workers.has_ended(path) else GONE
+            slurm = facts["slurm"]
+            task = f"{slurm['job']}_{slurm['task']}" if slurm else None
+            seen = path.stat().st_mtime
+            found.append(Worker(name, facts["host"], task, _seconds(facts["started"]), seen, state, ended[name]))
+    return found
 
 
 def _has_ended(run: Run) -> bool:

@@ -21,7 +21,6 @@ LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")  # in plots/
 RUN, SWEEP = "a run", "a sweep"  # owners of a folder
 SWEEP_LOCK = ".lock"  # the process of a sweep holds an exclusive lock on it
-RUNNING_LOCK = ".running"  # every job of a sweep holds a shared lock on it
 LATEST = "latest"  # on a command line: the run under outputs/, or the sweep under multirun/, that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 WRITTEN = (  # everything that a run writes into its folder, except its log

@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from mnist_exp.store import workers
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.run_folder import LATEST, LEDGER, LR_SEARCH, RUNNING_LOCK, SWEEP_LOCK
+from mnist_exp.store.run_folder import LATEST, LEDGER, LR_SEARCH, SWEEP_LOCK
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
-
-WORKERS = "workers"  # the folder of the workers' files, within that of their sweep
 
 
 def find(target: str) -> Path:
@@ -57,8 +56,9 @@ def latest(asked: str) -> Path:
 
 
 def is_active(folder: Path) -> bool:
-    """Return whether a command works on a sweep, or a job of one that was killed still runs."""
-    return any(files.is_locked(folder / name) for name in (SWEEP_LOCK, RUNNING_LOCK))
+    """Return whether a command works on a sweep. A job that outlives its command counts: it holds the same lock."""
+    lock = folder / SWEEP_LOCK
+    return lock.is_file() and files.is_locked(lock)
 
 
 def _sweeps(folder: Path) -> Iterator[Path]:
@@ -72,5 +72,5 @@ def _sweeps(folder: Path) -> Iterator[Path]:
 
 def _written(folder: Path) -> float:
     """Return when something last happened in a sweep."""
-    ledgers = (folder / LEDGER, folder / LR_SEARCH / LEDGER, *folder.glob(f"{WORKERS}/*.jsonl"))
+    ledgers = (folder / LEDGER, folder / LR_SEARCH / LEDGER, *folder.glob(f"{workers.FOLDER}/*.jsonl"))
     return max(path.stat().st_mtime for path in ledgers if path.is_file())

@@ -10,12 +10,13 @@ from typing import TypedDict
 
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session
-from mnist_exp.store.run_folder import RUNNING_LOCK, SWEEP_LOCK
+from mnist_exp.store.run_folder import SWEEP_LOCK
 from mnist_exp.sweep.plan import DONE
 from mnist_exp.system import files, quoting, signals
 from mnist_exp.system.errors import ConfigError
 
 STOP_FILE = ".stop"  # as long as it exists, no further job starts; it holds the exit code of the sweep, or nothing
+RUNNING_FILE = ".running"  # every job holds a shared lock on it
 INTERRUPTED = {128 + number for number in signals.STOP_SIGNALS}  # the exit codes of an interrupted run
 
 
@@ -88,13 +89,13 @@ class Sweep:
         """
         message = f"{self.folder}: another process is working on this sweep"
         with files.locked_or_error(self.folder / SWEEP_LOCK, message):
-            with files.locked_or_error(self.folder / RUNNING_LOCK, message):
+            with files.locked_or_error(self.folder / RUNNING_FILE, message):
                 pass
             yield
 
     def running(self) -> AbstractContextManager[None]:
         """Hold the lock of a running job."""
-        return files.locked(self.folder / RUNNING_LOCK, shared=True)
+        return files.locked(self.folder / RUNNING_FILE, shared=True)
 
     def stop(self, code: int | None = None) -> None:
         """Start no further job.

@@ -107,19 +107,17 @@ def locked(path: Path, shared: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether a process holds a lock on a file. Nothing is written, and a missing file is not locked.
+    """Return whether a process holds an exclusive lock on a file.
 
     Raises:
-        PermissionError: The file may not be read.
+        OSError: The file can't be read.
     """
-    try:
-        with open(path, "rb") as file:
+    with open(path, "rb") as file:
+        try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
+        except BlockingIOError:
+            return True
     return False
 
 
