@@ -239,9 +239,9 @@ def _count(number: int, noun: str) -> str:
 
 def _rate(per_second: float) -> str:
     """Return a rate in the unit in which it is 1 or more, if there is one."""
-    for size, unit in ((1, "second"), (60, "minute"), (3600, "hour")):
-        if per_second * size >= 1 or unit == "hour":
-            return f"{per_second * size:,.{0 if per_second * size >= 10 else 1}f} a {unit}"
+    for size, unit in ((1, "a second"), (60, "a minute"), (3600, "an hour")):
+        if per_second * size >= 1 or unit == "an hour":
+            return f"{per_second * size:,.{0 if per_second * size >= 10 else 1}f} {unit}"
     raise AssertionError
 
 
