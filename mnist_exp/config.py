@@ -260,6 +260,32 @@ def choices(cfg: DictConfig, hydra: HydraConf) -> dict[str, Any]:
     return dict.fromkeys((*GROUPS, "experiment")) | options | keys
 
 
+def rebuild(choices: dict[str, Any]) -> tuple[DictConfig, dict[str, str | None]]:
+    """Return the config that `choices` describes, and the option of each group, without composing anything.
+
+    Keys that an older version lacked have the values that turn them off.
+
+    Args:
+        choices: What the function `choices` has returned, perhaps in another process.
+    """
+    keys = {key: value for key, value in choices.items() if _is_value(key)}
+    nested: dict[str, Any] = OFF | {group: {} for group in GROUPS}
+    for key, value in keys.items():
+        *path, name = key.split(".")
+        place = nested
+        for part in path:
+            place = place.setdefault(part, {})
+        place[name] = value
+    cfg = OmegaConf.merge(OmegaConf.structured(Config), nested)
+    OmegaConf.set_struct(cfg, True)
+    return cast(DictConfig, cfg), {key: value for key, value in choices.items() if key not in keys}
+
+
+def _is_value(key: str) -> bool:
+    """Return whether a key of `choices` is one of the config, and not a group."""
+    return key not in GROUPS and key.partition(".")[0] in Config.__dataclass_fields__
+
+
 class Recorded(NamedTuple):
     """What the folder .hydra of a run says."""
 

@@ -1,12 +1,19 @@
-"""The ledger of a sweep: one line of JSON per event, with a checksum, appended and synced to the disk."""
+"""The ledger of a sweep: one line of JSON per event, with a checksum, appended and synced to the disk.
+
+`ledger.jsonl` has the sessions and the list of jobs. Each worker of a sweep on several machines writes a file of its
+own under `workers/`, and readers merge the files: the attempt that an event belongs to says where it stands.
+"""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypedDict, cast
 
@@ -14,11 +21,12 @@ from filelock import FileLock
 
 from mnist_exp import config
 from mnist_exp.store.provenance import Machine
-from mnist_exp.store.run_folder import LEDGER, SPLIT_KEYS, GitFacts
+from mnist_exp.store.run_folder import LEDGER, SPLIT_KEYS, WORKERS, GitFacts
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
-VERSION = 2  # of the format of the lines
+VERSION = 3  # of the format of the lines
+READABLE = (2, VERSION)
 PROGRAM = "mnist_exp"
 
 
@@ -38,6 +46,8 @@ class Session(TypedDict, total=False):
     trials: list[list[Any]]  # of a learning-rate search: for each of these jobs the number of rates, and the seeds
     then_until: dict[str, float]  # of a learning-rate search: `until` of the sweep that comes after it
     until: dict[str, float]  # of a sequential sweep: max_seeds, and smallest, in percentage points
+    launcher: dict[str, Any]  # of a session that hands its jobs over to workers: the launcher's config
+    slurm: dict[str, Any]  # the ids of its jobs at Slurm
 
 
 class Seeds(NamedTuple):
@@ -64,6 +74,10 @@ class Job(NamedTuple):
     pid: int | None = None  # of the process that ran it last
     started: str | None = None
     ended: str | None = None
+    attempt: int = 0  # counts its introductions and the workers that took it; a later attempt overrules earlier ones
+    batch: int | None = None  # the number of the jobs that a worker takes at once; None: no worker takes it
+    host: str | None = None  # of the process that ran it last
+    worker: str | None = None  # that ran it last; None: a process of the command itself
 
     def id_beside(self, keys: Sequence[str]) -> tuple[str, ...]:
         """Return a value that is equal for jobs of equal config_id whose values of `keys` are equal too."""
@@ -88,7 +102,32 @@ class Job(NamedTuple):
     def introduction(self) -> dict[str, Any]:
         """Return the ledger's first entry about the job, or about another attempt at it."""
         fields = ("overrides", "config_id", "arm", "seed", "choices")
-        return {"job": self.number, "status": "pending"} | {field: getattr(self, field) for field in fields}
+        later = {"attempt": self.attempt or None, "batch": self.batch}
+        return (
+            {"job": self.number, "status": "pending"}
+            | {field: value for field, value in later.items() if value is not None}
+            | {field: getattr(self, field) for field in fields}
+        )
+
+
+def introductions(jobs: Iterable[Job]) -> Iterator[dict[str, Any]]:
+    """Yield the ledger's first entry about each job, as short as it can be.
+
+    Choices that a job shares with an earlier one of these jobs are left out: `"like": 7` names that job.
+    """
+    first: dict[tuple[str, ...], Job] = {}
+    for job in jobs:
+        like = first.setdefault(tuple(job.choices), job)
+        if like is job:
+            yield job.introduction()
+        else:
+            own = {key: value for key, value in job.choices.items() if not _is_same(value, like.choices[key])}
+            yield job._replace(choices=own).introduction() | {"like": like.number}
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether JSON has the same text for two values: 1, 1.0 and true are equal in Python."""
+    return one is other or repr(one) == repr(other)
 
 
 def keys_beside_identity(jobs: Iterable[Job]) -> tuple[str, ...]:
@@ -106,12 +145,37 @@ def keys_beside_identity(jobs: Iterable[Job]) -> tuple[str, ...]:
     )
 
 
-class Ledger:
-    """The file `ledger.jsonl` in the folder of a sweep. Every process of the sweep may append to it."""
+KEYS = {"job", "time", *Job._fields} - {"number"}  # of an entry about a job
 
-    def __init__(self, folder: Path) -> None:
-        """Describe the ledger of a folder, without touching it."""
-        self.path = folder / LEDGER
+
+class _Event(NamedTuple):
+    """An entry about a job, and where it stands."""
+
+    attempt: int
+    entry: dict[str, Any]
+    path: Path
+    line: int
+
+
+class Ledger:
+    """The files `ledger.jsonl` and `workers/*.jsonl` in the folder of a sweep.
+
+    Every process of the sweep on one machine may append to the first. Each worker appends to its own file.
+
+    Attributes:
+        path: The list of jobs, whose existence makes a folder a sweep.
+        own: The file that this process appends to.
+    """
+
+    def __init__(self, folder: Path, worker: str | None = None) -> None:
+        """Describe the ledger of a folder, without touching it.
+
+        Args:
+            folder: The folder of the sweep.
+            worker: The name of the worker that this process is; None for the command, and for its jobs.
+        """
+        self.path, self.workers = folder / LEDGER, folder / WORKERS
+        self.own = self.workers / f"{worker}.jsonl" if worker else self.path
 
     def append(self, *entries: Mapping[str, Any]) -> None:
         """Append one line per entry, and return when they are on the disk.
@@ -122,8 +186,9 @@ class Ledger:
             OSError: The file can't be written.
         """
         time = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        lines = "".join(files.seal({"time": time, **entry}) + "\n" for entry in entries)
-        with FileLock(self.path.with_name(f".{LEDGER}.lock")), open(self.path, "a+b") as file:
+        lines = "".join(files.seal_line({"time": time, **entry}) + "\n" for entry in entries)
+        self.own.parent.mkdir(exist_ok=True)
+        with self._lock(), open(self.own, "a+b") as file:
             if file.tell() and not _ends_with_newline(file):
                 file.seek(0)
                 file.truncate(file.read().rfind(b"\n") + 1)
@@ -131,39 +196,56 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
 
+    def _lock(self) -> AbstractContextManager[object]:
+        """Return the lock of ledger.jsonl. The file of a worker has one writer, and needs none."""
+        return FileLock(self.path.with_name(f".{LEDGER}.lock")) if self.own == self.path else nullcontext()
+
     def read(self) -> tuple[list[Session], dict[int, Job]]:
-        """Return every session, and every job by its number. A torn last line is ignored.
+        """Return every session, and every job by its number. Torn last lines are ignored.
 
         Raises:
-            ConfigError: Another line is damaged, or the file is not a ledger of this version.
+            ConfigError: Another line is damaged, or the file is not a ledger of a version that this one reads.
         """
-        sessions: list[Session] = []
-        jobs: dict[int, Job] = {}
-        lines = self.path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn, or nothing
-            try:
-                if number == 1:
-                    self._require_ours(json.loads(line))
-                entry = files.unseal(line)
-                time = entry.pop("time")
-                if "job" in entry:
-                    _update(jobs, entry, time)
-                else:
-                    sessions.append(cast(Session, entry | {"time": time}))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                if isinstance(error, ConfigError):
-                    raise
-                raise ConfigError(
-                    f"{self.path}: line {number} is damaged ({type(error).__name__}: {error}); restore the file, or "
-                    "delete the line and lose what it says"
-                ) from error
-        return sessions, jobs
+        with _without_collector():
+            # Before ledger.jsonl is read: then it introduces every job that the workers know.
+            of_workers = [event for path in sorted(self.workers.glob("*.jsonl")) for event in _read_worker(path)]
+            sessions, events = self._read_list()
+            for event in of_workers:
+                events.setdefault(event.entry["job"], []).append(event)
+            return sessions, {number: _merge(number, of_job) for number, of_job in events.items()}
 
-    def _require_ours(self, first: dict[str, Any]) -> None:
-        if first.get("program") != PROGRAM:
+    def _read_list(self) -> tuple[list[Session], dict[int, list[_Event]]]:
+        """Return the sessions and the events of ledger.jsonl. One without an attempt belongs to the last one so far."""
+        sessions: list[Session] = []
+        events: dict[int, list[_Event]] = {}
+        introduced: dict[int, dict[str, Any]] = {}  # the choices of each job
+        lines = _whole_lines(self.path)
+        if lines:
+            self._require_ours(lines[0])
+        for line, entry in enumerate(_unsealed(self.path, lines), start=1):
+            with _naming_line(self.path, line):
+                if "job" not in entry:
+                    sessions.append(cast(Session, entry))
+                    continue
+                number: int = entry["job"]
+                if entry["status"] == "pending":
+                    _complete(entry, introduced)
+                of_job = events.setdefault(number, [])
+                last = of_job[-1].attempt if of_job else 0
+                of_job.append(_Event(max(last, entry.get("attempt", 0)), entry, self.path, line))
+        return sessions, events
+
+    def _require_ours(self, line: bytes) -> None:
+        try:
+            first = json.loads(line)
+            program, version = first.get("program"), first.get("ledger")
+        except (ValueError, AttributeError) as error:
+            raise _damaged(self.path, 1, error) from error
+        if program != PROGRAM:
             raise ConfigError(f"{self.path}: is not the ledger of a sweep by {PROGRAM}")
-        if first.get("ledger") != VERSION:
-            raise ConfigError(f"{self.path}: has format {first.get('ledger')}; this version reads format {VERSION}")
+        if version not in READABLE:
+            readable = " and ".join(map(str, READABLE))
+            raise ConfigError(f"{self.path}: has format {version}; this version reads formats {readable}")
 
 
 def _ends_with_newline(file: BinaryIO) -> bool:
@@ -171,11 +253,87 @@ def _ends_with_newline(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def _update(jobs: dict[int, Job], entry: dict[str, Any], time: str) -> None:
-    """Apply one entry: a pending one introduces its job, the others change it."""
-    number, status = entry.pop("job"), entry.pop("status")
-    if status == "pending":
-        jobs[number] = Job(number, tuple(entry.pop("overrides")), **entry)
-        return
-    times: dict[str, Any] = {"started" if status == "running" else "ended": time}
-    jobs[number] = jobs[number]._replace(status=status, **times, **entry)
+def _whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of a file. What follows the last newline is torn, or nothing."""
+    return path.read_bytes().split(b"\n")[:-1]
+
+
+def _unsealed(path: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Return the entries of lines. Raises ConfigError for the first damaged one."""
+    try:
+        return files.unseal_lines(lines)
+    except ValueError:
+        for number, line in enumerate(lines, start=1):
+            try:
+                files.unseal_lines([line])
+            except ValueError as error:
+                raise _damaged(path, number, error) from error
+        raise
+
+
+def _complete(entry: dict[str, Any], introduced: dict[int, dict[str, Any]]) -> None:
+    """Give an introduction the choices that it shares with the job which it is `like`."""
+    entry["overrides"] = tuple(entry["overrides"])
+    if "like" in entry:
+        entry["choices"] = introduced[entry.pop("like")] | entry["choices"]
+    introduced[entry["job"]] = entry["choices"]
+
+
+def _read_worker(path: Path) -> list[_Event]:
+    """Return what a worker has written about jobs."""
+    entries = enumerate(_unsealed(path, _whole_lines(path)), start=1)
+    return [
+        _Event(entry.get("attempt", 0), entry | {"worker": path.stem}, path, number)
+        for number, entry in entries
+        if "job" in entry
+    ]
+
+
+def _merge(number: int, events: list[_Event]) -> Job:
+    """Return what the events of all files make of a job."""
+    introduction: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
+    for event in sorted(events, key=attrgetter("attempt")):
+        with _naming_line(event.path, event.line):
+            status, time = event.entry["status"], event.entry["time"]
+            if status == "pending":
+                fields = introduction = event.entry
+            elif not introduction:
+                raise KeyError(f"job {number} is not introduced before")
+            elif status == "running" and event.attempt > fields["attempt"]:  # it knows nothing of the last attempt
+                fields = introduction | event.entry | {"started": time}
+            else:
+                fields = fields | event.entry | {"started" if status == "running" else "ended": time}
+            fields["attempt"] = event.attempt
+            if unknown := fields.keys() - KEYS:
+                raise KeyError(*unknown)
+    with _naming_line(event.path, event.line):
+        return Job(number, **{key: value for key, value in fields.items() if key not in ("job", "time")})
+
+
+@contextmanager
+def _naming_line(path: Path, line: int) -> Iterator[None]:
+    """Raise ConfigError with the place of an entry that lacks a key, or has one of another type."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, line, error) from error
+
+
+def _damaged(path: Path, line: int, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{path}: line {line} is damaged ({type(error).__name__}: {error}); restore the file, or delete the line and "
+        "lose what it says"
+    )
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the garbage collector, which would look through all entries again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -20,6 +20,7 @@ OVERRIDES = Path(".hydra", "overrides.yaml")  # Hydra writes it after the config
 LAST, BEST = Path("checkpoints", "last.pt"), Path("checkpoints", "best.pt")
 FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_matrix")  # in plots/
 RUN, SWEEP = "a run", "a sweep"  # owners of a folder
+WORKERS = "workers"  # a file for each worker of a sweep on several machines, beside its ledger
 SWEEP_LOCK = ".lock"  # the process of a sweep holds an exclusive lock on it
 LATEST = "latest"  # on a command line: the run under outputs/, or the sweep under multirun/, that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep

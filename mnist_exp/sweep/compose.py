@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_exp import config
@@ -94,6 +96,10 @@ class PlannedJob(NamedTuple):
         packed = PackedConfig.pack(self.job.overrides, composed)
         return self._replace(job=self.job._replace(number=number), config=packed)
 
+    def again(self, known: Job) -> PlannedJob:
+        """Return another attempt at a job that the ledger knows. It stays in its batch, and so in its fused group."""
+        return self._replace(job=self.job._replace(attempt=known.attempt + 1, batch=known.batch))
+
     def resuming(self, checkpoint: Path) -> PlannedJob:
         """Return the job as it resumes from a checkpoint."""
         composed = self.config.config()
@@ -168,6 +174,37 @@ class Composer:
         search = LRSearch(hydra.sweeper.trials, tuple(hydra.sweeper.trial_seeds))
         return PlannedJob(job, PackedConfig.pack(overrides, composed), search, Path(hydra.sweep.dir))
 
+    def rebuild(self, job: Job, folder: Path, session_overrides: Sequence[str] = ()) -> PlannedJob:
+        """Return a job of a ledger as it was planned. Nothing is composed, so YAML that was edited changes nothing.
+
+        Args:
+            job: The job.
+            folder: The folder of its sweep.
+            session_overrides: Values of config.RUNTIME_KEYS for this session alone.
+
+        Raises:
+            ConfigError: This version understands its config as another one, or knows less than all of it.
+        """
+        cfg, options = config.rebuild(job.choices)
+        if (found := config.config_id(cfg)) != job.config_id:
+            raise ConfigError(
+                f"{folder}: job {job.number} has the config_id {job.config_id} and a config with {found}; continue "
+                "the sweep with the version that planned it"
+            )
+        for override in OverridesParser.create().parse_overrides(list(session_overrides)):
+            OmegaConf.update(cfg, override.key_or_group, override.value())
+        hydra = copy.deepcopy(self.master.hydra)
+        with open_dict(hydra), open_dict(cfg):
+            words = [*map(without_null, job.overrides), *session_overrides]
+            hydra.overrides.task = words
+            hydra.job.override_dirname = _override_dirname(words, hydra.job.config.override_dirname)
+            hydra.job.num, hydra.job.id = job.number, str(job.number)
+            of_hydra = {group: option for group, option in hydra.runtime.choices.items() if group.startswith("hydra/")}
+            hydra.runtime.choices = options | of_hydra
+            hydra.sweep.dir, hydra.sweep.subdir = quoting.literal(str(folder)), str(job.number)
+            cfg.hydra = hydra
+        return PlannedJob(job, PackedConfig.pack(job.overrides, cfg), NO_SEARCH, folder)
+
     def params(self, overrides: Sequence[str]) -> dict[str, str]:
         """Return the hydra.sweeper.params that the overrides compose."""
         return dict(self._compose(overrides).hydra.sweeper.params)
@@ -217,6 +254,12 @@ def naming_job(overrides: Sequence[str]) -> Iterator[None]:
         raise ConfigError(
             f"{errors.explain(error)} (in the job {' '.join(overrides) or 'without overrides'})"
         ) from error
+
+
+def _override_dirname(overrides: Sequence[str], style: DictConfig) -> str:
+    """Return hydra.job.override_dirname, as Hydra writes it."""
+    words = sorted(word for word in overrides if config.key_of(word) not in style.exclude_keys)
+    return str(style.item_sep.join(words).replace("=", style.kv_sep))
 
 
 def _shared_keys(composed: DictConfig) -> dict[str, Any]:

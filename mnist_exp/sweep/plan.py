@@ -63,8 +63,11 @@ def left_to_run(
                 f"{config.difference(changed.choices, each.job.choices)}; "
                 "hydra.sweeper.allow_changed=true runs it with the new one"
             )
-        number, next_number = (job.number, next_number) if job else (next_number, next_number + 1)
-        left.append(each.numbered(number, folder))
+        if job:
+            left.append(each.again(job).numbered(job.number, folder))
+        else:
+            left.append(each.numbered(next_number, folder))
+            next_number += 1
     return sorted(left, key=lambda each: each.job.number)
 
 

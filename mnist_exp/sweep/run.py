@@ -25,7 +25,7 @@ from tqdm import tqdm
 from mnist_exp import command_line, config
 from mnist_exp.report.sequential import Rule
 from mnist_exp.store import provenance, run_folder
-from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, keys_beside_identity
+from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions, keys_beside_identity
 from mnist_exp.store.run_folder import LAST, LR_SEARCH
 from mnist_exp.sweep import jobs, lr_search, plan, request
 from mnist_exp.sweep.compose import PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
@@ -220,7 +220,7 @@ class Runner:
             session.update(facts)
             sessions.append(session)
         replaced = [{"job": job.number, "status": "replaced"} for job in plan.replaced(left, known)]
-        sweep.ledger.append(*sessions, *replaced, *(each.job.introduction() for each in left))
+        sweep.ledger.append(*sessions, *replaced, *introductions(each.job for each in left))
         return left
 
     def _launch(self, left: Sequence[PlannedJob], sweep: Sweep) -> None:

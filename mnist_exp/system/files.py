@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ except ImportError:  # Windows: nothing is locked there
 
 
 TEMPORARY = ".*.[0-9]*.tmp"  # matches the names under which `write` begins
+LINE_END = len(', "checksum": "0123456789abcdef"}')  # bytes at the end of a sealed line
 
 
 def write(path: Path, content: bytes | bytearray | memoryview) -> None:
@@ -85,6 +86,40 @@ def unseal(text: str | bytes) -> dict[str, Any]:
     if not isinstance(facts, dict) or facts.pop("checksum", None) != _checksum(facts):
         raise ValueError("its checksum does not match its content")
     return facts
+
+
+def seal_line(facts: dict[str, Any]) -> str:
+    """Return `facts` as one line of JSON, which ends with the checksum of the text before it."""
+    text = json.dumps(facts)[:-1]
+    return f"{text}{_line_end(text.encode())}"
+
+
+def unseal_lines(lines: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Return the facts that `seal_line` turned into each line. Lines by `seal` are read as well, more slowly.
+
+    Raises:
+        ValueError: A line was altered.
+    """
+    if not all(map(_is_sealed, lines)):
+        return [_unseal_line(line) for line in lines]
+    found: list[dict[str, Any]] = json.loads(b"[%s]" % b",".join(lines))
+    for facts in found:
+        del facts["checksum"]
+    return found
+
+
+def _unseal_line(line: bytes) -> dict[str, Any]:
+    return unseal_lines([line])[0] if _is_sealed(line) else unseal(line)
+
+
+def _is_sealed(line: bytes) -> bool:
+    """Return whether a line ends with the checksum of its text."""
+    text = line[:-LINE_END]
+    return line[-LINE_END:] == _line_end(text).encode()
+
+
+def _line_end(text: bytes) -> str:
+    return f', "checksum": "{digest(text)[:16]}"}}'
 
 
 def _checksum(facts: Any) -> str:
