@@ -55,8 +55,7 @@ def test_help_waits_for_neither_torch_nor_hydra() -> None:
     [
         (
             ["tran"],
-            "tran: no such command, did you mean train? Choose from train, sweep, status, report, predict, draw, export, "
-            "track",
+            f"tran: no such command, did you mean train? Choose from {', '.join(cli.COMMANDS)}",
         ),
         (["x"], "x: no such command, choose from train, sweep, status, report, predict, draw, export, track"),
         (["--foo", "train"], "unrecognized arguments: --foo; mnist-exp --help says more"),

@@ -46,7 +46,7 @@ def test_a_replaced_job_does_not_count(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", GRID, seeds=[0])
     with open(folder / "ledger.jsonl", "a") as file:
         file.write(files.seal({"time": "2026-11-23T11:00:00.000+00:00", "job": 0, "status": "replaced"}) + "\n")
-    assert [run.job.number for run in status.read(str(folder)).stage.runs] == [1]
+    assert [run.number for run in status.read(str(folder)).stage.runs] == [1]
 
 
 def test_a_search_comes_before_its_sweep(tmp_path: Path) -> None:

@@ -5,26 +5,32 @@ Nothing is written into the folder of the sweep, so its status may be read while
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnist_exp.config import key_of
-from mnist_exp.store import metrics, sweep_folder, workers
-from mnist_exp.store.ledger import Job, Ledger, Session
+from mnist_exp.store import metrics, progress, sweep_folder, workers
+from mnist_exp.store.ledger import Session, without_collector
 from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.progress import Progress
 from mnist_exp.store.run_folder import LEDGER, LR_SEARCH
 from mnist_exp.store.workers import Liveness
 
 COMPLETED, RUNNING, WAITING, STOPPED, FAILED = "completed", "running", "waiting", "stopped", "failed"
 STATES = (COMPLETED, RUNNING, WAITING, STOPPED, FAILED)  # of a run; stopped: it goes on when the sweep is resumed
 ENDED = (COMPLETED, FAILED)
+NAMES = {"pending": WAITING, "interrupted": STOPPED}  # of a job's status in the ledger
 ALIVE, OVER, GONE = "alive", "over", "gone"  # states of a worker; gone: it died
 PAUSE = 60  # seconds in which nothing ran: the rate counts from their end
+ENOUGH = 5_000  # runs that ended last; more would cost time, and change little
 MOMENTS = 20  # the last moments at which runs ended, from which the rate is taken
 # Student's t for 95 %, with 2, 3, ... degrees of freedom; the last one for more
 T95 = (4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.11, 2.10, 2.09)
@@ -53,16 +59,22 @@ class Worker(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run of the sweep, and what is known of its course."""
+    """A run of the sweep."""
 
-    folder: Path
-    job: Job
+    number: int
+    folder: Path  # of the sweep
+    job: Progress
     state: str  # one of STATES
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.folder / str(self.number)
 
     @property
     def epoch(self) -> int:
         """The number of epochs that are done."""
-        return len(metrics.read_columns(self.folder / METRICS).get("epoch", []))
+        return len(metrics.read_columns(self.path / METRICS).get("epoch", []))
 
 
 class Stage(NamedTuple):
@@ -74,6 +86,7 @@ class Stage(NamedTuple):
     is_active: bool  # a command of a machine that holds the sweep's lock works on it
     workers: Sequence[Worker]
     now: float
+    jobs: Mapping[int, Progress]
 
     @property
     def counts(self) -> Counter[str]:
@@ -83,7 +96,8 @@ class Stage(NamedTuple):
     @property
     def left(self) -> int:
         """The number of runs that have not ended."""
-        return sum(run.state not in ENDED for run in self.runs)
+        counts = self.counts
+        return len(self.runs) - sum(counts[state] for state in ENDED)
 
     @property
     def is_worked_on(self) -> bool:
@@ -106,19 +120,25 @@ class Stage(NamedTuple):
         """When the rest will be done; None if nobody works on it, or no run has ended since somebody began."""
         if not self.is_worked_on:
             return None
-        spans = [(_seconds(run.job.started), _seconds(run.job.ended)) for run in self.runs if _has_ended(run)]
+        ended = nlargest(
+            ENOUGH, ((_seconds(run.job.ended), run) for run in self.runs if run.state in ENDED), key=itemgetter(0)
+        )
+        spans = [(_seconds(run.job.started), seconds) for seconds, run in ended if run.job.started]
         since = self.began if self.is_active else 0  # an earlier command may have been interrupted long ago
         return outlook([span for span in spans if span[0] >= since], self.left, self.now)
 
     @property
     def shared_overrides(self) -> set[str]:
         """The overrides that all runs have in common, beside the seed; none if there is one run."""
-        shared = (
-            {word for word in self.runs[0].job.overrides if key_of(word) != "seed"} if len(self.runs) > 1 else set()
-        )
-        for run in self.runs:
-            shared.intersection_update(run.job.overrides)
-        return shared
+        if len(self.runs) < 2:
+            return set()
+        first = [word for word in self.runs[0].job.overrides if key_of(word) != "seed"]
+        texts = {word: json.dumps(word).encode() for word in first}
+        return {word for word, text in texts.items() if all(text in run.job.introduction for run in self.runs)}
+
+    def epochs(self, run: Run) -> Any:
+        """Return the number of epochs that a run will have, unless patience ends it early."""
+        return progress.choice(self.jobs, run.number, "epochs")
 
     @property
     def new_arms(self) -> int:
@@ -221,26 +241,26 @@ def _unbroken(spans: Iterable[tuple[float, float]]) -> tuple[float, list[float]]
 
 def _stage(folder: Path) -> Stage:
     is_active = sweep_folder.is_active(folder)  # first: what it writes last comes before the lock is free
-    sessions, jobs = Ledger(folder).read()
+    with without_collector():
+        sessions, jobs = progress.read(folder)
     now = time.time()
-    known = [job for _, job in sorted(jobs.items()) if job.status != "replaced"]
-    found = _workers(folder, known, now)
+    known = [(number, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
+    found = _workers(folder, [job for _, job in known], now)
     alive = {worker.name for worker in found if worker.state == ALIVE}
-    runs = [Run(folder / str(job.number), job, _state(job, is_active, alive)) for job in known]
-    return Stage(folder, sessions, runs, is_active, found, now)
+    runs = [Run(number, folder, job, _state(job, is_active, alive)) for number, job in known]
+    return Stage(folder, sessions, runs, is_active, found, now, jobs)
 
 
-def _state(job: Job, is_active: bool, alive: set[str]) -> str:
+def _state(job: Progress, is_active: bool, alive: set[str]) -> str:
     """Return the state of a run. One that was running when its process died is stopped."""
     if job.status == "running":
-        worker = getattr(job, "worker", None)
-        return RUNNING if (worker in alive if worker else is_active) else STOPPED
-    return {"pending": WAITING, "interrupted": STOPPED}.get(job.status, job.status)
+        return RUNNING if (job.worker in alive if job.worker else is_active) else STOPPED
+    return NAMES.get(job.status, job.status)
 
 
-def _workers(folder: Path, jobs: Iterable[Job], now: float) -> list[Worker]:
+def _workers(folder: Path, jobs: Iterable[Progress], now: float) -> list[Worker]:
     """Return what the workers' files say about them. By the clock of this machine: nothing is written."""
-    ended = Counter(getattr(job, "worker", None) for job in jobs if job.status in ENDED)
+    ended = Counter(job.worker for job in jobs if job.status in ENDED)
     living = {facts["worker"] for facts in Liveness(folder, clock=lambda _: now).living()}
     found = []
     for name in workers.names(folder):
@@ -254,9 +274,5 @@ def _workers(folder: Path, jobs: Iterable[Job], now: float) -> list[Worker]:
     return found
 
 
-def _has_ended(run: Run) -> bool:
-    return run.state in ENDED and bool(run.job.started and run.job.ended)
-
-
-def _seconds(time: Any) -> float:
-    return datetime.fromisoformat(time).timestamp() if isinstance(time, str) else float(time or 0)
+def _seconds(time: str | None) -> float:
+    return datetime.fromisoformat(time).timestamp() if time else 0.0

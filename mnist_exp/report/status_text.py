@@ -73,8 +73,9 @@ def lines(found: Status) -> list[Line]:
     text = [Line(str(found.folder), "bold"), Line(quoting.shown(command), "dim"), Line("")]
     text += [*_progress(found), *map(Line, _who(stage)), *map(Line, _when(stage))]
     text += _section("Workers", _workers(stage))
-    text += _section("Running", _running(stage))
-    text += _section("Failed", _failed(stage))
+    shared = stage.shared_overrides
+    text += _section("Running", _running(stage, shared))
+    text += _section("Failed", _failed(stage, shared))
     return [*text, *_section("Next", _next(found))]
 
 
@@ -163,20 +164,15 @@ def _last_seen(worker: Worker, now: float) -> str:
     return f"ended at {_clock(worker.seen)}"
 
 
-def _running(stage: Stage) -> list[str]:
-    runs, shared = [run for run in stage.runs if run.state == RUNNING], stage.shared_overrides
-    rows = [
-        [_name(run, shared), f"epoch {run.epoch} of {run.job.choices.get('epochs')}", str(run.folder)]
-        for run in runs[:MOST]
-    ]
+def _running(stage: Stage, shared: Collection[str]) -> list[str]:
+    runs = [run for run in stage.runs if run.state == RUNNING]
+    rows = [[_name(run, shared), f"epoch {run.epoch} of {stage.epochs(run)}", str(run.path)] for run in runs[:MOST]]
     return _columns(rows, len(runs))
 
 
-def _failed(stage: Stage) -> list[str]:
-    runs, shared = [run for run in stage.runs if run.state == FAILED], stage.shared_overrides
-    rows = [
-        [f"{_name(run, shared)}: {quoting.shown(run.job.error or f'see {run.folder / LOG}')}"] for run in runs[:MOST]
-    ]
+def _failed(stage: Stage, shared: Collection[str]) -> list[str]:
+    runs = [run for run in stage.runs if run.state == FAILED]
+    rows = [[f"{_name(run, shared)}: {quoting.shown(run.job.error or f'see {run.path / LOG}')}"] for run in runs[:MOST]]
     return _columns(rows, len(runs))
 
 
@@ -219,7 +215,7 @@ def _tool(name: str, stage: Stage) -> str:
 def _name(run: Run, shared: Collection[str]) -> str:
     """Return the number of a run, and the overrides that others do not have."""
     own = [word for word in run.job.overrides if word not in shared]
-    return quoting.shown(" ".join([f"#{run.job.number}", *own]))
+    return quoting.shown(" ".join([f"#{run.number}", *own]))
 
 
 def _section(title: str, rows: Sequence[str]) -> list[Line]:

@@ -206,7 +206,7 @@ class Ledger:
         Raises:
             ConfigError: Another line is damaged, or the file is not a ledger of a version that this one reads.
         """
-        with _without_collector():
+        with without_collector():
             # Before ledger.jsonl is read: then it introduces every job that the workers know.
             of_workers = [event for path in sorted(self.workers.glob("*.jsonl")) for event in _read_worker(path)]
             sessions, events = self._read_list()
@@ -221,7 +221,7 @@ class Ledger:
         introduced: dict[int, dict[str, Any]] = {}  # the choices of each job
         lines = _whole_lines(self.path)
         if lines:
-            self._require_ours(lines[0])
+            self.require_ours(lines[0])
         for line, entry in enumerate(_unsealed(self.path, lines), start=1):
             with _naming_line(self.path, line):
                 if "job" not in entry:
@@ -235,7 +235,8 @@ class Ledger:
                 of_job.append(_Event(max(last, entry.get("attempt", 0)), entry, self.path, line))
         return sessions, events
 
-    def _require_ours(self, line: bytes) -> None:
+    def require_ours(self, line: bytes) -> None:
+        """Raise ConfigError if a first line is not that of a ledger which this version reads."""
         try:
             first = json.loads(line)
             program, version = first.get("program"), first.get("ledger")
@@ -328,7 +329,7 @@ def _damaged(path: Path, line: int, error: Exception) -> ConfigError:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Pause the garbage collector, which would look through all entries again and again."""
     was_enabled = gc.isenabled()
     gc.disable()
