@@ -106,6 +106,7 @@ class Summary(TypedDict):
     stopped: str | None  # "patience", where it ended the run early
     tags: list[str] | None
     failure: str | None  # diverged, out of memory, error: how the run itself failed
+    dropped: list[str] | None  # files that were deleted when the run was completed: hydra.launcher.keep
 
 
 class RunState(TypedDict):
@@ -125,7 +126,14 @@ class RunState(TypedDict):
     versions: dict[str, str]
 
 
-ADDED = ("stopped", "tags", "failure", "inference", "test_balanced_accuracy")  # keys that older versions did not write
+ADDED = (
+    "stopped",
+    "tags",
+    "failure",
+    "inference",
+    "test_balanced_accuracy",
+    "dropped",
+)  # keys that older versions did not write
 
 
 def empty_summary() -> Summary:

@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
 from mnist_exp.config import key_of
-from mnist_exp.store import provenance, run_folder
+from mnist_exp.store import keeping, provenance, run_folder
 from mnist_exp.store.ledger import Job
 from mnist_exp.sweep.sweep import Outcome, Sweep, outcome
 from mnist_exp.system import errors, files, signals, streams
@@ -70,7 +70,13 @@ class Task:
     """The function that a launcher calls for each job, in the process of the sweep or in that of a worker."""
 
     def __init__(
-        self, main: Main, folder: Path, jobs: Sequence[Job], workers: int = 1, stop_on_failure: bool = False
+        self,
+        main: Main,
+        folder: Path,
+        jobs: Sequence[Job],
+        workers: int = 1,
+        stop_on_failure: bool = False,
+        keep: str = "all",
     ) -> None:
         """Prepare a session of a sweep.
 
@@ -80,7 +86,9 @@ class Task:
             jobs: The jobs of the session.
             workers: How many jobs run at once.
             stop_on_failure: Whether the sweep stops at the first failure.
+            keep: What is kept of a completed run: see store.keeping.
         """
+        self.keep = keep
         self.main, self.workers, self.stop_on_failure = main, workers, stop_on_failure
         self.sweep, self.sweep_pid = Sweep(Path(os.path.abspath(folder))), os.getpid()  # a job may change the directory
         self.places = {job.number: place for place, job in enumerate(jobs)}
@@ -127,6 +135,8 @@ class Task:
                 for hydra in work.jobs:
                     number, folder = _number(hydra), Path(hydra.runtime.output_dir)
                     outcomes[number] = outcome(folder, self.ids[number], end.code, end.error, failure)
+                    if outcomes[number]["status"] == "completed":
+                        keeping.drop(folder, self.keep)
                     if outcomes[number]["status"] == "interrupted":
                         self.sweep.stop(end.code)
             self.sweep.ledger.append(*({"job": number, **each} for number, each in outcomes.items()))

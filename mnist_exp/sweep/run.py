@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from mnist_exp import command_line, config
 from mnist_exp.report.sequential import Rule
-from mnist_exp.store import provenance, run_folder
+from mnist_exp.store import keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions, keys_beside_identity
 from mnist_exp.store.run_folder import LAST, LR_SEARCH
 from mnist_exp.sweep import jobs, lr_search, plan, request
@@ -79,6 +79,7 @@ class Runner:
         Raises:
             ConfigError: The command asks for something that can't work.
         """
+        keeping.of(self.launcher_config)  # a mistyped value is refused before anything is written
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)
         folder, planned, plan_job, rule = request.read(
@@ -226,7 +227,14 @@ class Runner:
     def _launch(self, left: Sequence[PlannedJob], sweep: Sweep) -> None:
         """Have the launcher run the jobs, until all have ended or the sweep is asked to stop."""
         self._warn_of_threads(left)
-        task = jobs.Task(self.main, sweep.folder, [each.job for each in left], self.workers, self.stop_on_failure)
+        task = jobs.Task(
+            self.main,
+            sweep.folder,
+            [each.job for each in left],
+            self.workers,
+            self.stop_on_failure,
+            keeping.of(self.launcher_config),
+        )
         loader = cast(ConfigLoader, PackedConfigLoader(sweep.stop_file))
         context = HydraContext(loader, self.context.callbacks)
         launcher = Plugins.instance().instantiate_launcher(context, task, self.master)
