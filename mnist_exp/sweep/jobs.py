@@ -28,9 +28,10 @@ from tqdm import tqdm
 from mnist_exp.config import key_of
 from mnist_exp.store import keeping, provenance, run_folder
 from mnist_exp.store.ledger import Job
+from mnist_exp.sweep import gpus
 from mnist_exp.sweep.sweep import Outcome, Sweep, outcome
 from mnist_exp.system import errors, files, signals, streams
-from mnist_exp.system.fork import CAN_FORK, run_in_subprocess
+from mnist_exp.system.fork import CAN_FORK
 from mnist_exp.system.resources import cores
 
 log = logging.getLogger(__name__)
@@ -108,8 +109,8 @@ class Task:
         hydra = HydraConfig.get()
         number = _number(hydra)
         _set_number(number)
-        _share_the_machine(cfg, self.places[number], self.workers)
-        return self.run(cfg, Work([hydra], partial(self.main, cfg))).get(number)
+        function = _share_the_machine(cfg, partial(self.main, cfg), self.workers)
+        return self.run(cfg, Work([hydra], function)).get(number)
 
     def run(self, cfg: DictConfig, *works: Work) -> dict[int, float | None]:
         """Run several works at once, each in its process.
@@ -242,16 +243,12 @@ def _set_number(number: int) -> None:
             files.write(path, OmegaConf.to_yaml(config).encode())
 
 
-def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
-    """Divide the cores among jobs that run at once, and give them the GPUs in turn."""
+def _share_the_machine(cfg: DictConfig, function: Callable[[], Any], workers: int) -> Callable[[], Any]:
+    """Divide the cores among jobs that run at once, and return what calls `function` on a GPU of its own."""
     if workers == 1:
-        return
+        return function
     cfg.threads = min(cfg.threads, max(1, cores() // workers))
-    if cfg.device in ("auto", "cuda"):
-        import torch
-
-        gpus = run_in_subprocess(torch.cuda.device_count)
-        cfg.device = f"cuda:{place % gpus}" if gpus > 1 else cfg.device
+    return gpus.on_its_own(cfg, function)
 
 
 def _child(function: Callable[[], Any], parent: Connection, workers: int, quiet: bool) -> None:
