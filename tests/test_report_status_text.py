@@ -71,6 +71,15 @@ def test_a_sweep_that_a_command_works_on(here: Path) -> None:
     assert "resume" not in text
 
 
+def test_a_command_that_is_ending(here: Path) -> None:
+    sweep(Path("s"), GRID, spoiled={8: "interrupted", 9: "pending"})
+    (Path("s") / ".stop").write_text("130")
+    with files.locked(Path("s") / SWEEP_LOCK):
+        text = _text("s")
+    assert "The command that worked on it is ending: no further run starts.\n\nNext" in text
+    assert "Nobody works on it." in _text("s")
+
+
 def _date_from(folder: Path, start: datetime) -> None:
     """Let the events of a sweep follow one another by 10 seconds."""
     times = iter(start + timedelta(seconds=10 * number) for number in range(1000))
@@ -117,7 +126,7 @@ def test_a_search_and_what_comes_after_it(here: Path) -> None:
 def _stage(workers: list[Worker], now: float, slurm: str | None = None) -> Status:
     runs = [status.Run(0, Path("s"), Progress(b"", b""), status.WAITING)]
     session = {"command": "", "time": "2026-12-01T10:00:00+00:00", "slurm": {"job": slurm} if slurm else None}
-    return Status(Path("s"), None, Stage(Path("s"), [session], runs, False, workers, now, {}), 0)  # type: ignore[list-item]
+    return Status(Path("s"), None, Stage(Path("s"), [session], runs, False, False, workers, now, {}), 0)  # type: ignore[list-item]
 
 
 def test_workers_are_listed_with_those_at_work_first() -> None:

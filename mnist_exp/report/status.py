@@ -21,7 +21,7 @@ from mnist_exp.store import metrics, progress, sweep_folder, workers
 from mnist_exp.store.ledger import Session, without_collector
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.progress import Progress
-from mnist_exp.store.run_folder import LEDGER, LR_SEARCH
+from mnist_exp.store.run_folder import LEDGER, LR_SEARCH, STOP_FILE
 from mnist_exp.store.workers import Liveness
 
 COMPLETED, RUNNING, WAITING, STOPPED, FAILED = "completed", "running", "waiting", "stopped", "failed"
@@ -83,7 +83,8 @@ class Stage(NamedTuple):
     folder: Path
     sessions: Sequence[Session]
     runs: Sequence[Run]
-    is_active: bool  # a command of a machine that holds the sweep's lock works on it
+    is_active: bool  # a command holds the sweep's lock
+    is_stopping: bool  # that command starts no further run
     workers: Sequence[Worker]
     now: float
     jobs: Mapping[int, Progress]
@@ -118,7 +119,7 @@ class Stage(NamedTuple):
     @property
     def outlook(self) -> Outlook | None:
         """When the rest will be done; None if nobody works on it, or no run has ended since somebody began."""
-        if not self.is_worked_on:
+        if not self.is_worked_on or self.is_stopping:
             return None
         ended = nlargest(
             ENOUGH, ((_seconds(run.job.ended), run) for run in self.runs if run.state in ENDED), key=itemgetter(0)
@@ -248,7 +249,7 @@ def _stage(folder: Path) -> Stage:
     found = _workers(folder, [job for _, job in known], now)
     alive = {worker.name for worker in found if worker.state == ALIVE}
     runs = [Run(number, folder, job, _state(job, is_active, alive)) for number, job in known]
-    return Stage(folder, sessions, runs, is_active, found, now, jobs)
+    return Stage(folder, sessions, runs, is_active, is_active and (folder / STOP_FILE).exists(), found, now, jobs)
 
 
 def _state(job: Progress, is_active: bool, alive: set[str]) -> str:

@@ -119,7 +119,9 @@ def _counted(stage: Stage) -> str:
 
 def _who(stage: Stage) -> Iterator[str]:
     """Yield whether somebody works on the sweep; the list of workers says who they are."""
-    if stage.is_active:
+    if stage.is_stopping:
+        yield "The command that worked on it is ending: no further run starts."
+    elif stage.is_active:
         yield f"A command works on it since {_clock(stage.began)}."
     elif stage.left and not stage.is_worked_on:
         yield "Nobody works on it."
@@ -129,7 +131,7 @@ def _who(stage: Stage) -> Iterator[str]:
 
 def _when(stage: Stage) -> Iterator[str]:
     """Yield the rate of the last runs, and when the others will be done at that rate."""
-    if not stage.is_worked_on or not stage.left:
+    if not stage.is_worked_on or stage.is_stopping or not stage.left:
         return
     found = stage.outlook
     if not found:

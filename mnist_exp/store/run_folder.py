@@ -22,6 +22,7 @@ FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_
 RUN, SWEEP = "a run", "a sweep"  # owners of a folder
 WORKERS = "workers"  # a file for each worker of a sweep on several machines, beside its ledger
 SWEEP_LOCK = ".lock"  # the process of a sweep holds an exclusive lock on it
+STOP_FILE = ".stop"  # as long as it exists, no further job of a sweep starts; it holds an exit code, or nothing
 LATEST = "latest"  # on a command line: the run under outputs/, or the sweep under multirun/, that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 WRITTEN = (  # everything that a run writes into its folder, except its log
