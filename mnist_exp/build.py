@@ -74,6 +74,12 @@ def device(cfg: DictConfig) -> torch.device:
     return torch.device(name)
 
 
+def num_devices(cfg: DictConfig) -> int:
+    """Return how many devices like that of `cfg` share the jobs that run at once: more than one if they are GPUs."""
+    names_none = cfg.device in ("auto", "cuda")
+    return torch.cuda.device_count() if names_none and device(cfg).type == "cuda" else 1
+
+
 _sources: dict[str, DataSet] = {}
 
 
@@ -303,7 +309,7 @@ def check_build(cfg: DictConfig, times: int = 1) -> None:
     setup_torch(cfg)
     chosen, data = device(cfg), split(cfg, cached_source(cfg), torch.device("cpu"))
     torch.set_num_threads(1)  # threads of OpenMP do not survive a fork, and this may be a forked process
-    require_memory(cfg, data, chosen, times)
+    require_memory(cfg, data, chosen, -(-times // num_devices(cfg)))
     network, objective = model(cfg, data), loss(cfg)
     check_step(cfg, network, objective, data)
     schedule(cfg, optimizer(cfg, network), len(data.train))

@@ -23,6 +23,7 @@ examples:
   {name} train --help                                     all choices
   {name} sweep optimizer=adam,sgd seed=0,1,2,3,4
   {name} work multirun/2026-11-23/10-00-00-000000           on each machine that sees the folder
+  {name} status latest --watch
   {name} report multirun/2026-11-23/10-00-00-000000
   {name} predict latest photo.jpg --show seen.png
   {name} draw latest
@@ -132,6 +133,19 @@ def report(parser: Parser, arguments: list[str]) -> None:
         sys.exit(1)
 
 
+def status(parser: Parser, arguments: list[str]) -> None:
+    """Say what of a sweep is done, who works on it, and when the rest will be done."""
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="of a sweep, or latest: the sweep under multirun/ that was written last"
+    )
+    parser.add_argument("--watch", action="store_true", help="go on until all runs have ended, or Ctrl-C")
+    options = parser.parse_args(arguments)
+
+    from mnist_exp.report.status_text import print_status
+
+    print_status(options.folder, options.watch)
+
+
 def predict(parser: Parser, arguments: list[str]) -> None:
     """Say what the network of a run sees in pictures."""
     from mnist_exp.use.prepare import WAYS
@@ -238,6 +252,7 @@ COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {
     "train": train,
     "sweep": sweep,
     "work": work,
+    "status": status,
     "report": report,
     "predict": predict,
     "draw": draw,

@@ -12,9 +12,9 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, ValueType
 from mnist_exp.config import GROUPS, Config
 from mnist_exp.system import quoting
 from mnist_exp.system.errors import ConfigError, did_you_mean
+from mnist_exp.system.program import CONFIG_FLAGS
 
 MULTIRUN = ("-m", "--multirun")
-CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # where configs are found
 VALUE_FLAGS = (*CONFIG_FLAGS, "--cfg", "-c", "--package", "-p", "--experimental-rerun")
 INFO_FLAGS = ("--info", "-i")
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")

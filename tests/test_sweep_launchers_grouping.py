@@ -118,6 +118,11 @@ def test_the_capacity_follows_the_memory_and_the_cores(
     assert grouping._capacity(cfg, 4) == (3, 4)
     monkeypatch.setattr(build, "device", lambda cfg: torch.device("cuda:0"))
     assert grouping._capacity(cfg, None) == (1, 30)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert grouping._capacity(cfg, None) == (1, 30)  # it names one
+    cfg.device = "auto"
+    assert grouping._capacity(cfg, None) == (4, 30)  # each has a GPU of its own
+    assert grouping._capacity(cfg, 7) == (4, 7)
 
 
 def test_is_fused() -> None:

@@ -29,6 +29,11 @@ def test_the_memory_that_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert resources.free_memory("cuda") == 30000 * 2**20
+    answer = '#!/bin/sh\ncase "$*" in *--id=GPU-7*) echo 50000;; *--id=*) exit 6;; *) echo 70000; echo 30000;; esac\n'
+    (tmp_path / "nvidia-smi").write_text(answer)
+    for visible, free in (("GPU-7", 50000), ("MIG-3", 30000), ("", 30000)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert resources.free_memory("cuda") == free * 2**20
     monkeypatch.setenv("PATH", "")
     assert resources.free_memory("cuda") == resources.UNKNOWN
 

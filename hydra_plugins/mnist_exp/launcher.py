@@ -20,6 +20,7 @@ class FusedConf:
 
     _target_: str = "hydra_plugins.mnist_exp.launcher.FusedLauncher"
     max_models: int | None = None  # that train as one; null: all that are alike, divided by the cores
+    keep: str = "all"  # of a completed run; best: without what resumes it, none: without its weights too
 
 
 ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedConf, provider="mnist_exp")
@@ -28,7 +29,8 @@ ConfigStore.instance().store(group="hydra/launcher", name="fused", node=FusedCon
 class FusedLauncher(Launcher):
     """Trains jobs of a sweep that are alike as fused groups."""
 
-    def __init__(self, max_models: int | None) -> None:
+    def __init__(self, max_models: int | None, **_: Any) -> None:
+        """Keep `max_models`; the sweeper reads the other keys."""
         self.max_models = max_models
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -49,6 +51,7 @@ class WorkersConf:
     _target_: str = "hydra_plugins.mnist_exp.launcher.WorkersLauncher"
     fused: bool = False  # train jobs that are alike as one
     max_models: int | None = None  # that train as one, with fused=true; null: as many as fit into memory
+    keep: str = "all"  # of a completed run; best: without what resumes it, none: without its weights too
     n_jobs: int | None = None  # that each worker trains side by side; null: one for each `threads` of its cores
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from mnist_exp import config
 from mnist_exp.report import measures, stats
 from mnist_exp.report.measures import ACCURACY, MEASURES, Measure
-from mnist_exp.store import metrics, predictions, run_folder
+from mnist_exp.store import keeping, metrics, predictions, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session, keys_beside_identity
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
-from mnist_exp.store.run_folder import PREDICTIONS, DataFacts, Summary
+from mnist_exp.store.run_folder import HYDRA, LEDGER, PREDICTIONS, DataFacts, Summary
 from mnist_exp.system import program, quoting
 from mnist_exp.system.errors import ConfigError
 
@@ -281,11 +281,11 @@ def read_run(folder: Path) -> RunResult:
     """Return a run outside a sweep. One without a summary is running, or was killed, as a sweep's ledger has it.
 
     Raises:
-        ConfigError: Its summary is damaged.
+        ConfigError: Its summary is damaged, or its ledger is not where it was.
         OSError: Its config can't be read.
     """
     summary = run_folder.read_summary(folder) or run_folder.empty_summary()
-    said = config.recorded(folder / run_folder.CONFIG.parent)
+    said = _of_ledger(folder) if keeping.was_dropped(folder, HYDRA) else config.recorded(folder / HYDRA.parent)
     job = Job(
         number=0,
         **said._asdict(),
@@ -294,6 +294,18 @@ def read_run(folder: Path) -> RunResult:
         failure=summary["failure"],
     )
     return RunResult(folder, folder, job, summary)
+
+
+def _of_ledger(folder: Path) -> config.Recorded:
+    """Return what the ledger of a sweep says about the config of a run."""
+    jobs = Ledger(folder.parent).read()[1] if (folder.parent / LEDGER).is_file() else {}
+    job = jobs.get(int(folder.name)) if folder.name.isdigit() else None
+    if not job:
+        raise ConfigError(
+            f"{folder}: its {HYDRA} {keeping.why_gone(folder, HYDRA)}, and the ledger of its sweep, which says the "
+            "same, is not in the folder above; move it back there"
+        )
+    return config.Recorded(job.overrides, job.config_id, job.arm, job.seed, job.choices)
 
 
 def swept_keys(runs: Sequence[RunResult]) -> tuple[str, ...]:

@@ -207,7 +207,7 @@ class Ledger:
         Raises:
             ConfigError: Another line is damaged, or the file is not a ledger of a version that this one reads.
         """
-        with _without_collector():
+        with without_collector():
             # Before ledger.jsonl is read: then it introduces every job that the workers know.
             of_workers = [event for path in sorted(self.workers.glob("*.jsonl")) for event in _read_worker(path)]
             sessions, events = self._read_list()
@@ -222,7 +222,7 @@ class Ledger:
         introduced: dict[int, dict[str, Any]] = {}  # the choices of each job
         lines = _whole_lines(self.path)
         if lines:
-            self._require_ours(lines[0])
+            self.require_ours(lines[0])
         entries = enumerate(_unsealed(self.path, lines), start=1)
         try:
             for line, entry in entries:
@@ -238,7 +238,8 @@ class Ledger:
             raise _damaged(self.path, line, error) from error
         return sessions, events
 
-    def _require_ours(self, line: bytes) -> None:
+    def require_ours(self, line: bytes) -> None:
+        """Raise ConfigError if a first line is not that of a ledger which this version reads."""
         try:
             first = json.loads(line)
             program, version = first.get("program"), first.get("ledger")
@@ -325,7 +326,7 @@ def _damaged(path: Path, line: int, error: Exception) -> ConfigError:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Pause the garbage collector, which would look through all entries again and again."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -22,6 +22,7 @@ FIGURES = ("samples", "augmented", "curves", "correct", "incorrect", "confusion_
 RUN, SWEEP = "a run", "a sweep"  # owners of a folder
 WORKERS = "workers"  # a file for each worker of a sweep on several machines, beside its ledger
 SWEEP_LOCK = ".lock"  # the process of a sweep holds an exclusive lock on it
+STOP_FILE = ".stop"  # as long as it exists, no further job of a sweep starts; it holds an exit code, or nothing
 LATEST = "latest"  # on a command line: the run under outputs/, or the sweep under multirun/, that was written last
 LR_SEARCH = "lr_search"  # the folder of the learning-rate search, within that of its sweep
 SEARCH = "search"  # the folder of a search over intervals and choices, within that of its sweep
@@ -108,6 +109,7 @@ class Summary(TypedDict):
     stopped: str | None  # "patience", where it ended the run early
     tags: list[str] | None
     failure: str | None  # diverged, out of memory, error: how the run itself failed
+    dropped: list[str] | None  # files that were deleted when the run was completed: hydra.launcher.keep
 
 
 class RunState(TypedDict):
@@ -127,7 +129,14 @@ class RunState(TypedDict):
     versions: dict[str, str]
 
 
-ADDED = ("stopped", "tags", "failure", "inference", "test_balanced_accuracy")  # keys that older versions did not write
+ADDED = (
+    "stopped",
+    "tags",
+    "failure",
+    "inference",
+    "test_balanced_accuracy",
+    "dropped",
+)  # keys that older versions did not write
 
 
 def empty_summary() -> Summary:

@@ -134,9 +134,14 @@ def read(folder: Path, name: str) -> Facts | None:
 class Liveness:
     """Tells which workers of a sweep are dead. Who is dead once is never asked about again."""
 
-    def __init__(self, folder: Path) -> None:
-        """Judge the workers of the sweep in a folder."""
-        self.folder, self._dead = folder, {""}
+    def __init__(self, folder: Path, clock: Callable[[Path], float] | None = None) -> None:
+        """Judge the workers of the sweep in a folder.
+
+        Args:
+            folder: The folder of the sweep.
+            clock: Returns the time in the folder of the workers; by default the file server's, for which it is written.
+        """
+        self.folder, self._clock, self._dead = folder, clock or _time_at, {""}
 
     def is_dead(self, name: str) -> bool:
         """Return whether a worker will never go on."""
@@ -154,10 +159,10 @@ class Liveness:
         try:
             is_on_this_machine = facts is not None and facts["boot"] == _boot() is not None
             return (
-                _has_ended(path)
+                has_ended(path)
                 or (is_on_this_machine and not files.is_locked(path))
                 or self._was_restarted(name)
-                or _time_at(path.parent) - path.stat().st_mtime > SILENCE
+                or self._clock(path.parent) - path.stat().st_mtime > SILENCE
             )
         except FileNotFoundError:
             return True
@@ -231,7 +236,8 @@ def _beat(path: Path, ended: threading.Event, on_silence: Callable[[], None]) ->
             last = now
 
 
-def _has_ended(path: Path) -> bool:
+def has_ended(path: Path) -> bool:
+    """Return whether a worker's file says that it has ended in order."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
         last = file.read().rstrip(b"\n").rpartition(b"\n")[2]

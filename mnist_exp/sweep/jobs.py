@@ -28,11 +28,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
 from mnist_exp.config import key_of
-from mnist_exp.store import provenance, run_folder
+from mnist_exp.store import keeping, provenance, run_folder
 from mnist_exp.store.ledger import Job
+from mnist_exp.sweep import gpus
 from mnist_exp.sweep.sweep import Outcome, Sweep, outcome
 from mnist_exp.system import errors, files, signals, streams
-from mnist_exp.system.fork import CAN_FORK, run_in_subprocess
+from mnist_exp.system.fork import CAN_FORK
 from mnist_exp.system.resources import cores
 
 log = logging.getLogger(__name__)
@@ -91,7 +92,13 @@ class Task:
     """The function that a launcher calls for each job, in the process of the sweep or in that of a worker."""
 
     def __init__(
-        self, main: Main, folder: Path, jobs: Sequence[Job], workers: int = 1, stop_on_failure: bool = False
+        self,
+        main: Main,
+        folder: Path,
+        jobs: Sequence[Job],
+        workers: int = 1,
+        stop_on_failure: bool = False,
+        keep: str = "all",
     ) -> None:
         """Prepare a session of a sweep.
 
@@ -101,7 +108,9 @@ class Task:
             jobs: The jobs of the session.
             workers: How many jobs run at once.
             stop_on_failure: Whether the sweep stops at the first failure.
+            keep: What is kept of a completed run: see store.keeping.
         """
+        self.keep = keep
         self.main, self.workers, self.stop_on_failure = main, workers, stop_on_failure
         self.sweep, self.sweep_pid = Sweep(Path(os.path.abspath(folder))), os.getpid()  # a job may change the directory
         self.places = {job.number: place for place, job in enumerate(jobs)}
@@ -121,8 +130,8 @@ class Task:
         hydra = HydraConfig.get()
         number = _number(hydra)
         _set_number(number)
-        _share_the_machine(cfg, self.places[number], self.workers)
-        return self.run(cfg, Work([hydra], partial(self.main, cfg))).get(number)
+        function = _share_the_machine(cfg, partial(self.main, cfg), self.workers)
+        return self.run(cfg, Work([hydra], function)).get(number)
 
     def run(self, cfg: DictConfig, *works: Work) -> dict[int, float | None]:
         """Run several works at once, each in its process.
@@ -190,6 +199,8 @@ class Task:
         for hydra in work.jobs:
             number, folder = _number(hydra), Path(hydra.runtime.output_dir)
             outcomes[number] = outcome(folder, self.ids[number], end.code, end.error, failure)
+            if outcomes[number]["status"] == "completed":
+                keeping.drop(folder, self.keep)
             if outcomes[number]["status"] == "interrupted":
                 self.sweep.stop(end.code)
         if self.stop_on_failure and any(each["status"] == "failed" for each in outcomes.values()):
@@ -296,16 +307,12 @@ def _set_number(number: int) -> None:
             files.write(path, OmegaConf.to_yaml(config).encode())
 
 
-def _share_the_machine(cfg: DictConfig, place: int, workers: int) -> None:
-    """Divide the cores among jobs that run at once, and give them the GPUs in turn."""
+def _share_the_machine(cfg: DictConfig, function: Callable[[], Any], workers: int) -> Callable[[], Any]:
+    """Divide the cores among jobs that run at once, and return what calls `function` on a GPU of its own."""
     if workers == 1:
-        return
+        return function
     cfg.threads = min(cfg.threads, max(1, cores() // workers))
-    if cfg.device in ("auto", "cuda"):
-        import torch
-
-        gpus = run_in_subprocess(torch.cuda.device_count)
-        cfg.device = f"cuda:{place % gpus}" if gpus > 1 else cfg.device
+    return gpus.on_its_own(cfg, function)
 
 
 def silence_console() -> None:

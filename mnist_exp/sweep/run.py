@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from mnist_exp import command_line, config
 from mnist_exp.report.sequential import Rule
-from mnist_exp.store import claims, provenance, run_folder
+from mnist_exp.store import claims, keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
 from mnist_exp.store.run_folder import SEARCHES
 from mnist_exp.store.workers import Liveness
@@ -94,6 +94,7 @@ class Runner:
         if self.work:
             self._work(params, arguments)
             return
+        keeping.of(self.launcher_config)  # a mistyped value is refused before anything is written
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)
         asked = request.read(
@@ -337,7 +338,14 @@ class Runner:
     def _launch(self, left: Sequence[PlannedJob], sweep: Sweep) -> None:
         """Have the launcher run the jobs, until all have ended or the sweep is asked to stop."""
         self._warn_of_threads(left)
-        task = jobs.Task(self.main, sweep.folder, [each.job for each in left], self.workers, self.stop_on_failure)
+        task = jobs.Task(
+            self.main,
+            sweep.folder,
+            [each.job for each in left],
+            self.workers,
+            self.stop_on_failure,
+            keeping.of(self.launcher_config),
+        )
         loader = cast(ConfigLoader, PackedConfigLoader(sweep.stop_file))
         context = HydraContext(loader, self.context.callbacks)
         launcher = Plugins.instance().instantiate_launcher(context, task, self.master)

@@ -11,13 +11,12 @@ from typing import Any, TypedDict
 
 from mnist_exp.store import run_folder, workers
 from mnist_exp.store.ledger import Job, Ledger, Session
-from mnist_exp.store.run_folder import SEARCHES, SWEEP_LOCK
+from mnist_exp.store.run_folder import SEARCHES, STOP_FILE, SWEEP_LOCK
 from mnist_exp.store.workers import Worker
 from mnist_exp.sweep.plan import DONE
 from mnist_exp.system import files, quoting, signals
 from mnist_exp.system.errors import ConfigError
 
-STOP_FILE = ".stop"  # as long as it exists, no further job starts; it holds the exit code of the sweep, or nothing
 RUNNING_FILE = ".running"  # every job holds a shared lock on it
 INTERRUPTED = {128 + number for number in signals.STOP_SIGNALS}  # the exit codes of an interrupted run
 

@@ -17,7 +17,7 @@ from hydra.core.utils import JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
-from mnist_exp.store import workers
+from mnist_exp.store import keeping, workers
 from mnist_exp.store.claims import Claim, Claims
 from mnist_exp.store.ledger import Job
 from mnist_exp.store.workers import Liveness, Worker
@@ -91,7 +91,7 @@ class _Batches:
                 self.numbers.setdefault(job.batch, []).append(job.number)
         open_batches = {number for number in self.numbers if any(self._is_left(job) for job in self._jobs_of(number))}
         self.claims, self.liveness = Claims(sweep.folder, worker.name, open_batches), Liveness(sweep.folder)
-        self.task = _WorkersTask(main, sweep, list(known.values()))
+        self.task = _WorkersTask(main, sweep, list(known.values()), keeping.of(launcher))
         self.waiting: deque[Work] = deque()
         self.claimed: dict[Claim, set[int]] = {}  # the jobs of each claim that have not ended
         margin = min(LAST_MINUTE, 6 * minutes) if minutes else 0  # at most a tenth of the time
@@ -188,8 +188,8 @@ class _Batches:
 class _WorkersTask(Task):
     """Runs jobs, and records them in the worker's own file."""
 
-    def __init__(self, main: Main, sweep: Sweep, known: Sequence[Job]) -> None:
-        super().__init__(main, sweep.folder, known)
+    def __init__(self, main: Main, sweep: Sweep, known: Sequence[Job], keep: str) -> None:
+        super().__init__(main, sweep.folder, known, keep=keep)
         self.sweep = sweep
         self.attempts: dict[int, int] = {}
         self.left = {job.number for job in known if job.status not in ENDED}

@@ -8,6 +8,8 @@ IS_INSTALLED = (PACKAGE / "train.py").exists()  # a wheel carries train.py and c
 TRAIN = (PACKAGE if IS_INSTALLED else PACKAGE.parent) / "train.py"
 CONF = TRAIN.with_name("conf")
 
+CONFIG_FLAGS = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")  # where configs are found
+
 # Environment variables, which worker processes inherit.
 COMMAND = "MNIST_EXP_COMMAND"  # what `starts_with` set
 ALLOW_MORE = "MNIST_EXP_ALLOW"  # prefixes that a _target_ may have beside the program's own

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,12 +38,18 @@ def require_memory(device: str, needs: Mapping[str, int], times: int = 1, *, adv
 def free_memory(device: str) -> int:
     """Return the free bytes of a kind of device. The system says so: a process whose torch asks CUDA can't fork."""
     if device == "cuda":
-        command = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
-        with suppress(OSError, ValueError, subprocess.SubprocessError):
-            said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
-            return min(map(int, said.split())) * 2**20
-        return UNKNOWN
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return _free_on_gpus([f"--id={visible}"] if visible else []) or _free_on_gpus([]) or UNKNOWN
     return min(_free_on_the_machine(), _free_in_the_container())
+
+
+def _free_on_gpus(which: Sequence[str]) -> int:
+    """Return the free bytes of the fullest GPU, by a flag of nvidia-smi of all; 0 if it doesn't say."""
+    command = ["nvidia-smi", *which, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    with suppress(OSError, ValueError, subprocess.SubprocessError):
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+        return min(map(int, said.split())) * 2**20
+    return 0
 
 
 def _free_on_the_machine() -> int:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, cast
 
 from mnist_exp.report import results
 from mnist_exp.report.results import RunResult
-from mnist_exp.store import run_folder
+from mnist_exp.store import keeping, run_folder
 from mnist_exp.store.metrics import METRICS, Row
 from mnist_exp.store.run_folder import FIGURES, LOG, SUMMARY, SWEEP_LOCK
 from mnist_exp.system import files
@@ -79,7 +79,8 @@ def read(folder: Path) -> Snapshot:
     kind = run_folder.owner(folder)
     if kind == run_folder.SWEEP:
         return _read_sweep(folder)
-    if kind == run_folder.RUN and (folder / run_folder.OVERRIDES).is_file():
+    has_begun = (folder / run_folder.OVERRIDES).is_file() or keeping.was_dropped(folder, run_folder.OVERRIDES)
+    if kind == run_folder.RUN and has_begun:
         return _read_run(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")

@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_exp import config
-from mnist_exp.store import metrics, run_folder
+from mnist_exp.store import keeping, metrics, run_folder
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import BEST, CONFIG, LAST, LEDGER
 from mnist_exp.system import errors, files, quoting
@@ -75,8 +75,11 @@ def find(target: str) -> Path:
     elif not (folder / METRICS).is_file():
         reason = f"this is not a run of this program: it has no {METRICS}"
     elif not checkpoint.exists() and metrics.has_rows(folder / METRICS):
+        gone = keeping.why_gone(folder, checkpoint.relative_to(folder))
         best = quoting.command(quoting.override("resume", folder / BEST))
-        reason = f"{checkpoint} is gone; {best} resumes from the best epoch"
+        reason = f"{checkpoint} {gone}; {best} resumes from the best epoch"
+        if keeping.was_dropped(folder, BEST):
+            reason = f"{checkpoint} {gone}; type the command of the run again"
     elif not checkpoint.exists() and not (folder / run_folder.OVERRIDES).is_file():
         reason = "the run was stopped before it started; delete the folder, and type the run's command again"
     else:

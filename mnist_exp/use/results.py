@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from mnist_exp.report import results as sweeps
 from mnist_exp.report.results import COLUMNS, MEASURED, RunResult
-from mnist_exp.store import run_folder
+from mnist_exp.store import keeping, run_folder
 from mnist_exp.store.run_folder import OVERRIDES
 from mnist_exp.system.errors import ConfigError
 
@@ -92,4 +92,5 @@ def _read(folder: Path) -> list[RunResult]:
     """Return the runs of a sweep, or the one run; nothing for one that was killed as it started."""
     if run_folder.owner(folder) == run_folder.SWEEP:
         return sweeps.read_sweep(folder)[1]
-    return [sweeps.read_run(folder)] if (folder / OVERRIDES).is_file() else []
+    has_begun = (folder / OVERRIDES).is_file() or keeping.was_dropped(folder, OVERRIDES)
+    return [sweeps.read_run(folder)] if has_begun else []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mnist_exp import build
 from mnist_exp.data.batches import EVALUATION_BATCH
-from mnist_exp.store import metrics, run_folder
+from mnist_exp.store import keeping, metrics, run_folder
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import BEST, CONFIG, LEDGER, InferenceFacts, Summary
 from mnist_exp.system import errors
@@ -231,6 +231,8 @@ def _why_without_weights(folder: Path) -> str:
         return (
             f"this is a sweep; name one of its runs, such as {runs[0]}" if runs else "no run of this sweep has weights"
         )
+    if keeping.was_dropped(folder, BEST):
+        return f"{BEST} {keeping.why_gone(folder, BEST)}; the command of the run trains it again"
     return f"no {BEST}: not the folder of a run that has trained an epoch, or its weights were deleted"
 
 

@@ -11,6 +11,7 @@ from hydra.core.utils import JobReturn, configure_log, run_job
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
 
+from mnist_exp.sweep import gpus
 from mnist_exp.sweep.jobs import Task, Work
 from mnist_exp.sweep.launchers import fused_group, grouping
 from mnist_exp.sweep.launchers.fused_group import RunConfig
@@ -77,7 +78,8 @@ def _run_round(
                 returns[index] = run_job_of(context, run_config, cfg)
                 runs.append(returns[index].return_value)
                 returns[index].return_value = None
-            works.append(Work([run.hydra for run in runs], partial(fused_group.train, task.main, runs)))
+            train = gpus.on_its_own(runs[0].cfg, partial(fused_group.train, task.main, runs))
+            works.append(Work([run.hydra for run in runs], train))
     task.run(runs[0].cfg, *works)
     return returns
 

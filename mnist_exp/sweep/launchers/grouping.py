@@ -89,7 +89,7 @@ def is_free(key: str) -> bool:
 def rounds(cfg: DictConfig, jobs: Sequence[int], max_models: int | None) -> list[list[Sequence[int]]]:
     """Divide a group into rounds of fused groups; the fused groups of a round train at the same time.
 
-    On a CPU, each core trains one fused group, which is faster than all cores on one.
+    On a CPU, each core trains one fused group, which is faster than all cores on one. Each GPU trains one.
 
     Args:
         cfg: The config of one of the jobs.
@@ -112,13 +112,13 @@ def _capacity(cfg: DictConfig, max_models: int | None) -> tuple[int, int]:
     from mnist_exp.fused import memory
 
     device = build.device(cfg)
-    at_once = resources.cores() if device.type == "cpu" else 1
+    at_once = resources.cores() if device.type == "cpu" else build.num_devices(cfg)
     if max_models:
         return at_once, max_models
     data = build.split(cfg, build.cached_source(cfg), torch.device("cpu"))
     model = build.model(cfg, data)
     size = memory.bytes_per_model(model, build.loss(cfg), build.optimizer(cfg, model), data.train)
-    return at_once, memory.max_models(size, device, at_once)
+    return at_once, memory.max_models(size, device, at_once if device.type == "cpu" else 1)
 
 
 def describe(groups: Sequence[Group]) -> str:

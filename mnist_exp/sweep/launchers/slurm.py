@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp.store.ledger import Ledger, Session
-from mnist_exp.store.run_folder import LR_SEARCH
+from mnist_exp.store.run_folder import SEARCHES
 from mnist_exp.sweep.launchers import workers
 from mnist_exp.sweep.launchers.workers import HandOver
 from mnist_exp.system import errors, files, program, quoting
@@ -159,7 +159,7 @@ def require_no_tasks(folder: Path) -> None:
 def _queued(folder: Path) -> list[str]:
     """Return the numbers of the sweep's jobs that wait or run, without the one that asks."""
     submitted: list[str] = []
-    for ledger in map(Ledger, (folder, folder / LR_SEARCH)):
+    for ledger in map(Ledger, (folder, *(folder / name for name in SEARCHES))):
         sessions = ledger.read()[0] if ledger.path.exists() else []
         submitted += [job for session in sessions[-1:] for job in session.get("slurm", {}).values()]
     if not submitted or not shutil.which("squeue"):

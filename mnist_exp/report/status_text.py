@@ -1,0 +1,282 @@
+"""The status of a sweep in words, once or until the sweep is over."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from mnist_exp.report import status
+from mnist_exp.report.status import (
+    ALIVE,
+    COMPLETED,
+    FAILED,
+    GONE,
+    RUNNING,
+    STATES,
+    WAITING,
+    Run,
+    Stage,
+    Status,
+    Worker,
+)
+from mnist_exp.store.run_folder import LOG
+from mnist_exp.system import program, quoting
+
+MOST = 8  # rows of a list; more are counted
+PAUSE = 1.0  # seconds between two looks
+REST = 10  # times as long as a look took, so that looks at large sweeps take at most a tenth of a core
+UNLIMITED = 100_000  # columns: wider than any line
+
+
+class Line(NamedTuple):
+    """A line, and how a terminal shows it."""
+
+    text: str
+    style: str = ""
+
+
+def print_status(target: str, watch: bool = False) -> None:
+    """Print the status of a sweep.
+
+    A terminal wraps lines at its width, and shows colour unless NO_COLOR is set. A pipe gets whole lines.
+
+    Args:
+        target: The folder of a sweep, or `latest`.
+        watch: Whether to go on until all runs have ended. A terminal is redrawn; a pipe gets a line for each change.
+
+    Raises:
+        ConfigError: The target is not a sweep of this program, or its ledger is damaged.
+        OSError: A file can't be read.
+    """
+    found = status.read(target)
+    if watch and sys.stdout.isatty():
+        _redraw(found)
+    elif watch:
+        _follow(found)
+    else:
+        Console(width=None if sys.stdout.isatty() else UNLIMITED).print(_shown(lines(found)))
+
+
+def lines(found: Status) -> list[Line]:
+    """Return the status, a line at a time."""
+    stage = found.stage
+    command = stage.sessions[-1].get("command", "") if stage.sessions else ""
+    text = [Line(str(found.folder), "bold"), Line(quoting.shown(command), "dim"), Line("")]
+    text += [*_progress(found), *map(Line, _who(stage)), *map(Line, _when(stage))]
+    text += _section("Workers", _workers(stage))
+    shared = stage.shared_overrides
+    text += _section("Running", _running(stage, shared))
+    text += _section("Failed", _failed(stage, shared))
+    return [*text, *_section("Next", _next(found))]
+
+
+def summary(found: Status) -> str:
+    """Return the status in one line."""
+    stage = found.stage
+    parts = [_counted(stage) if found.sweep else f"learning-rate search: {_counted(stage)}"]
+    if stage.left and not stage.is_worked_on:
+        parts.append("nobody works on it")
+    elif stage.left and (outlook := stage.outlook):
+        parts.append(f"{duration(outlook.seconds)} left at this rate")
+    return "; ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit in which it has about two digits."""
+    for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min")):
+        if seconds < limit:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def _progress(found: Status) -> Iterator[Line]:
+    """Yield how many runs are in each state, of the search and of the sweep."""
+    if found.search:
+        yield Line(f"learning-rate search: {_counted(found.search)}")
+    if not found.sweep:
+        yield Line(f"then {_count(found.after_search, 'run')}, with the rates that it chooses")
+        return
+    yield Line(_counted(found.sweep), "bold")
+    if most := found.sweep.most_runs:
+        yield Line(f"Results decide how many seeds follow: at most {_count(most, 'run')}.")
+
+
+def _counted(stage: Stage) -> str:
+    """Return how many runs are in each state: "12 of 40 runs completed, 2 running, 26 waiting"."""
+    counts = stage.counts
+    first = f"{counts[COMPLETED]:,} of {_count(len(stage.runs), 'run')} completed"
+    return ", ".join([first, *(f"{counts[state]:,} {state}" for state in STATES[1:] if counts[state])])
+
+
+def _who(stage: Stage) -> Iterator[str]:
+    """Yield whether somebody works on the sweep; the list of workers says who they are."""
+    if stage.is_stopping:
+        yield "The command that worked on it is ending: no further run starts."
+    elif stage.is_active:
+        yield f"A command works on it since {_clock(stage.began)}."
+    elif stage.left and not stage.is_worked_on:
+        yield "Nobody works on it."
+        if job := stage.slurm_job:
+            yield f"It was handed over to Slurm: squeue -j {job} says whether tasks wait."
+
+
+def _when(stage: Stage) -> Iterator[str]:
+    """Yield the rate of the last runs, and when the others will be done at that rate."""
+    if not stage.is_worked_on or stage.is_stopping or not stage.left:
+        return
+    found = stage.outlook
+    if not found:
+        yield "How long the rest takes is unknown until a run has ended."
+        return
+    interval = "too few runs have ended for an interval"
+    if found.low is not None and found.high is not None:
+        interval = f"95 % interval: {duration(found.low)} to {duration(found.high)}"
+    yield f"The last {_count(found.runs, 'run')} ended at a rate of {_rate(found.per_second)}."
+    until = _clock(stage.now + found.seconds)
+    yield f"At this rate the rest takes {duration(found.seconds)}, until {until} ({interval})."
+    if stage.new_arms:
+        yield f"Arms without an ended run: {stage.new_arms:,}. Their runs may take longer or shorter."
+
+
+def _workers(stage: Stage) -> list[str]:
+    """Return a row for each worker: those at work first, then those that were seen last."""
+    workers = sorted(stage.workers, key=lambda worker: (worker.state != ALIVE, -worker.seen))
+    return _columns([_about(worker, stage.now) for worker in workers[:MOST]], len(workers))
+
+
+def _about(worker: Worker, now: float) -> list[str]:
+    name = f"{worker.host}, Slurm task {worker.slurm}" if worker.slurm else worker.name
+    return [name, _last_seen(worker, now), f"{_count(worker.ended, 'run')} ended"]
+
+
+def _last_seen(worker: Worker, now: float) -> str:
+    if worker.state == ALIVE:
+        return f"works since {_clock(worker.started)}"
+    if worker.state == GONE:
+        return f"gone: no sign of life for {duration(now - worker.seen)}"
+    return f"ended at {_clock(worker.seen)}"
+
+
+def _running(stage: Stage, shared: Collection[str]) -> list[str]:
+    runs = [run for run in stage.runs if run.state == RUNNING]
+    rows = [[_name(run, shared), f"epoch {run.epoch} of {stage.epochs(run)}", str(run.path)] for run in runs[:MOST]]
+    return _columns(rows, len(runs))
+
+
+def _failed(stage: Stage, shared: Collection[str]) -> list[str]:
+    runs = [run for run in stage.runs if run.state == FAILED]
+    rows = [[f"{_name(run, shared)}: {quoting.shown(run.job.error or f'see {run.path / LOG}')}"] for run in runs[:MOST]]
+    return _columns(rows, len(runs))
+
+
+def _next(found: Status) -> list[str]:
+    """Return the commands that may be typed next, and what each does."""
+    stage = found.stage
+    resume = ["-m", *_kept(stage), quoting.override("resume", found.folder)]
+    rows = []
+    if not stage.is_worked_on and (stage.left or not found.sweep):
+        rows.append([quoting.command(*resume), "goes on"])
+    elif not stage.is_worked_on and stage.counts[FAILED]:
+        rows.append([quoting.command(*resume, "hydra.sweeper.retry_failed=true"), "runs the failed ones again"])
+    if stage.workers and stage.counts[WAITING]:
+        rows.append([_tool("work", stage), "helps, on any machine that sees the folder"])
+    if stage.counts[COMPLETED]:
+        rows.append([_tool("report", stage), "reports on what is completed"])
+    return _columns(rows, len(rows))
+
+
+def _kept(stage: Stage) -> list[str]:
+    """Return the words of the last command that a resume needs too: where configs are found, and the launcher.
+
+    A launcher that hands the sweep over to workers is known from the ledger.
+    """
+    session: Mapping[str, Any] = stage.sessions[-1] if stage.sessions else {}
+    words = shlex.split(str(session.get("command", "")))
+    kept: list[str] = []
+    for word, following in pairwise([*words, ""]):
+        if word.partition("=")[0] in program.CONFIG_FLAGS:
+            kept += [word] if "=" in word else [word, following]
+        elif word.startswith(("hydra/launcher", "hydra.launcher")) and "launcher" not in session:
+            kept.append(word)
+    return kept
+
+
+def _tool(name: str, stage: Stage) -> str:
+    return f"{program.tool(name)} {quoting.for_shell(str(stage.folder))}"
+
+
+def _name(run: Run, shared: Collection[str]) -> str:
+    """Return the number of a run, and the overrides that others do not have."""
+    own = [word for word in run.job.overrides if word not in shared]
+    return quoting.shown(" ".join([f"#{run.number}", *own]))
+
+
+def _section(title: str, rows: Sequence[str]) -> list[Line]:
+    return [Line(""), Line(title, "bold"), *(Line(f"  {row}") for row in rows)] if rows else []
+
+
+def _columns(rows: Sequence[Sequence[str]], count: int) -> list[str]:
+    """Return rows in aligned columns, and how many of `count` are not shown."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    text = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return [*text, f"and {count - len(rows):,} more"] if count > len(rows) else text
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _rate(per_second: float) -> str:
+    """Return a rate in the unit in which it is 1 or more, if there is one."""
+    for size, unit in ((1, "a second"), (60, "a minute"), (3600, "an hour")):
+        if per_second * size >= 1 or unit == "an hour":
+            return f"{per_second * size:,.{0 if per_second * size >= 10 else 1}f} {unit}"
+    raise AssertionError
+
+
+def _clock(seconds: float) -> str:
+    """Return a time of day, with its date if it is not today."""
+    moment, today = datetime.fromtimestamp(seconds), datetime.now()
+    return f"{moment:%H:%M}" if moment.date() == today.date() else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _shown(text: Sequence[Line]) -> Group:
+    return Group(*(Text(line.text, line.style) for line in text))
+
+
+def _redraw(found: Status) -> None:
+    """Show the status in a terminal until the sweep is over."""
+    with Live(_shown(lines(found)), auto_refresh=False, vertical_overflow="crop") as live:
+        for later in _looks(found):
+            live.update(_shown(lines(later)), refresh=True)
+
+
+def _follow(found: Status) -> None:
+    """Print a line for each change until the sweep is over."""
+    said = ""
+    for later in _looks(found):
+        if (counted := _counted(later.stage)) != said:
+            print(summary(later), flush=True)
+        said = counted
+
+
+def _looks(found: Status) -> Iterator[Status]:
+    """Yield the status now and again, until the sweep is over."""
+    took = 0.0
+    while True:
+        yield found
+        if found.is_over:
+            return
+        time.sleep(max(PAUSE, REST * took))
+        began = time.monotonic()
+        found = status.read(str(found.folder))
+        took = time.monotonic() - began

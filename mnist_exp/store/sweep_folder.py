@@ -1,0 +1,77 @@
+"""The folder of a sweep: which one is meant, which is the newest, and whether a command works on it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mnist_exp.store import workers
+from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.run_folder import LATEST, LEDGER, SEARCHES, SWEEP_LOCK
+from mnist_exp.system import files
+from mnist_exp.system.errors import ConfigError
+
+
+def find(target: str) -> Path:
+    """Return the folder of the sweep that a user names.
+
+    Args:
+        target: The folder of a sweep, or `latest`: the sweep under multirun/ that was written last.
+
+    Raises:
+        ConfigError: The target is not a sweep of this program.
+    """
+    if target == LATEST:
+        return latest(target)
+    folder = Path(target)
+    if is_sweep(folder):
+        return folder.parent if folder.name in SEARCHES else folder
+    if not target or not folder.is_dir():
+        reason = "no such folder"
+    elif (folder.parent / LEDGER).is_file():
+        reason = f"a job of a sweep; name the folder of the sweep, {folder.parent}"
+    elif (folder / METRICS).exists():
+        reason = "a single run, not a sweep"
+    else:
+        reason = f"not a sweep of this program: it has no {LEDGER}"
+    raise ConfigError(f"{target}: {reason}")
+
+
+def is_sweep(folder: Path) -> bool:
+    """Return whether a folder is that of a sweep, whose search may still be running."""
+    return any((each / LEDGER).is_file() for each in (folder, *(folder / name for name in SEARCHES)))
+
+
+def latest(asked: str) -> Path:
+    """Return the folder of the sweep under multirun/ that was written last.
+
+    Args:
+        asked: What the user typed, for the error message.
+
+    Raises:
+        ConfigError: There is no sweep.
+    """
+    found = list(_sweeps(Path("multirun")))
+    if not found:
+        raise ConfigError(f"{asked}: no sweep under {Path('multirun').resolve()}")
+    return max(found, key=_written)
+
+
+def is_active(folder: Path) -> bool:
+    """Return whether a command works on a sweep. A job that outlives its command counts: it holds the same lock."""
+    lock = folder / SWEEP_LOCK
+    return lock.is_file() and files.is_locked(lock)
+
+
+def _sweeps(folder: Path) -> Iterator[Path]:
+    """Yield the sweeps in a folder, at any depth, without a look into their runs."""
+    for child in folder.glob("*/"):
+        if is_sweep(child):
+            yield child
+        elif not child.is_symlink():
+            yield from _sweeps(child)
+
+
+def _written(folder: Path) -> float:
+    """Return when something last happened in a sweep."""
+    searches = (folder / name / LEDGER for name in SEARCHES)
+    ledgers = (folder / LEDGER, *searches, *folder.glob(f"{workers.FOLDER}/*.jsonl"))
+    return max(path.stat().st_mtime for path in ledgers if path.is_file())
