@@ -50,6 +50,14 @@ def pytest_configure(config: pytest.Config) -> None:
     compositions.share(pytest.MonkeyPatch())
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, let neighbours share a process and what it has made, and idle processes take tests from busy ones."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
+
+
 class Outcome(NamedTuple):
     code: int
     out: str
