@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from helpers import compositions
 from helpers.sweeps import sweep
 from hydra import compose, initialize_config_dir
 from hydra._internal.hydra import Hydra
@@ -46,6 +47,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.set_num_threads(1)  # two busy cores: threads of OpenMP would wait for each other
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    compositions.share(pytest.MonkeyPatch())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `-n`, let neighbours share a process and what it has made, and idle processes take tests from busy ones."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.option.dist == "load" else None
 
 
 class Outcome(NamedTuple):

@@ -44,10 +44,11 @@ def spread(mean: float, sd: float) -> list[float]:
 
 
 @pytest.fixture
-def without_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip `needed`, which takes most of the time of a simulation."""
+def claims_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip `needed` and `superiority`, which take most of the time of a simulation of claims."""
     for plan in ("seeds_needed", "images_needed"):
         monkeypatch.setattr(crossed, plan, lambda contrasts, *_: [None] * len(contrasts.n))
+    monkeypatch.setattr(stats, "_superiority", lambda *_: None)
 
 
 @pytest.mark.parametrize("values", [[0.98, 0.9806], [0.95, 1.0, 0.98, 0.97], [0.0, 0.3, 0.1]])
@@ -263,7 +264,7 @@ def test_needed_seeds_at_the_extremes(pairs: int) -> None:
 
 
 @pytest.mark.parametrize("n", [2, 5, 10])
-@pytest.mark.usefixtures("without_needed")
+@pytest.mark.usefixtures("claims_alone")
 def test_intervals_of_differences_cover_the_truth(n: int) -> None:
     """95 % intervals of differences hold the truth in 94 to 96 % of 5,000 simulations: within 3.2 standard errors.
 
@@ -308,7 +309,7 @@ def test_intervals_of_accuracies_cover_the_truth(
     [(k, sweeps, [n] * k) for k, sweeps in ((2, 2_000), (3, 2_500), (6, 1_000), (12, 300)) for n in (2, 5, 10)]
     + [(2, 2_000, [2, 10]), (3, 1_000, [2, 10, 10])],
 )
-@pytest.mark.usefixtures("without_needed")
+@pytest.mark.usefixtures("claims_alone")
 def test_chance_alone_makes_no_leader(arms: int, sweeps: int, seeds: list[int]) -> None:
     """Where no arm is better, at most 5 % of simulated sweeps claim any difference of their leader.
 
@@ -554,7 +555,7 @@ def test_other_splits_are_not_compared() -> None:
         assert (got.paired, got.images, got.needed) == (False, None, None)
 
 
-@pytest.mark.usefixtures("without_needed")
+@pytest.mark.usefixtures("claims_alone")
 def test_overlapping_splits_make_no_false_claims() -> None:
     """Differences of splits correlate by n_test / (n_test + n_train), as Nadeau & Bengio suppose: 5 % false claims.
 

@@ -38,7 +38,7 @@ def test_a_signal_at_any_moment_is_one_line(form: str, number: int, after: float
     process = begin(tmp_path, *FORMS[form])
     time.sleep(after)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (128 + number, "")
     assert out.count("interrupted") + out.count("to resume: ") >= 1
     assert "Traceback" not in out
@@ -57,7 +57,7 @@ def test_the_other_signals_end_a_command_as_sigterm_does(form: str, number: sign
         time.sleep(0.05)
         assert process.poll() is None
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (128 + number, ""), out
     assert summary(last.parents[1])["status"] == "interrupted"
     assert "to resume: python train.py" in out
@@ -71,7 +71,7 @@ def test_nohup_keeps_a_run_alive(tmp_path: Path) -> None:
     while not (tmp_path / "it/metrics.csv").exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGHUP)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     assert "test loss" in out
 

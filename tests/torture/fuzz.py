@@ -55,9 +55,10 @@ def options() -> list[str]:
     return [f"{path.parent.name}={path.stem}" for path in paths if path.parent.name in groups]
 
 
+KEYS = st.deferred(lambda: st.sampled_from(keys()))  # composing each option takes seconds, so not in an import
 OVERRIDES = st.lists(
     st.one_of(
-        st.builds("{}{}={}".format, st.sampled_from(["", "", "", "+", "++", "~"]), st.sampled_from(keys()), VALUES),
+        st.builds("{}{}={}".format, st.sampled_from(["", "", "", "+", "++", "~"]), KEYS, VALUES),
         st.sampled_from(options()),
     ),
     min_size=1,
