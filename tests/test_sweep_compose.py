@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from mnist_exp import config
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Ledger, introductions
 from mnist_exp.sweep.compose import Composer, PlannedJob
+from mnist_exp.sweep.launchers import grouping
 from mnist_exp.system.errors import ConfigError
 
 PATHS = {"folder": "photos", "csv": "it.csv", "npz": "it.npz", "parquet": "it.parquet"}
@@ -120,7 +122,11 @@ def changed(key: str, value: Any) -> Any:
     return next(other for other in others if other != value and (not limit or limit.allows(other)))
 
 
-@pytest.mark.parametrize("option", [(), *(option for option in OPTIONS if "experiment" not in option[0])], ids=lambda option: option[0] if option else "defaults")
+@pytest.mark.parametrize(
+    "option",
+    [(), *(option for option in OPTIONS if "experiment" not in option[0])],
+    ids=lambda option: option[0] if option else "defaults",
+)
 def test_every_value_can_be_set_on_a_composed_config_as_hydra_sets_it(
     composer: Composer, option: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,3 +207,16 @@ def test_a_job_gets_its_folder_and_its_checkpoint(composer: Composer, tmp_path: 
         assert (cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir, cfg.seed) == (str(tmp_path / "a b=c"), "7", seed)
         assert cfg.resume == str(tmp_path / "last.pt")
         assert cfg.hydra.overrides.task == [f"seed={seed}"]
+
+
+def test_planned_jobs_are_grouped_as_their_configs_are(composer: Composer, tmp_path: Path) -> None:
+    grid = [
+        ["data=digits", f"model.hidden_layers=[{units}]", f"optimizer.lr={lr}", f"threads={threads}", f"seed={seed}"]
+        for units, lr, threads, seed in product((8, 9), (0.1, 0.2), (1, 2), (3, 0, 1))
+    ]
+    planned = [composer.plan(words).numbered(number, tmp_path) for number, words in enumerate(grid)]
+    planned[5] = planned[5].resuming(tmp_path / "last.pt")
+    rebuilt = [composer.rebuild(each.job, tmp_path) for each in planned]
+    groups = grouping.group_jobs(each.config.config() for each in planned)
+    assert grouping.group_planned(planned) == grouping.group_planned(rebuilt) == groups
+    assert [len(group.jobs) for group in groups] == [6, 6, 6, 6]
