@@ -142,6 +142,17 @@ def test_jobs_that_share_the_work_of_composing_are_composed_as_any_other(
     assert shared == configs("single")
 
 
+@pytest.mark.slow
+def test_a_sweep_with_a_ledger_of_version_2_is_resumed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "it").mkdir()
+    shutil.copy(ROOT / "tests/ledgers/version_2.jsonl", tmp_path / "it/ledger.jsonl")
+    outcome = run("-m", "resume=it", "hydra.sweeper.allow_changed=true")
+    assert outcome.code == 0, outcome.err
+    sessions, jobs = Ledger(tmp_path / "it").read()
+    assert [session["ledger"] for session in sessions] == [2, 3]
+    assert [(job.status, job.attempt) for job in jobs.values()] == [("completed", 1)] * 2
+
+
 def test_equal_choices_run_once(run: Run, tmp_path: Path) -> None:
     assert run("-m", *QUICK, "optimizer.lr=0.1,1e-1,0.10").code == 0
     assert statuses(sweep_folder(tmp_path)) == {0: "completed"}
