@@ -25,7 +25,7 @@ from mnist_exp.data.images import DataSet
 from mnist_exp.report import figures, report
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
-from mnist_exp.sweep import compose, jobs
+from mnist_exp.sweep import jobs, template
 from mnist_exp.sweep import run as sweep_run
 from mnist_exp.system import errors, files
 from mnist_exp.training.run import TrainingRun
@@ -137,9 +137,20 @@ def test_jobs_that_share_the_work_of_composing_are_composed_as_any_other(
         return [text.replace(folder, "") for text in written]
 
     shared = configs("shared")
-    monkeypatch.setattr(compose, "SEED", re.compile("never"))
+    monkeypatch.setattr(template, "is_value", lambda word: False)
     assert len(shared) == 9
     assert shared == configs("single")
+
+
+@pytest.mark.slow
+def test_a_sweep_with_a_ledger_of_version_2_is_resumed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "it").mkdir()
+    shutil.copy(ROOT / "tests/ledgers/version_2.jsonl", tmp_path / "it/ledger.jsonl")
+    outcome = run("-m", "resume=it", "hydra.sweeper.allow_changed=true")
+    assert outcome.code == 0, outcome.err
+    sessions, jobs = Ledger(tmp_path / "it").read()
+    assert [session["ledger"] for session in sessions] == [2, 3]
+    assert [(job.status, job.attempt) for job in jobs.values()] == [("completed", 1)] * 2
 
 
 def test_equal_choices_run_once(run: Run, tmp_path: Path) -> None:
