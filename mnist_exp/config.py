@@ -308,17 +308,21 @@ def choices(cfg: DictConfig, hydra: HydraConf) -> dict[str, Any]:
     return dict.fromkeys((*GROUPS, "experiment")) | options | keys
 
 
-def rebuild(choices: dict[str, Any]) -> tuple[DictConfig, dict[str, str | None]]:
-    """Return the config that `choices` describes, and the option of each group, without composing anything.
+def values(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of `choices` that is the config itself, without the options of groups."""
+    return {key: value for key, value in choices.items() if _is_value(key)}
+
+
+def rebuild(values: Mapping[str, Any]) -> DictConfig:
+    """Return the config with these values, without composing anything.
 
     Keys that an older version lacked have the values that turn them off.
 
     Args:
-        choices: What the function `choices` has returned, perhaps in another process.
+        values: What the function `values` has returned for a config, perhaps in another process.
     """
-    keys = {key: value for key, value in choices.items() if _is_value(key)}
     nested: dict[str, Any] = OFF | {group: {} for group in GROUPS}
-    for key, value in keys.items():
+    for key, value in values.items():
         *path, name = key.split(".")
         place = nested
         for part in path:
@@ -326,7 +330,7 @@ def rebuild(choices: dict[str, Any]) -> tuple[DictConfig, dict[str, str | None]]
         place[name] = value
     cfg = OmegaConf.merge(OmegaConf.structured(Config), nested)
     OmegaConf.set_struct(cfg, True)
-    return cast(DictConfig, cfg), {key: value for key, value in choices.items() if key not in keys}
+    return cast(DictConfig, cfg)
 
 
 def _is_value(key: str) -> bool:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from mnist_exp import config
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Ledger, introductions
 from mnist_exp.sweep.compose import Composer, PlannedJob
+from mnist_exp.system import quoting
 from mnist_exp.system.errors import ConfigError
 
 PATHS = {"folder": "photos", "csv": "it.csv", "npz": "it.npz", "parquet": "it.parquet"}
@@ -91,3 +92,51 @@ def test_choices_that_are_not_those_of_the_config_id_are_refused(
     job = composer.plan(["seed=3"]).job
     with pytest.raises(ConfigError, match=r"job -1 has the config_id .* continue the sweep with the version"):
         composer.rebuild(job._replace(choices=change(job.choices)), tmp_path)
+
+
+def outcome(composer: Composer, overrides: list[str]) -> tuple[str, ...]:
+    """The job as the composer plans it, with its whole config; or its error."""
+    try:
+        planned = composer.plan(overrides)
+    except ConfigError as error:
+        return (str(error),)
+    return str(planned.config), str(planned[:1] + planned[2:]), str(OmegaConf.to_container(planned.config.config()))
+
+
+TEXTS = ("val_accuracy", "high", "bilinear", "nearest", "crop", "gray", "other")
+
+
+def changed(key: str, value: Any) -> Any:
+    """Another value that the key may have."""
+    if isinstance(value, list):
+        return [changed("", item) for item in value] or ["a", "b"]
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1 if isinstance(value, int) else value / 2 or 0.25
+    limit = config.LIMITS.get(key)
+    others = TEXTS if isinstance(value, str) else (3, [28, 28], "other")
+    return next(other for other in others if other != value and (not limit or limit.allows(other)))
+
+
+@pytest.mark.parametrize("option", [(), *OPTIONS], ids=lambda option: option[0] if option else "defaults")
+def test_every_value_can_be_set_on_a_composed_config_as_hydra_sets_it(
+    composer: Composer, option: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = config.key_of(option[0]) if option and not option[0].startswith("experiment") else ""
+    cfg = config.without_hydra(composer.plan(option).config.config())
+    values = {
+        key: value
+        for key, value in config.leaves(OmegaConf.to_container(cfg))
+        if "[" not in key
+        and key not in ("resume", *map(config.key_of, option))
+        and (not group or key.startswith(group))
+    }
+    before = [quoting.override(key, config.spell(value)) for key, value in values.items()]
+    after = [quoting.override(key, config.spell(changed(key, value))) for key, value in values.items()]
+    expected = outcome(Composer(composer.loader, composer.master), [*option, *after])
+    shared = Composer(composer.loader, composer.master)
+    shared.plan([*option, *before])
+    monkeypatch.setattr(shared, "_plan_by_hydra", None)
+    assert outcome(shared, [*option, *after]) == expected
+    assert len(expected) == 3, expected

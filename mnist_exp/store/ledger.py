@@ -122,11 +122,11 @@ def introductions(jobs: Iterable[Job]) -> Iterator[dict[str, Any]]:
         if like is job:
             yield job.introduction()
         else:
-            own = {key: value for key, value in job.choices.items() if not _is_same(value, like.choices[key])}
+            own = {key: value for key, value in job.choices.items() if not is_same(value, like.choices[key])}
             yield job._replace(choices=own).introduction() | {"like": like.number}
 
 
-def _is_same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
     """Return whether JSON has the same text for two values: 1, 1.0 and true are equal in Python."""
     return one is other or repr(one) == repr(other)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mnist_exp import config
 from mnist_exp.command_line import without_null
-from mnist_exp.store.ledger import Job
-from mnist_exp.sweep.template import PackedConfig, Template, override_dirname, shape
+from mnist_exp.store.ledger import Job, is_same
+from mnist_exp.sweep.template import PackedConfig, Template, shape
 from mnist_exp.system import errors, quoting
 from mnist_exp.system.errors import ConfigError
 
@@ -97,6 +97,7 @@ class Composer:
         self.params_of_experiments: list[dict[str, str]] = []
         self._shared = _shared_keys(master)
         self._templates: dict[tuple[str, ...], tuple[Template, PlannedJob]] = {}  # each with the job it is made of
+        self._rebuilt: dict[tuple[str | None, ...], tuple[dict[str, Any], PackedConfig]] = {}  # with their values
 
     def plan(self, overrides: Sequence[str], session_overrides: Sequence[str] = ()) -> PlannedJob:
         """Compose a job and check it.
@@ -153,25 +154,34 @@ class Composer:
         Raises:
             ConfigError: This version understands its config as another one, or knows less than all of it.
         """
-        cfg, options = config.rebuild(job.choices)
-        if (found := config.config_id(cfg)) != job.config_id:
+        values = config.values(job.choices)
+        identity = config.identity_of(pair for key, value in values.items() for pair in config.leaves(value, key))
+        if (found := config.id_of(identity)) != job.config_id:
             raise ConfigError(
                 f"{folder}: job {job.number} has the config_id {job.config_id} and a config with {found}; continue "
                 "the sweep with the version that planned it"
             )
+        options = {group: option for group, option in job.choices.items() if group not in values}
+        key = (*job.choices, *options.values())
+        if key not in self._rebuilt:
+            self._rebuilt[key] = values, PackedConfig.pack([], self._rebuild(values, options))
+        before, packed = self._rebuilt[key]
+        changes = {name: value for name, value in values.items() if not is_same(value, before[name])}
         for override in OverridesParser.create().parse_overrides(list(session_overrides)):
-            OmegaConf.update(cfg, override.key_or_group, override.value())
-        hydra = copy.deepcopy(self.master.hydra)
+            changes[override.key_or_group] = override.value()
+        changes |= {"hydra.job.num": job.number, "hydra.job.id": str(job.number)}
+        words = [*map(without_null, job.overrides), *session_overrides]
+        planned = PlannedJob(job, packed.of_job(job.overrides, words, changes), NO_SEARCH, folder)
+        return planned.numbered(job.number, folder)
+
+    def _rebuild(self, values: Mapping[str, Any], options: Mapping[str, str | None]) -> DictConfig:
+        """Return the config with these values, and with the section `hydra` of the sweep."""
+        cfg, hydra = config.rebuild(values), copy.deepcopy(self.master.hydra)
+        of_hydra = {group: option for group, option in hydra.runtime.choices.items() if group.startswith("hydra/")}
         with open_dict(hydra), open_dict(cfg):
-            words = [*map(without_null, job.overrides), *session_overrides]
-            hydra.overrides.task = words
-            hydra.job.override_dirname = override_dirname(words, hydra.job.config.override_dirname)
-            hydra.job.num, hydra.job.id = job.number, str(job.number)
-            of_hydra = {group: option for group, option in hydra.runtime.choices.items() if group.startswith("hydra/")}
-            hydra.runtime.choices = options | of_hydra
-            hydra.sweep.dir, hydra.sweep.subdir = quoting.literal(str(folder)), str(job.number)
+            hydra.runtime.choices = {**options, **of_hydra}
             cfg.hydra = hydra
-        return PlannedJob(job, PackedConfig.pack(job.overrides, cfg), NO_SEARCH, folder)
+        return cfg
 
     def params(self, overrides: Sequence[str]) -> dict[str, str]:
         """Return the hydra.sweeper.params that the overrides compose."""

@@ -127,7 +127,8 @@ class Template:
         self._packed, self._choices = PackedConfig.pack(words, composed), choices
         self._cfg, self._options = config.without_hydra(composed), config.options(composed.hydra)
         keys = [config.key_of(word) for word in words if is_value(word)]
-        self._is_settable = len(set(keys)) == len(keys) and not any(OmegaConf.is_dict(self._node(key)) for key in keys)
+        self._nodes = {key: _node(self._cfg, key) for key in keys}
+        self._is_settable = len(self._nodes) == len(keys) and not any(map(OmegaConf.is_dict, self._nodes.values()))
         self.is_plain = _is_plain(composed)
         fixed = config.identity(self._cfg)
         self._identity = {key: value for key, value in fixed.items() if key.partition("[")[0] not in keys}
@@ -178,7 +179,7 @@ class Template:
     def _setting(self, word: str) -> Setting | None:
         """Return the value that an override sets, checked; None if Hydra must compose its job."""
         key, _, text = word.partition("=")
-        node = self._node(key)
+        node = self._nodes[key]
         if NUMBER.fullmatch(text) and isinstance(node, NUMBER_NODES):
             return self._checked(key, json.loads(text), node.validate_and_convert)
         if word not in self._settings:
@@ -209,10 +210,12 @@ class Template:
         assigned = OmegaConf.select(self._cfg, key)
         return OmegaConf.to_container(assigned) if OmegaConf.is_config(assigned) else assigned
 
-    def _node(self, key: str) -> Any:
-        *path, name = key.split(".")
-        parent = OmegaConf.select(self._cfg, ".".join(path)) if path else self._cfg
-        return parent._get_node(name)
+
+def _node(cfg: DictConfig, key: str) -> Any:
+    """Return the node of a key, which knows the type of its values."""
+    path, _, name = key.rpartition(".")
+    parent = OmegaConf.select(cfg, path) if path else cfg
+    return parent._get_node(name)
 
 
 def _is_plain(composed: DictConfig) -> bool:
