@@ -29,7 +29,7 @@ def search(folder: Path, trials: int = 10) -> Search:
     return Search([Arm("arm", (), "default", SPACE, trials, SEEDS)], SPEC, plan, folder, Journal(folder))
 
 
-def jobs(rates: Sequence[str]) -> list[list[str]]:
+def jobs(rates: Sequence[str]) -> Any:
     return [[f"optimizer.lr={rate}", f"seed={seed}"] for rate in rates for seed in SEEDS]
 
 
