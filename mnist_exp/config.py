@@ -201,10 +201,10 @@ def check_value(key: str, value: Any, options: Mapping[str, tuple[Path, Any]]) -
     """
     group, *names = key.split(".")
     file, example = options.get(group, (Path(), None))
-    for name in names if example else ():
-        if name not in example and "defaults" not in example:
+    for name in names:
+        if isinstance(example, dict) and name not in example and "defaults" not in example:
             raise ConfigError(f"{key}: no such key")
-        example = example.get(name)
+        example = example.get(name) if isinstance(example, dict) else None
     _require_types(key, value, example, file, ())
     _check_limits(leaves(value, key))
 

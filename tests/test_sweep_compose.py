@@ -1,6 +1,8 @@
 """The configs of jobs: composed by Hydra, and built without it."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ from omegaconf import OmegaConf
 from mnist_exp import config
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Ledger, introductions
 from mnist_exp.sweep.compose import Composer, PlannedJob
-from mnist_exp.system import quoting
+from mnist_exp.sweep.launchers import grouping
 from mnist_exp.system.errors import ConfigError
 
 PATHS = {"folder": "photos", "csv": "it.csv", "npz": "it.npz", "parquet": "it.parquet"}
@@ -103,7 +105,8 @@ def outcome(composer: Composer, overrides: list[str]) -> tuple[str, ...]:
     return str(planned.config), str(planned[:1] + planned[2:]), str(OmegaConf.to_container(planned.config.config()))
 
 
-TEXTS = ("val_accuracy", "high", "bilinear", "nearest", "crop", "gray", "other")
+NESTEROV = "optimizer=sgd optimizer.nesterov=true"
+TEXTS = ("val_loss", "val_accuracy", "high", "bilinear", "nearest", "crop", "gray", "other")
 
 
 def changed(key: str, value: Any) -> Any:
@@ -119,7 +122,11 @@ def changed(key: str, value: Any) -> Any:
     return next(other for other in others if other != value and (not limit or limit.allows(other)))
 
 
-@pytest.mark.parametrize("option", [(), *OPTIONS], ids=lambda option: option[0] if option else "defaults")
+@pytest.mark.parametrize(
+    "option",
+    [(), *(option for option in OPTIONS if "experiment" not in option[0])],
+    ids=lambda option: option[0] if option else "defaults",
+)
 def test_every_value_can_be_set_on_a_composed_config_as_hydra_sets_it(
     composer: Composer, option: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,11 +139,84 @@ def test_every_value_can_be_set_on_a_composed_config_as_hydra_sets_it(
         and key not in ("resume", *map(config.key_of, option))
         and (not group or key.startswith(group))
     }
-    before = [quoting.override(key, config.spell(value)) for key, value in values.items()]
-    after = [quoting.override(key, config.spell(changed(key, value))) for key, value in values.items()]
+    before = [f"{key}={config.spell(value)}" for key, value in values.items()]
+    after = [f"{key}={config.spell(changed(key, value))}" for key, value in values.items()]
     expected = outcome(Composer(composer.loader, composer.master), [*option, *after])
     shared = Composer(composer.loader, composer.master)
     shared.plan([*option, *before])
     monkeypatch.setattr(shared, "_plan_by_hydra", None)
     assert outcome(shared, [*option, *after]) == expected
     assert len(expected) == 3, expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("optimizer.lr=1 seed=0", "optimizer.lr=1e-3 seed=0"),
+        ("optimizer.lr=0.1", "optimizer.lr=1_0.5e-1"),
+        ("optimizer.lr=0.1", "optimizer.lr=-1"),
+        ("optimizer.lr=0.1", "optimizer.lr=nan"),
+        ("optimizer.lr=0.1", "optimizer.lr='0.1'"),
+        ("optimizer.lr=0.1", "optimizer.lr=true"),
+        ("optimizer.lr=0.1", "optimizer.lr=${optimizer.eps}"),
+        ("seed=0 data.seed=${seed}", "seed=7 data.seed=${seed}"),
+        ("seed=0", "seed=-1"),
+        ("seed=0", "seed=0.5"),
+        ("seed=0", "seed=007"),
+        ("seed=0", "seed=null"),
+        ("seed=0", "seed=???"),
+        ("seed=0", "seed="),
+        ("seed=0", "seed={a:1}"),
+        ("seed=0 seed=1", "seed=1 seed=0"),
+        ("epochs=5", "epochs=[5]"),
+        ("tags=[]", "tags=[1,two]"),
+        ("tags=[]", "tags=null"),
+        ("patience=3", "patience=null"),
+        ("plots=true seed=1", "plots=false seed=2"),
+        ("model.hidden_layers=[8]", "model.hidden_layers=[]"),
+        ("model.hidden_layers=[8,9,10]", "model.hidden_layers=[7]"),
+        ("model.hidden_layers=[8]", "model.hidden_layers=[8.5]"),
+        ("model.hidden_layers=[8]", "model.hidden_layers=[0]"),
+        ("model.hidden_layers=[8]", "model.hidden_layers=8"),
+        ("model.max_norm=null", "model.max_norm=2"),
+        ("data.validation=5000", "data.validation=0.5"),
+        ("data.validation=5000", "data.validation=0"),
+        ("optimizer.fused=true", "optimizer.fused=1"),
+        ("+optimizer.amsgrad=true seed=0", "+optimizer.amsgrad=false seed=0"),
+        ("+optimizer.amsgrad=true optimizer.amsgrad=true", "+optimizer.amsgrad=true optimizer.amsgrad=false"),
+        ("optimizer.lr=0.1 ~optimizer.lr", "optimizer.lr=0.2 ~optimizer.lr"),
+        ("optimizer.lr=0.1 ++optimizer.lr=3", "optimizer.lr=0.2 ++optimizer.lr=3"),
+        ("optimizer.lr=${optimizer.eps} optimizer.lr=1", "optimizer.lr=${optimizer.eps} optimizer.lr=2"),
+        (f"{NESTEROV} optimizer.momentum=0.9", f"{NESTEROV} optimizer.momentum=0"),
+        ("augmentation.crop.padding=2", "augmentation.crop.padding=-1"),
+        ("experiment=null seed=0", "experiment=null seed=1"),
+        ("resume=a seed=0", "resume=a seed=1"),
+    ],
+)
+def test_a_value_means_the_same_whatever_was_composed_before(composer: Composer, before: str, after: str) -> None:
+    shared = Composer(composer.loader, composer.master)
+    with suppress(ConfigError):
+        shared.plan(before.split())
+    assert outcome(shared, after.split()) == outcome(Composer(composer.loader, composer.master), after.split())
+
+
+def test_a_job_gets_its_folder_and_its_checkpoint(composer: Composer, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        planned = composer.plan([f"seed={seed}"]).numbered(7, tmp_path / "a b=c").resuming(tmp_path / "last.pt")
+        cfg = planned.config.config()
+        assert (cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir, cfg.seed) == (str(tmp_path / "a b=c"), "7", seed)
+        assert cfg.resume == str(tmp_path / "last.pt")
+        assert cfg.hydra.overrides.task == [f"seed={seed}"]
+
+
+def test_planned_jobs_are_grouped_as_their_configs_are(composer: Composer, tmp_path: Path) -> None:
+    grid = [
+        ["data=digits", f"model.hidden_layers=[{units}]", f"optimizer.lr={lr}", f"threads={threads}", f"seed={seed}"]
+        for units, lr, threads, seed in product((8, 9), (0.1, 0.2), (1, 2), (3, 0, 1))
+    ]
+    planned = [composer.plan(words).numbered(number, tmp_path) for number, words in enumerate(grid)]
+    planned[5] = planned[5].resuming(tmp_path / "last.pt")
+    rebuilt = [composer.rebuild(each.job, tmp_path) for each in planned]
+    groups = grouping.group_jobs(each.config.config() for each in planned)
+    assert grouping.group_planned(planned) == grouping.group_planned(rebuilt) == groups
+    assert [len(group.jobs) for group in groups] == [6, 6, 6, 6]

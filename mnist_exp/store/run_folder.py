@@ -279,6 +279,8 @@ def create(folder: Path, key: str) -> None:
 
 def clear(folder: Path) -> None:
     """Delete what a run has written into its folder. Its log and other files stay."""
+    if not folder.is_dir():
+        return
     for path in [path for pattern in WRITTEN for path in folder.glob(pattern)]:
         path.unlink()
     for path in folder.glob("*/"):

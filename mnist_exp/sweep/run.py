@@ -279,7 +279,7 @@ class Runner:
             plan.require_same_versions(sessions[-1]["versions"], versions)
         at_once = min(self.workers, len(left))
         arms = lr_search.one_per_arm(left).values()  # seeds make no difference
-        for _, same_data in groupby(arms, key=lambda each: str(each.config.config().data)):
+        for _, same_data in groupby(arms, key=_data_choices):
             _check_build(list(same_data), at_once)
         if not self.allow_changed:
             _require_same_data(left, known)
@@ -380,10 +380,15 @@ def _current(folder: Path) -> Sweep:
     return next((sweep for sweep in sweeps if sweep.exists), sweeps[0])
 
 
+def _data_choices(planned: PlannedJob) -> str:
+    """Return the values of all keys of `data`, in one text."""
+    return repr([(key, value) for key, value in planned.job.choices.items() if key.startswith("data.")])
+
+
 def _list_jobs(planned: Sequence[PlannedJob], is_fused: bool) -> None:
     log.info("\n".join(" ".join(each.job.overrides) for each in planned))
     if is_fused:
-        log.info(grouping.describe(grouping.group_jobs(each.config.config() for each in planned)))
+        log.info(grouping.describe(grouping.group_planned(planned)))
 
 
 def _check_build(arms: Sequence[PlannedJob], at_once: int) -> None:

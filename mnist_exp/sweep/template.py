@@ -121,16 +121,19 @@ class Template:
 
         Args:
             words: The overrides of the job.
-            composed: What they compose, with the section `hydra`.
+            composed: What they compose, with the section `hydra`. It serves to try values.
             choices: The choices of the job.
         """
         self._packed, self._choices = PackedConfig.pack(words, composed), choices
-        self._cfg, self._options = config.without_hydra(composed), config.options(composed.hydra)
+        self._composed, self._options = composed, config.options(composed.hydra)
         keys = [config.key_of(word) for word in words if is_value(word)]
-        self._nodes = {key: _node(self._cfg, key) for key in keys}
-        self._is_settable = len(self._nodes) == len(keys) and not any(map(OmegaConf.is_dict, self._nodes.values()))
+        self._nodes = {key: _node(composed, key) for key in keys}
+        self._is_settable = len(self._nodes) == len(keys) and not any(
+            node is None or OmegaConf.is_dict(node) or any(_overlap(key, word) for word in words if not is_value(word))
+            for key, node in self._nodes.items()
+        )
         self.is_plain = _is_plain(composed)
-        fixed = config.identity(self._cfg)
+        fixed = config.identity(config.without_hydra(composed))
         self._identity = {key: value for key, value in fixed.items() if key.partition("[")[0] not in keys}
         self._settings: dict[str, Setting | None] = {}
         self._arms: dict[str, str] = {}
@@ -206,16 +209,23 @@ class Template:
 
     def _assigned(self, key: str, value: Any) -> Any:
         """Return what becomes of a value in the config."""
-        OmegaConf.update(self._cfg, key, value)
-        assigned = OmegaConf.select(self._cfg, key)
+        OmegaConf.update(self._composed, key, value)
+        assigned = OmegaConf.select(self._composed, key)
         return OmegaConf.to_container(assigned) if OmegaConf.is_config(assigned) else assigned
 
 
+def _overlap(key: str, word: str) -> bool:
+    """Return whether a word that is no value and chooses no option changes a key as well, in the order of the words."""
+    other = config.key_of(word)
+    is_choice = word == word.lstrip("+~") and "." not in other and other not in config.VALUES
+    return not is_choice and (f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}."))
+
+
 def _node(cfg: DictConfig, key: str) -> Any:
-    """Return the node of a key, which knows the type of its values."""
+    """Return the node of a key, which knows the type of its values; None if an override has deleted it."""
     path, _, name = key.rpartition(".")
     parent = OmegaConf.select(cfg, path) if path else cfg
-    return parent._get_node(name)
+    return parent._get_node(name, validate_access=False) if isinstance(parent, DictConfig) else None
 
 
 def _is_plain(composed: DictConfig) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_exp import config
+from mnist_exp.sweep.compose import PlannedJob
 from mnist_exp.system import resources
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.fork import run_in_subprocess
@@ -54,11 +55,35 @@ def group_jobs(configs: Iterable[DictConfig]) -> list[Group]:
     Args:
         configs: One config per job, with Hydra's section.
     """
+    return _groups((group_key(cfg), cfg.seed, set(cfg.hydra.overrides.task)) for cfg in configs)
+
+
+def group_planned(planned: Iterable[PlannedJob]) -> list[Group]:
+    """Sort planned jobs into groups, as `group_jobs` does, and unpack few of their configs."""
+    keys: dict[str, str | None] = {}
+
+    def key_of(each: PlannedJob) -> str | None:
+        telling = {key: value for key, value in each.config.changes.items() if not _is_of_one_job(key)}
+        text = repr([id(each.config.packed), telling])
+        if text not in keys:
+            keys[text] = group_key(each.config.config())
+        return keys[text]
+
+    return _groups((key_of(each), each.job.seed, set(each.job.overrides)) for each in planned)
+
+
+def _is_of_one_job(key: str) -> bool:
+    """Return whether a change of a planned job's config leaves it in its group."""
+    return key == "resume" or key.startswith("hydra.") or _is_free(key)
+
+
+def _groups(keyed: Iterable[tuple[str | None, int, set[str]]]) -> list[Group]:
+    """Return the groups of jobs, given the group key, the seed and the overrides of each."""
     members: dict[str, list[tuple[int, int]]] = {}
     overrides: list[set[str]] = []
-    for index, cfg in enumerate(configs):
-        members.setdefault(group_key(cfg) or f"job {index}", []).append((cfg.seed, index))
-        overrides.append(set(cfg.hydra.overrides.task))
+    for index, (key, seed, words) in enumerate(keyed):
+        members.setdefault(key or f"job {index}", []).append((seed, index))
+        overrides.append(words)
     common = set.intersection(*overrides)
     groups: list[Group] = []
     for seeds_and_jobs in members.values():
