@@ -19,7 +19,7 @@ from mnist_exp.report.space_search import searches
 from mnist_exp.store.ledger import Ledger
 
 Run = Callable[..., Outcome]
-QUICK = [word for word in TINY if not word.startswith("plots")]
+QUICK = [word for word in TINY if not word.startswith(("plots", "model.hidden_layers"))]
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
 RANDOM = ["hydra.sweeper.trials=3", "hydra.sweeper.trial_seeds=[7]", "hydra.sweeper.search=random"]
 TUNE = [LR, "optimizer.momentum=interval(0,0.9)", "model.hidden_layers=choice([8],[16])"]
