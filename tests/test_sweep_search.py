@@ -19,7 +19,7 @@ from mnist_exp.report.space_search import searches
 from mnist_exp.store.ledger import Ledger
 
 Run = Callable[..., Outcome]
-QUICK = [word for word in TINY if not word.startswith("plots")]
+QUICK = [word for word in TINY if not word.startswith(("plots", "model.hidden_layers"))]
 LR = "optimizer.lr=tag(log,interval(1e-3,1e-1))"
 RANDOM = ["hydra.sweeper.trials=3", "hydra.sweeper.trial_seeds=[7]", "hydra.sweeper.search=random"]
 TUNE = [LR, "optimizer.momentum=interval(0,0.9)", "model.hidden_layers=choice([8],[16])"]
@@ -88,6 +88,16 @@ def test_a_dry_run_lists_the_first_batch_and_what_follows(run: Run, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_experiment_keeps_a_search(run: Run) -> None:
+    outcome = run("-m", "experiment=search_mlp", "model.dropout=0.1", "hydra.sweeper.dry_run=true")
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    keys = [word.partition("=")[0] for word in lines[-22].split()]
+    searched = {"optimizer.lr", "optimizer.momentum", "model.hidden_layers"}  # not the key that the command sets
+    assert set(keys) == {"experiment", "optimizer", "model.dropout", "seed"} | searched
+    assert "2 arms, each with 40 trials of optimizer.lr, optimizer.momentum and model.hidden_layers" in outcome.out
+
+
 def test_choice_is_a_list_as_long_as_there_are_no_trials(run: Run) -> None:
     outcome = run("-m", *QUICK, "optimizer=choice(adam,sgd)", "hydra.sweeper.dry_run=true")
     assert [line.split()[-1] for line in outcome.out.splitlines()[1:]] == ["optimizer=adam", "optimizer=sgd"]
@@ -137,7 +147,7 @@ def test_a_search_that_was_killed_goes_on_as_if_nothing_had_happened(run: Run, t
         [sys.executable, str(ROOT / "train.py"), "-m", *words, "hydra.sweep.dir=it"], cwd=tmp_path, text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (tmp_path / "it/search/9/metrics.csv").exists():  # in the second batch
         assert time.monotonic() < deadline
         time.sleep(0.01)

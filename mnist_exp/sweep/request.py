@@ -119,7 +119,9 @@ def _divide(
     """Return the params and the overrides that compare, and those of both that tune: none without trials."""
     if not composer.master.hydra.sweeper.trials:
         return dict(params), list(arguments), []
-    compared, tuned = space.divide(arguments, composer.loader)
+    composer.params_of_experiments.append(dict(params))
+    last = {config.key_of(word): word for word in arguments}  # as everywhere, the last word for a key counts
+    compared, tuned = space.divide(list(last.values()), composer.loader)
     typed = set(map(config.key_of, arguments))
     words = [f"{key}={values}" for key, values in params.items() if key not in typed]
     of_params, tuned_params = space.divide(words, composer.loader)

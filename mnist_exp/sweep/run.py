@@ -28,7 +28,6 @@ from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
 from mnist_exp.store.run_folder import SEARCHES
-from mnist_exp.store.workers import Liveness
 from mnist_exp.sweep import batches, jobs, lr_search, plan, request, work
 from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
 from mnist_exp.sweep.launchers import grouping, joblib_workers, slurm
@@ -38,7 +37,7 @@ from mnist_exp.sweep.rounds import Rounds, Until
 from mnist_exp.sweep.search import search as searches
 from mnist_exp.sweep.search.search import Search
 from mnist_exp.sweep.sweep import Sweep
-from mnist_exp.system import errors, quoting, resources, signals
+from mnist_exp.system import errors, files, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.fork import run_in_subprocess
 
@@ -46,6 +45,7 @@ log = logging.getLogger(__name__)
 
 FUSED_SEEDS = 5  # of each arm in a round of a sequential sweep: they train as one
 SCHEDULERS = {"WorkersLauncher": workers_launcher, "SlurmLauncher": slurm}
+CLOSING_LOCK = ".closing.lock"  # held by the worker that reports, and plans what follows
 GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctrl-C
 
 
@@ -103,7 +103,7 @@ class Runner:
         planned, further = asked.jobs, self._rounds(asked.rule, asked.plan)
         search, sweep = self._search(asked), Sweep(asked.folder)
         if self.master.resume and "hydra/launcher" not in typed:
-            self._remember_launcher(_current(asked.folder))
+            self._remember_launcher(_stage(asked.folder))
         if self.dry_run:
             self._list(planned, search)
             if outlook := further.outlook([*sweep.read()[1].values(), *(each.job for each in planned)]):
@@ -145,16 +145,19 @@ class Runner:
         if self.n_jobs is not None and self.n_jobs < 1:
             raise ConfigError(f"hydra.sweeper.n_jobs={self.n_jobs}: must be 1 or more jobs at once")
         folder = request.find(self.master.resume).absolute()
-        sweep = _current(folder)
         composer = Composer(self.context.config_loader, self.master)
-        if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, self.minutes):
-            sys.exit(code)
-        if SCHEDULERS.get(_name(sweep.launcher or {})) is not workers_launcher:
-            return  # the scheduler starts what closes the sweep
-        if Liveness(sweep.folder).living():
-            log.info("another worker is about to end, and writes the report")
-            return
-        replace(self, work=False, close=True).run(params, arguments)
+        while True:
+            sweep = _stage(folder)
+            if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, self.minutes):
+                sys.exit(code)
+            if SCHEDULERS.get(_name(sweep.launcher or {})) is not workers_launcher:
+                return  # the scheduler starts what closes the sweep
+            with files.locked_in_turn(folder / CLOSING_LOCK, lambda: log.info("another worker closes the sweep")):
+                work.wait_for_others(sweep)
+                if not sweep.is_closed and not work.left(_stage(folder)):
+                    replace(self, work=False, close=True).run(params, arguments)
+            if not work.left(_stage(folder)):
+                return
 
     def _remember_launcher(self, sweep: Sweep) -> None:
         """Use the launcher that has handed jobs of this sweep over to workers, if there is one."""
@@ -197,7 +200,7 @@ class Runner:
         """Run what is left of the jobs, then further rounds, and report. Or hand them over to workers.
 
         Returns:
-            Whether jobs are left, which workers have to run.
+            Whether it has handed jobs over.
 
         Args:
             planned: The jobs that the command asks for.
@@ -232,7 +235,9 @@ class Runner:
                 self._introduce(left, sweep, facts | {"launcher": self.launcher_config} | submitted)
             else:
                 self._run_here(left, sweep, further, facts)
-                return is_left_alone
+                if is_left_alone:
+                    sys.exit()
+                return False
         self.scheduler.start(hand_over, submitted)
         return True
 
@@ -377,15 +382,15 @@ class Runner:
             log.warning(f"threads={wanted}: {self.workers} jobs at once share {cores} cores, so each gets {share}")
 
 
-def _name(launcher: Mapping[str, Any]) -> str:
-    """Return the name of a launcher's class, by its config."""
-    return str(launcher.get("_target_", "")).rpartition(".")[2]
-
-
-def _current(folder: Path) -> Sweep:
+def _stage(folder: Path) -> Sweep:
     """Return the sweep in a folder, or the search that comes before it as long as it is not over."""
     sweeps = [Sweep(folder), *(Sweep(folder / name) for name in SEARCHES)]
     return next((sweep for sweep in sweeps if sweep.exists), sweeps[0])
+
+
+def _name(launcher: Mapping[str, Any]) -> str:
+    """Return the name of a launcher's class, by its config."""
+    return str(launcher.get("_target_", "")).rpartition(".")[2]
 
 
 def _data_choices(planned: PlannedJob) -> str:

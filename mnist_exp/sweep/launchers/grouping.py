@@ -74,7 +74,7 @@ def group_planned(planned: Iterable[PlannedJob]) -> list[Group]:
 
 def _is_of_one_job(key: str) -> bool:
     """Return whether a change of a planned job's config leaves it in its group."""
-    return key == "resume" or key.startswith("hydra.") or _is_free(key)
+    return key == "resume" or key.startswith("hydra.") or is_free(key)
 
 
 def _groups(keyed: Iterable[tuple[str | None, int, set[str]]]) -> list[Group]:

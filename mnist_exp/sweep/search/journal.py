@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from mnist_exp.sweep.search import samplers
 from mnist_exp.sweep.search.samplers import Told
@@ -25,6 +26,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         """Describe the journal of a search's folder, without touching it."""
         self.path, self._written = folder / JOURNAL, dict[str, int]()
+        self._storage: Any = None
 
     def write(self, studies: Mapping[str, tuple[Space, Sequence[Told]]]) -> None:
         """Bring the file up to date.
@@ -40,11 +42,13 @@ class Journal:
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
-            if not self._written:
+            if self._storage is None:
                 self.path.unlink(missing_ok=True)
-            storage = JournalStorage(JournalFileBackend(str(self.path)))
+                self._storage = JournalStorage(JournalFileBackend(str(self.path)))
             for name, (space, told) in studies.items():
-                study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+                study = optuna.create_study(
+                    storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
+                )
                 kinds = samplers.distributions(space)
                 study.add_trials(
                     [

@@ -211,9 +211,9 @@ class Search:
         Raises:
             ConfigError: No setting of an arm has completed its trials.
         """
-        best: dict[str, list[Told]] = {}
+        trials, best = self._trials(sweep), dict[str, list[Told]]()
         for arm in self.arms:
-            told = [Told(trial.setting, self._value(trial, sweep)) for trial in self._trials(sweep)[arm.name]]
+            told = [Told(trial.setting, self._value(trial, sweep)) for trial in trials[arm.name]]
             completed = [trial for trial in told if trial.value is not None]
             if not completed:
                 noun = "rate" if self.is_of_rates else "setting"
@@ -238,9 +238,14 @@ class Search:
             chosen = ", ".join(f"{label(best[arm.name][0].setting)} for {arm.label}" for arm in self.arms)
             return jobs, f"the learning-rate search chose {chosen}"
         chosen = "; ".join(
-            formats.join([label(trial.setting) for trial in best[arm.name]]) + f" for {arm.label}" for arm in self.arms
+            formats.join([label(trial.setting) for trial in best[arm.name]]) + self._in(arm) for arm in self.arms
         )
-        return jobs, f"the search chose {chosen}; they and the defaults now run with seeds that took no part"
+        defaults = "their defaults" if len(self.arms) > 1 else "the default"
+        return jobs, f"the search chose {chosen}. These and {defaults} run now, with seeds that took no part in it"
+
+    def _in(self, arm: Arm) -> str:
+        """Return which arm is meant, if there are several."""
+        return f" for {arm.label}" if len(self.arms) > 1 else ""
 
     def outlook(self, planned: Sequence[Job]) -> str:
         """Return what follows the trials that a dry run has listed, before the jobs that it lists next."""
@@ -277,7 +282,7 @@ class Search:
             if completed:
                 best = max(completed, key=lambda trial: trial.value or 0)
                 lines.append(
-                    f"{arm.label}: {len(told[arm.name])} of {arm.trials} trials; best so far "
+                    f"{len(told[arm.name])} of {arm.trials} trials{self._in(arm)}; best so far: "
                     f"{formats.percent(best.value or 0)} with {label(best.setting)}"
                 )
         return "\n".join(lines)
