@@ -61,7 +61,7 @@ def work(
         raise ConfigError(f"{sweep.name}: this sweep has no jobs for workers; {command} hands over what is left")
     its_jobs = _left(known)
     if not its_jobs:
-        log.info(f"{sweep.name}: all {len(known)} jobs have ended")
+        log.info(f"{sweep.name}: all jobs have ended, {len(known)} in all")
         return 0
     at_once = n_jobs or launcher["n_jobs"] or _at_once(composer.rebuild(its_jobs[0], sweep.folder), launcher)
     with workers.living(sweep.folder, at_once, _stop_silent_worker) as worker:

@@ -57,7 +57,9 @@ def start(hand_over: HandOver, session: Session) -> None:
         hand_over: The sweep.
         session: What `submit` returned.
     """
+    jobs = "1 job" if hand_over.jobs == 1 else f"{hand_over.jobs:,} jobs"
+    batches = "1 batch" if hand_over.batches == 1 else f"{hand_over.batches:,} batches"
     log.info(
-        f"{hand_over.jobs} jobs in {hand_over.batches} batches are ready for workers. On every machine that sees this "
-        f"folder, run\n  mnist-exp work {quoting.for_shell(str(hand_over.folder))}"
+        f"ready for workers: {jobs} in {batches}. On every machine that sees this folder, run\n"
+        f"  mnist-exp work {quoting.for_shell(str(hand_over.folder))}"
     )
