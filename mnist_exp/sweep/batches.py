@@ -55,6 +55,11 @@ def _size(jobs: int, launcher: Mapping[str, Any]) -> int:
     return max(1, min(MAX_JOBS, jobs // (tasks * BATCHES_PER_TASK)))
 
 
+def _tasks(launcher: Mapping[str, Any]) -> int:
+    """Return how many workers the sweep may get."""
+    return max(1, int(launcher.get("tasks", TASKS)))  # the launcher refuses fewer, later
+
+
 def _pieces(indices: Sequence[int], size: int) -> Iterator[list[int]]:
     """Yield pieces of about equal length, none longer than `size`."""
     pieces = -(-len(indices) // size)
