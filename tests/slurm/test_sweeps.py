@@ -1,5 +1,7 @@
 """Sweeps that a real Slurm trains: each fault once. `python -m tests.slurm` has each of them often."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,3 +76,11 @@ def test_each_task_has_a_gpu_of_its_own(sweep: SlurmSweep) -> None:
     assert {line for log in logs for line in log.read_text().splitlines() if "GPU" in line} == {"GPU 0", "GPU 1"}
     sweep.cluster.call("scancel", "--user=root")
     sweep.wait_for_the_end()
+
+
+def test_a_time_that_is_too_short_for_an_epoch_ends_the_task(sweep: SlurmSweep) -> None:
+    ended = forks.run("-m", *faults.GRID, "hydra/launcher=workers", f"hydra.sweep.dir={sweep.folder}")
+    assert ended.code == 0, ended
+    command = [sys.executable, "-m", "mnist_exp", "work", str(sweep.folder), "--minutes", "0.001"]
+    work = subprocess.run(command, cwd=forks.ROOT, capture_output=True, text=True)
+    assert (work.returncode, "0.001 minutes are too short: no epoch ended in them" in work.stdout) == (1, True), work
