@@ -28,7 +28,6 @@ from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions, keys_beside_identity
 from mnist_exp.store.run_folder import LR_SEARCH
-from mnist_exp.store.workers import Liveness
 from mnist_exp.sweep import batches, jobs, lr_search, plan, request, work
 from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
 from mnist_exp.sweep.launchers import grouping, joblib_workers, slurm
@@ -37,7 +36,7 @@ from mnist_exp.sweep.launchers.workers import HandOver
 from mnist_exp.sweep.lr_search import Trial
 from mnist_exp.sweep.rounds import Rounds, Until
 from mnist_exp.sweep.sweep import Sweep
-from mnist_exp.system import errors, quoting, resources, signals
+from mnist_exp.system import errors, files, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.fork import run_in_subprocess
 
@@ -45,6 +44,7 @@ log = logging.getLogger(__name__)
 
 FUSED_SEEDS = 5  # of each arm in a round of a sequential sweep: they train as one
 SCHEDULERS = {"WorkersLauncher": workers_launcher, "SlurmLauncher": slurm}
+CLOSING_LOCK = ".closing.lock"  # held by the worker that reports, and plans what follows
 GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctrl-C
 
 
@@ -130,16 +130,19 @@ class Runner:
         if self.n_jobs is not None and self.n_jobs < 1:
             raise ConfigError(f"hydra.sweeper.n_jobs={self.n_jobs}: must be 1 or more jobs at once")
         folder = request.find(self.master.resume).absolute()
-        sweep = Sweep(folder) if Sweep(folder).exists else Sweep(folder / LR_SEARCH)
         composer = Composer(self.context.config_loader, self.master)
-        if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, self.minutes):
-            sys.exit(code)
-        if SCHEDULERS.get(_name(sweep.launcher or {})) is not workers_launcher:
-            return  # the scheduler starts what closes the sweep
-        if Liveness(sweep.folder).living():
-            log.info("another worker is about to end, and writes the report")
-            return
-        replace(self, work=False, close=True).run(params, arguments)
+        while True:
+            sweep = _stage(folder)
+            if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, self.minutes):
+                sys.exit(code)
+            if SCHEDULERS.get(_name(sweep.launcher or {})) is not workers_launcher:
+                return  # the scheduler starts what closes the sweep
+            with files.locked_in_turn(folder / CLOSING_LOCK, lambda: log.info("another worker closes the sweep")):
+                work.wait_for_others(sweep)
+                if not sweep.is_closed and not work.left(_stage(folder)):
+                    replace(self, work=False, close=True).run(params, arguments)
+            if not work.left(_stage(folder)):
+                return
 
     def _remember_launcher(self, sweep: Sweep) -> None:
         """Use the launcher that has handed jobs of this sweep over to workers, if there is one."""
@@ -173,7 +176,7 @@ class Runner:
         """Run what is left of the jobs, then further rounds, and report. Or hand them over to workers.
 
         Returns:
-            Whether jobs are left, which workers have to run.
+            Whether it has handed jobs over.
 
         Args:
             planned: The jobs that the command asks for.
@@ -207,7 +210,9 @@ class Runner:
                 self._introduce(left, sweep, facts | {"launcher": self.launcher_config} | submitted)
             else:
                 self._run_here(left, sweep, further, facts)
-                return is_left_alone
+                if is_left_alone:
+                    sys.exit()
+                return False
         self.scheduler.start(hand_over, submitted)
         return True
 
@@ -337,6 +342,11 @@ class Runner:
         share = max(1, cores // self.workers)
         if self.workers > 1 and wanted > share:
             log.warning(f"threads={wanted}: {self.workers} jobs at once share {cores} cores, so each gets {share}")
+
+
+def _stage(folder: Path) -> Sweep:
+    """Return the sweep in a folder, or the learning-rate search that comes before it and is not over."""
+    return Sweep(folder) if Sweep(folder).exists else Sweep(folder / LR_SEARCH)
 
 
 def _name(launcher: Mapping[str, Any]) -> str:

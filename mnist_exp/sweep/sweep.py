@@ -11,13 +11,14 @@ from typing import Any, TypedDict
 
 from mnist_exp.store import run_folder, workers
 from mnist_exp.store.ledger import Job, Ledger, Session
-from mnist_exp.store.run_folder import LR_SEARCH, SWEEP_LOCK
+from mnist_exp.store.run_folder import LR_SEARCH, SWEEP_LOCK, WORKERS
 from mnist_exp.store.workers import Worker
 from mnist_exp.sweep.plan import DONE
 from mnist_exp.system import files, quoting, signals
 from mnist_exp.system.errors import ConfigError
 
 STOP_FILE = ".stop"  # as long as it exists, no further job starts; it holds the exit code of the sweep, or nothing
+REPORT = "report.md"  # the last file that a sweep writes
 RUNNING_FILE = ".running"  # every job holds a shared lock on it
 INTERRUPTED = {128 + number for number in signals.STOP_SIGNALS}  # the exit codes of an interrupted run
 
@@ -92,6 +93,13 @@ class Sweep:
     def job_folder(self, number: int) -> Path:
         """Return the run folder of a job."""
         return self.folder / str(number)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the report is newer than all that workers did."""
+        report = self.folder / REPORT
+        written = [path.stat().st_mtime for path in (self.folder / WORKERS).glob("*.jsonl")]
+        return report.exists() and report.stat().st_mtime > max(written, default=0)
 
     @property
     def launcher(self) -> dict[str, Any] | None:

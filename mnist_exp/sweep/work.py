@@ -23,7 +23,7 @@ from mnist_exp.store.ledger import Job
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.workers import Liveness, Worker
 from mnist_exp.sweep import jobs, plan
-from mnist_exp.sweep.compose import Composer
+from mnist_exp.sweep.compose import Composer, PlannedJob
 from mnist_exp.sweep.jobs import Main, Outcomes, Task, Work
 from mnist_exp.sweep.launchers import fused_group, grouping
 from mnist_exp.sweep.launchers.fused import run_config, run_job_of
@@ -34,7 +34,7 @@ from mnist_exp.system.fork import run_in_subprocess
 
 log = logging.getLogger(__name__)
 
-ENDED = ("completed", "failed", "replaced")
+ENDED = ("completed", "failed", "replaced", "lost")  # of a lost job, results are gone; `resume` runs it again
 POLL = 3  # seconds between two looks for a batch that has become free
 LAST_MINUTE = 60  # seconds before the end of its time in which a worker begins nothing
 TIME_IS_OVER = 128 + signal.SIGTERM  # the exit code of a worker whose time did not suffice: as if told to stop
@@ -56,20 +56,20 @@ def work(
     Raises:
         ConfigError: The sweep has no jobs for workers.
     """
-    launcher, known = sweep.launcher, sweep.ledger.read()[1]
+    launcher, known = sweep.launcher, sweep.read()[1]
     if launcher is None:
         command = quoting.command("-m", quoting.override("resume", sweep.name), "hydra/launcher=workers")
         raise ConfigError(f"{sweep.name}: this sweep has no jobs for workers; {command} hands over what is left")
-    left = [job for job in known.values() if job.status not in ENDED and job.batch is not None]
-    if not left:
+    its_jobs = _left(known)
+    if not its_jobs:
         log.info(f"{sweep.name}: all {len(known)} jobs have ended")
         return 0
-    at_once = (
-        n_jobs or launcher["n_jobs"] or _at_once(composer.rebuild(left[0], sweep.folder).config.config(), launcher)
-    )
+    at_once = n_jobs or launcher["n_jobs"] or _at_once(composer.rebuild(its_jobs[0], sweep.folder), launcher)
     with workers.living(sweep.folder, at_once, _stop_silent_worker) as worker:
         its = _Batches(context, main, composer, Sweep(sweep.folder, worker), worker, launcher, known, at_once, minutes)
-        log.info(f"{worker.name}: takes jobs of {sweep.name}, {len(left)} of {len(known)} are left, {at_once} at once")
+        log.info(
+            f"{worker.name}: takes jobs of {sweep.name}, {len(its_jobs)} of {len(known)} are left, {at_once} at once"
+        )
         with _stopping(its.sweep, minutes):
             code = its.train()
         if code and minutes and its.is_slow(minutes):
@@ -78,6 +78,22 @@ def work(
         its.claims.close()
         workers.end(worker)
     return code
+
+
+def left(sweep: Sweep) -> list[Job]:
+    """Return the jobs of a sweep that workers have to run."""
+    return _left(sweep.ledger.read()[1])
+
+
+def wait_for_others(sweep: Sweep) -> None:
+    """Wait until no worker of a sweep is left."""
+    liveness = Liveness(sweep.folder)
+    while liveness.living():
+        time.sleep(POLL / 3)
+
+
+def _left(known: Mapping[int, Job]) -> list[Job]:
+    return [job for job in known.values() if job.status not in ENDED and job.batch is not None]
 
 
 class _Batches:
@@ -244,8 +260,9 @@ def _without_console(main: Main, cfg: DictConfig) -> Any:
     return main(cfg)
 
 
-def _at_once(config: DictConfig, launcher: Mapping[str, Any]) -> int:
-    """Return how many jobs fill this machine: one per share of its cores; fused groups fill a GPU alone."""
+def _at_once(planned: PlannedJob, launcher: Mapping[str, Any]) -> int:
+    """Return how many jobs fill this machine: one for each `threads` of its cores. A GPU trains one fused group."""
+    config = planned.config.config()
     if launcher["fused"] and run_in_subprocess(partial(_device_type, config)) != "cpu":
         return 1
     return max(1, resources.cores() // int(config.threads))

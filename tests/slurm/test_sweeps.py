@@ -18,7 +18,9 @@ pytestmark = pytest.mark.slurm
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
     """What the jobs learn in an undisturbed sweep on one machine."""
-    return faults.undisturbed(tmp_path_factory.mktemp("undisturbed"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(tmp_path_factory.mktemp("undisturbed"))
+        return faults.undisturbed(Path.cwd())
 
 
 @pytest.fixture
