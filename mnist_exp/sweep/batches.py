@@ -42,7 +42,7 @@ def divide(
 def _fused(planned: Sequence[PlannedJob], indices: Sequence[int], launcher: Mapping[str, Any]) -> Iterator[list[int]]:
     """Yield the fused groups of some of the jobs."""
     most = launcher["max_models"] or MAX_MODELS
-    share = -(-len(indices) // launcher["tasks"]) if "tasks" in launcher else max(FEW_MODELS, len(indices) // TASKS)
+    share = -(-len(indices) // _tasks(launcher)) if "tasks" in launcher else max(FEW_MODELS, len(indices) // TASKS)
     size = max(1, min(most, share))
     configs = [planned[index].config.config() for index in indices]
     for group in grouping.group_jobs(configs) if configs else []:
@@ -51,8 +51,12 @@ def _fused(planned: Sequence[PlannedJob], indices: Sequence[int], launcher: Mapp
 
 def _size(jobs: int, launcher: Mapping[str, Any]) -> int:
     """Return how many jobs a batch has that are not trained as one."""
-    tasks: int = launcher.get("tasks", TASKS)
-    return max(1, min(MAX_JOBS, jobs // (tasks * BATCHES_PER_TASK)))
+    return max(1, min(MAX_JOBS, jobs // (_tasks(launcher) * BATCHES_PER_TASK)))
+
+
+def _tasks(launcher: Mapping[str, Any]) -> int:
+    """Return how many workers the sweep may get."""
+    return max(1, int(launcher.get("tasks", TASKS)))  # the launcher refuses fewer, later
 
 
 def _pieces(indices: Sequence[int], size: int) -> Iterator[list[int]]:

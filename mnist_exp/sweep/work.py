@@ -20,6 +20,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from mnist_exp.store import keeping, workers
 from mnist_exp.store.claims import Claim, Claims
 from mnist_exp.store.ledger import Job
+from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.workers import Liveness, Worker
 from mnist_exp.sweep import jobs, plan
 from mnist_exp.sweep.compose import Composer, PlannedJob
@@ -71,6 +72,9 @@ def work(
         )
         with _stopping(its.sweep, minutes):
             code = its.train()
+        if code and minutes and its.is_slow(minutes):
+            log.error(f"{minutes:g} minutes are too short: no epoch ended in them; give the worker more time")
+            code = 1  # a scheduler need not start it again
         its.claims.close()
         workers.end(worker)
     return code
@@ -112,6 +116,7 @@ class _Batches:
         self.claimed: dict[Claim, set[int]] = {}  # the jobs of each claim that have not ended
         margin = min(LAST_MINUTE, 6 * minutes) if minutes else 0  # at most a tenth of the time
         self.deadline = time.monotonic() + 60 * minutes - margin if minutes else float("inf")
+        self.begin, self.epochs = time.monotonic(), dict[int, int]()  # of each job, when this worker took it
         self.ended = 0  # jobs that this worker has trained to the end
 
     def train(self) -> int:
@@ -133,6 +138,16 @@ class _Batches:
                 log.info("nothing is free now; waiting for what other workers have taken")
                 told = True
             time.sleep(POLL)
+
+    def is_slow(self, minutes: float) -> bool:
+        """Return whether the time did not suffice for a single epoch, although most of it is over."""
+        has_progressed = any(self._epochs(number) > before for number, before in self.epochs.items())
+        return time.monotonic() - self.begin > 30 * minutes and not self.ended and not has_progressed
+
+    def _epochs(self, number: int) -> int:
+        """Return the number of lines in the metrics of a job."""
+        path = self.sweep.job_folder(number) / METRICS
+        return path.read_bytes().count(b"\n") if path.exists() else 1  # of a job that begins: the header
 
     def _next_work(self) -> Work | None:
         """Return what to train next; None if nothing is free now, or the time is nearly over."""
@@ -157,6 +172,7 @@ class _Batches:
             self.known |= self.sweep.ledger.read()[1]
         left = [job._replace(attempt=job.attempt + 1) for job in self._jobs_of(claim.batch) if self._is_left(job)]
         self.claimed[claim] = {job.number for job in left}
+        self.epochs |= {job.number: self._epochs(job.number) for job in left}
         self.task.attempts |= {job.number: job.attempt for job in left}
         configs = [self._config(job) for job in left]
         if configs:

@@ -164,7 +164,7 @@ def two_people(sweep: SlurmSweep) -> None:
 def shell_gone(sweep: SlurmSweep) -> None:
     """The submitting shell is gone while it waits for the sweep (submits by itself)."""
     pid = forks.start(*sweep.command, "hydra.launcher.wait=true")
-    sweep.wait_for_epochs(5)
+    sweep.cluster.wait_until(lambda: sweep.epochs() >= 5)
     os.killpg(pid, signal.SIGHUP)
     forks.wait(pid)
 
