@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from mnist_exp.store import keeping, workers
+from mnist_exp.store import keeping
 from mnist_exp.store.ledger import Ledger
+from mnist_exp.store.run_folder import WORKERS
 
 BLOCK = 4096  # bytes: a file takes whole blocks on most file systems, and a folder at least one
 
@@ -43,7 +44,7 @@ def main(folder: Path) -> None:
         blocks = [sum(map(on_disk, each)) + max(folders) * BLOCK for each in sizes]
         counts = spread([len(each) for each in files])
         print(f"{keep}  {counts}  {max(folders)}  {spread(list(map(sum, sizes)))}  {spread(blocks)}")
-    ledgers = [Ledger(folder).path, *(folder / workers.FOLDER).glob("*.jsonl")]
+    ledgers = [Ledger(folder).path, *(folder / WORKERS).glob("*.jsonl")]
     print(f"ledger: {sum(path.stat().st_size for path in ledgers) / len(jobs):,.0f} bytes a job")
 
 

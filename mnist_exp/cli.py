@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mnist_exp.system import errors, program
+from mnist_exp.system import errors, program, quoting
 from mnist_exp.system.errors import ConfigError
 
 EXAMPLES = """\
@@ -22,6 +22,7 @@ examples:
   {name} train data=digits epochs=5
   {name} train --help                                     all choices
   {name} sweep optimizer=adam,sgd seed=0,1,2,3,4
+  {name} work multirun/2026-11-23/10-00-00-000000           on each machine that sees the folder
   {name} status latest --watch
   {name} report multirun/2026-11-23/10-00-00-000000
   {name} predict latest photo.jpg --show seen.png
@@ -80,6 +81,27 @@ def train(_: Parser, arguments: list[str]) -> None:
 def sweep(parser: Parser, arguments: list[str]) -> None:
     """Train a grid of models and report on them: train -m."""
     train(parser, ["-m", *arguments])
+
+
+def work(parser: Parser, arguments: list[str]) -> None:
+    """Take jobs from the folder of a sweep, on any machine that sees it."""
+    parser.add_argument("folder", metavar="FOLDER", help="of a sweep that hydra/launcher=workers or slurm handed over")
+    parser.add_argument("--minutes", metavar="M", type=float, help="stop after this long; unfinished runs can go on")
+    parser.add_argument(
+        "--n-jobs", metavar="N", type=int, help="train so many runs side by side; by default one a core"
+    )
+    parser.add_argument("--close", action="store_true", help="train nothing: report, or plan what follows")
+    options = parser.parse_args(arguments)
+    if not Path(options.folder).is_dir():
+        raise ConfigError(f"{options.folder}: no such folder")
+    if options.minutes is not None and options.minutes <= 0:
+        raise ConfigError(f"--minutes {options.minutes:g}: must be more than 0")
+    if options.n_jobs is not None and options.n_jobs < 1:
+        raise ConfigError(f"--n-jobs {options.n_jobs}: must be 1 or more")
+    keys = {"minutes": options.minutes, "n_jobs": options.n_jobs}
+    words = [f"hydra.sweeper.{key}={value}" for key, value in keys.items() if value is not None]
+    role = "hydra.sweeper.close=true" if options.close else "hydra.sweeper.work=true"
+    train(parser, ["-m", quoting.override("resume", options.folder), role, *words])
 
 
 def report(parser: Parser, arguments: list[str]) -> None:
@@ -229,6 +251,7 @@ def _summary(command: str) -> str:
 COMMANDS: dict[str, Callable[[Parser, list[str]], None]] = {
     "train": train,
     "sweep": sweep,
+    "work": work,
     "status": status,
     "report": report,
     "predict": predict,

@@ -35,9 +35,15 @@ def test_a_worker_takes_each_batch_once_and_in_their_order(tmp_path: Path) -> No
 
 def test_workers_begin_in_different_folders_and_go_through_all(tmp_path: Path) -> None:
     batches = [0, 1, 1000, 1001, 2000]
-    first = {name: take_all(Claims(tmp_path / name, name, batches))[0].batch // claims.SIZE for name in "abc"}
-    assert sorted(first.values()) == [0, 1, 2]
+    names = [f"node{number}" for number in range(20)]
+    assert {take_all(Claims(tmp_path / name, name, batches))[0].batch // claims.SIZE for name in names} == {0, 1, 2}
     assert sorted(each.batch for each in take_all(Claims(tmp_path, "a", batches))) == batches
+
+
+def test_workers_that_meet_in_a_folder_share_it(tmp_path: Path) -> None:
+    one, other = (Claims(tmp_path, name, range(4)) for name in "ab")
+    taken = [its.take(everyone_lives) for its in (one, other, one, other, other, one)]
+    assert taken == [Claim(0, 1), Claim(1, 1), Claim(2, 1), Claim(3, 1), None, None]
 
 
 def test_the_batch_of_a_dead_worker_is_taken_after_all_others(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_a_crash_is_blamed_on_a_run_that_was_alone_in_its_process(
     task = jobs.Task(lambda cfg: None, tmp_path, known)
     crash = jobs.ProcessEnd(-11, "killed by SIGSEGV", "error")
     monkeypatch.setattr(jobs, "prepare_process", lambda cfg: None)
-    monkeypatch.setattr(task, "_run_processes", lambda functions: [crash])
+    monkeypatch.setattr(task, "_run_processes", lambda next_work, at_once: iter([(next_work(), crash)]))
     hydras = [
         cast(
             HydraConf,

@@ -97,4 +97,4 @@ def test_jobs_whose_process_died_are_recorded_by_what_they_left(tmp_path: Path) 
     assert found.running_pids() == {1}
     found.record_dead_jobs()
     assert [job.status for job in found.ledger.read()[1].values()] == ["completed", "interrupted"]
-    assert files.unseal(found.ledger.path.read_bytes().splitlines()[-1])["job"] == 1
+    assert files.unseal_lines(found.ledger.path.read_bytes().splitlines()[-1:])[0]["job"] == 1

@@ -29,6 +29,10 @@ class ResumableConf:
     retry_failed: bool = False  # when a sweep resumes, run its failed jobs again
     allow_changed: bool = False  # resume although configs, versions or data differ
     max_jobs: int = 10_000  # more are taken for a typing mistake
+    work: bool = False  # with resume=FOLDER, be a worker of that sweep; mnist-exp work sets these four keys
+    close: bool = False  # with resume=FOLDER, report, and go on only if all jobs so far have ended
+    n_jobs: int | None = None  # of a worker: jobs side by side; null: as the launcher says
+    minutes: float | None = None  # of a worker: stop after this long; null: when all jobs have ended
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="resumable", node=ResumableConf, provider="mnist_exp")

@@ -10,6 +10,7 @@ All files of one worker in a folder are links to one file, so a million claims t
 from __future__ import annotations
 
 import os
+import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def read(folder: Path, batches: Iterable[int]) -> dict[int, State]:
 def owner(folder: Path, claim: Claim) -> str:
     """Return the name of the worker that made a claim; "" if the file is gone, or a crash emptied it."""
     try:
-        return _path(folder, claim.batch, claim.attempt).read_text(errors="replace").strip()
+        return Path(_path(folder, claim.batch, claim.attempt)).read_text(errors="replace").strip()
     except OSError:
         return ""
 
@@ -72,10 +73,10 @@ class Claims:
         for batch in sorted(batches):
             self._open[batch // SIZE].append(batch)
         thousands = list(self._open)
-        first = sum(worker.encode()) % max(1, len(thousands))  # workers begin in different folders
+        first = zlib.crc32(worker.encode()) % max(1, len(thousands))  # workers begin in different folders
         self._unread = deque(thousands[first:] + thousands[:first])
         self._unclaimed: deque[int] = deque()  # of the folder that was read last
-        self._begun: set[int] = set()  # folders in which this worker has its file
+        self._begun: dict[int, Path] = {}  # this worker's files, by their folders
 
     def take(self, is_dead: Callable[[str], bool]) -> Claim | None:
         """Claim a batch that is free. Return None if there is none now.
@@ -103,20 +104,21 @@ class Claims:
 
     def close(self) -> None:
         """Remove the files of which the claims are links; the claims stay."""
-        for thousand in self._begun:
-            self._own_file(thousand).unlink(missing_ok=True)
+        for path in self._begun.values():
+            path.unlink(missing_ok=True)
         self._begun.clear()
 
     def _take_unclaimed(self) -> Claim | None:
-        while self._unclaimed or self._unread:
+        while True:
             while self._unclaimed:
                 claim = Claim(self._unclaimed.popleft(), 1)
                 if self._link(*claim):
                     return claim
+            if not self._unread:
+                return None
             thousand = self._unread.popleft()
             states = self._look_at(thousand)
             self._unclaimed.extend(batch for batch in self._open[thousand] if batch not in states)
-        return None
 
     def _take_abandoned(self, is_dead: Callable[[str], bool]) -> Claim | None:
         for thousand in list(self._open):
@@ -142,23 +144,20 @@ class Claims:
         try:
             os.link(own, path)
         except FileExistsError:  # NFS says so too if it made the link, and its answer was lost
-            return suffix != DONE and path.samefile(own)
+            return suffix != DONE and os.path.samefile(path, own)
         return True
 
     def _begin(self, thousand: int) -> Path:
         """Return this worker's file in a folder, after writing it if it is not there."""
-        path = self._own_file(thousand)
         if thousand not in self._begun:
+            path = _thousand(self.folder, thousand) / f".{self.worker}"
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(path, "w") as file:
                 file.write(self.worker)
                 file.flush()
                 os.fsync(file.fileno())
-            self._begun.add(thousand)
-        return path
-
-    def _own_file(self, thousand: int) -> Path:
-        return _thousand(self.folder, thousand) / f".{self.worker}"
+            self._begun[thousand] = path
+        return self._begun[thousand]
 
 
 def _read_thousand(folder: Path, thousand: int) -> dict[int, State]:
@@ -189,5 +188,5 @@ def _thousand(folder: Path, thousand: int) -> Path:
     return folder / FOLDER / f"{thousand:04}"
 
 
-def _path(folder: Path, batch: int, suffix: int | str) -> Path:
-    return _thousand(folder, batch // SIZE) / f"{batch}.{suffix}"
+def _path(folder: Path, batch: int, suffix: int | str) -> str:
+    return f"{folder}/{FOLDER}/{batch // SIZE:04}/{batch}.{suffix}"  # many of them: pathlib takes longer than a link

@@ -21,10 +21,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict, cast
 
+from mnist_exp.store.run_folder import WORKERS
 from mnist_exp.system import files
 
-FOLDER = "workers"  # in the folder of the sweep
-CLOCK = ".clock"  # in FOLDER; touching it tells the time of the file server, by which heartbeats are judged
+CLOCK = ".clock"  # beside the workers' files: touching it tells the time of the file server, which judges heartbeats
 HEARTBEAT = 15  # seconds between two touches
 SILENCE = 120  # seconds without a touch after which a worker is dead
 BOOT = Path("/proc/sys/kernel/random/boot_id")  # equal for processes that see the same locks
@@ -114,19 +114,19 @@ def end(worker: Worker) -> None:
 
 def file_of(folder: Path, name: str) -> Path:
     """Return the file of a worker."""
-    return folder / FOLDER / f"{name}.jsonl"
+    return folder / WORKERS / f"{name}.jsonl"
 
 
 def names(folder: Path) -> list[str]:
     """Return the names of all workers that a sweep has ever had."""
-    return sorted(path.stem for path in (folder / FOLDER).glob("*.jsonl"))
+    return sorted(path.stem for path in (folder / WORKERS).glob("*.jsonl"))
 
 
 def read(folder: Path, name: str) -> Facts | None:
     """Return the first line of a worker's file; None if it is gone, or damaged."""
     try:
         with open(file_of(folder, name), "rb") as file:
-            return cast(Facts, files.unseal(file.readline()))
+            return cast(Facts, files.unseal_lines([file.readline().rstrip(b"\n")])[0])
     except (OSError, ValueError):
         return None
 
@@ -218,7 +218,7 @@ def _create(worker: Worker, life: ExitStack) -> None:
 
 def _append(path: Path, entry: Mapping[str, Any]) -> None:
     with open(path, "a") as file:
-        file.write(files.seal({"time": _now(), **entry}) + "\n")
+        file.write(files.seal_line({"time": _now(), **entry}) + "\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -7,13 +7,15 @@ import gc
 import logging
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -59,12 +61,31 @@ class Work(NamedTuple):
     function: Callable[[], Any]
 
 
+Outcomes = dict[int, Outcome]  # of jobs, by number
+
+
 class ProcessEnd(NamedTuple):
     """How a process ended."""
 
     code: int  # the exit code
     error: str | None = None  # what it raised, in one line
     failure: str | None = None  # how it failed by itself, as errors.failure says
+
+
+class _Running(NamedTuple):
+    """A work whose process runs."""
+
+    work: Work
+    process: ForkProcess
+    receiver: Connection  # of how it ends
+
+    def end(self) -> ProcessEnd:
+        """Return how the process ended."""
+        found = None
+        with suppress(EOFError):
+            found = self.receiver.recv() if self.receiver.poll() else None
+        self.receiver.close()
+        return found or _silent_end(self.process.exitcode or 0)
 
 
 class Task:
@@ -126,82 +147,116 @@ class Task:
             return {}
         with suppress(Exception):  # the jobs meet the same error, and record it
             prepare_process(cfg)
-        hydras = {_number(hydra): hydra for work in works for hydra in work.jobs}
-        outcomes: dict[int, Outcome] = {}
+        waiting = deque(works)
+        ended = self.run_in_turn(lambda: waiting.popleft() if waiting else None, len(works))
+        return {number: each.get("value") for _, outcomes in ended for number, each in outcomes.items()}
+
+    def run_in_turn(self, next_work: Callable[[], Work | None], at_once: int) -> Iterator[tuple[Work, Outcomes]]:
+        """Run works, each in its process, and yield each with the outcomes of its jobs when it has ended.
+
+        No further work starts when the sweep is asked to stop.
+
+        Args:
+            next_work: Returns the work to start next; None if there is none now.
+            at_once: How many works run at once. Another one starts when one has ended.
+        """
         with self.sweep.running():
-            self.sweep.ledger.append(*({"job": number, "status": "running", "pid": os.getpid()} for number in hydras))
-            for work, end in zip(works, self._run_processes([work.function for work in works]), strict=True):
-                # It is unknown which job of a fused group caused the failure of their process.
-                failure = end.failure if len(work.jobs) == 1 else None
+            for work, end in self._run_processes(self._starting(next_work), at_once):
+                outcomes = self._outcomes(work, end)
+                self.sweep.ledger.append(*({**self._entry(number), **each} for number, each in outcomes.items()))
                 for hydra in work.jobs:
-                    number, folder = _number(hydra), Path(hydra.runtime.output_dir)
-                    outcomes[number] = outcome(folder, self.ids[number], end.code, end.error, failure)
-                    if outcomes[number]["status"] == "completed":
-                        keeping.drop(folder, self.keep)
-                    if outcomes[number]["status"] == "interrupted":
-                        self.sweep.stop(end.code)
-            self.sweep.ledger.append(*({"job": number, **each} for number, each in outcomes.items()))
-        for number, each in outcomes.items():
-            # The last line of the sweep is enough for a whole group that is interrupted.
-            if len(outcomes) == 1 or each["status"] != "interrupted":
-                self._log_outcome(number, each, hydras[number])
-        if self.stop_on_failure and any(each["status"] == "failed" for each in outcomes.values()):
-            self.sweep.stop()
-        return {number: each.get("value") for number, each in outcomes.items()}
+                    # The last line of the sweep is enough for a whole group that is interrupted.
+                    outcome = outcomes[_number(hydra)]
+                    if len(outcomes) == 1 or outcome["status"] != "interrupted":
+                        self._log_outcome(_number(hydra), outcome, hydra)
+                yield work, outcomes
 
     def is_orphaned(self) -> bool:
         """Return whether this is a worker whose sweep was killed. A resumed sweep runs its jobs."""
         return self.sweep_pid not in (os.getpid(), os.getppid())
 
-    def _run_processes(self, functions: Sequence[Callable[[], Any]]) -> list[ProcessEnd]:
-        """Call each function in a process of its own, and return how each process ended.
+    def _entry(self, number: int) -> dict[str, Any]:
+        """Return how an entry about a job begins."""
+        return {"job": number}
 
-        A process that is killed takes nothing else with it, and its memory is free afterwards. Where there is no fork,
-        the functions run in this process.
+    def _starting(self, next_work: Callable[[], Work | None]) -> Callable[[], Work | None]:
+        """Return the next work after recording that it runs; None if the sweep is asked to stop."""
+
+        def start() -> Work | None:
+            if self.sweep.is_stopped or not (work := next_work()):
+                return None
+            facts = {"status": "running", "pid": os.getpid(), "host": platform.node()}
+            self.sweep.ledger.append(*(self._entry(_number(hydra)) | facts for hydra in work.jobs))
+            return work
+
+        return start
+
+    def _outcomes(self, work: Work, end: ProcessEnd) -> Outcomes:
+        """Return the outcomes of a work's jobs, by number, and stop the sweep if they ask for it."""
+        outcomes: Outcomes = {}
+        # It is unknown which job of a fused group caused the failure of their process.
+        failure = end.failure if len(work.jobs) == 1 else None
+        for hydra in work.jobs:
+            number, folder = _number(hydra), Path(hydra.runtime.output_dir)
+            outcomes[number] = outcome(folder, self.ids[number], end.code, end.error, failure)
+            if outcomes[number]["status"] == "completed":
+                keeping.drop(folder, self.keep)
+            if outcomes[number]["status"] == "interrupted":
+                self.sweep.stop(end.code)
+        if self.stop_on_failure and any(each["status"] == "failed" for each in outcomes.values()):
+            self.sweep.stop()
+        return outcomes
+
+    def _run_processes(self, next_work: Callable[[], Work | None], at_once: int) -> Iterator[tuple[Work, ProcessEnd]]:
+        """Call the function of each work in a process of its own, and yield how each process ended.
+
+        A process that is killed takes nothing else with it, and its memory is free afterwards. A signal is forwarded to
+        the processes and stops the sweep; this process waits for them. Where there is no fork, the functions run in
+        this process, one after the other.
         """
         if not CAN_FORK:
-            return [_call(function) for function in functions]
-        fork = multiprocessing.get_context("fork")
-        workers = self.workers * len(functions)
-        pipes = [fork.Pipe(duplex=False) for _ in functions]
-        processes = [
-            fork.Process(target=_child, args=(function, sender, workers, self.workers > 1 or place > 0))
-            for place, (function, (_, sender)) in enumerate(zip(functions, pipes, strict=True))
-        ]
-        with self._started(processes):
-            while running := [process for process in processes if process.is_alive()]:
-                running[0].join(timeout=1)
-                if self.is_orphaned():
-                    _signal(running, signal.SIGTERM)
-        ends = [receiver.recv() if receiver.poll() else None for receiver, _ in pipes]
-        return [end or _silent_end(process.exitcode or 0) for process, end in zip(processes, ends, strict=True)]
-
-    @contextmanager
-    def _started(self, processes: Sequence[ForkProcess]) -> Iterator[None]:
-        """Start the processes. A signal in the block is forwarded to them and stops the sweep; this process waits."""
+            while work := next_work():
+                yield work, _call(work.function)
+            return
+        running: list[_Running] = []
         forwarded: list[int] = []
 
         def forward(number: int, _: Any) -> None:
             forwarded.append(number)
-            _signal(processes, number)
+            _signal(running, number)
             self.sweep.stop(128 + number)
 
         with signals.handled_by(forward):
-            with signals.blocked():  # until all processes have their handlers
-                for process in processes:
-                    process.start()
-                for number in forwarded:  # before they existed; another thread may take a signal that is blocked here
-                    _signal(processes, number)
-            yield
+            try:
+                while True:
+                    while len(running) < at_once and (work := next_work()):
+                        with signals.blocked():  # until the process has its handlers
+                            running.append(self._start(work, at_once, quiet=self.workers > 1 or bool(running)))
+                            for number in forwarded:  # before it existed; another thread may take a signal meanwhile
+                                _signal(running[-1:], number)
+                    if not running:
+                        return
+                    wait([each.process.sentinel for each in running], timeout=1)
+                    if self.is_orphaned():
+                        _signal(running, signal.SIGTERM)
+                    for each in [each for each in running if not each.process.is_alive()]:
+                        running.remove(each)
+                        yield each.work, each.end()
+            finally:  # none is left, unless an error ends the sweep
+                _signal(running, signal.SIGTERM)
+                for each in running:
+                    each.process.join()
+
+    def _start(self, work: Work, at_once: int, quiet: bool) -> _Running:
+        fork = multiprocessing.get_context("fork")
+        receiver, sender = fork.Pipe(duplex=False)
+        process = fork.Process(target=_child, args=(work.function, sender, self.workers * at_once, quiet))
+        process.start()
+        sender.close()
+        return _Running(work, process, receiver)
 
     def _log_outcome(self, number: int, outcome: Outcome, hydra: HydraConf) -> None:
         """Log one line: the progress of the sweep, the time that is left, and the result of the job."""
-        with open(self.sweep.ledger.path, "rb") as file:
-            file.seek(self.session_offset)
-            lines = file.read().splitlines()
-        finished = sum(not any(status in line for status in UNFINISHED) for line in lines)
-        elapsed, is_ascii = time.monotonic() - self.started, not streams.shows_blocks()
-        bar = tqdm.format_meter(finished, len(self.places), elapsed, ascii=is_ascii, bar_format=BAR)
         text = f"failed: {outcome['error']}" if "error" in outcome else outcome["status"]
         if outcome["status"] == "completed":
             summary = run_folder.read_summary(Path(hydra.runtime.output_dir))
@@ -209,7 +264,16 @@ class Task:
             val, test = summary["best_val_accuracy"], summary["test_accuracy"]
             text = f"val {val:.2%}, test {test:.2%}, {summary['seconds']:.1f} s"
         own = [override for override in hydra.overrides.task if override not in self.shared_overrides]
-        log.info(f"{bar}  #{number} {' '.join(own)}: {text}")
+        log.info(f"{self._progress()}  #{number} {' '.join(own)}: {text}")
+
+    def _progress(self) -> str:
+        """Return a bar, and the time that is left."""
+        with open(self.sweep.ledger.path, "rb") as file:
+            file.seek(self.session_offset)
+            lines = file.read().splitlines()
+        finished = sum(not any(status in line for status in UNFINISHED) for line in lines)
+        elapsed, is_ascii = time.monotonic() - self.started, not streams.shows_blocks()
+        return str(tqdm.format_meter(finished, len(self.places), elapsed, ascii=is_ascii, bar_format=BAR))
 
 
 def prepare_process(cfg: DictConfig) -> None:
@@ -251,15 +315,20 @@ def _share_the_machine(cfg: DictConfig, function: Callable[[], Any], workers: in
     return gpus.on_its_own(cfg, function)
 
 
+def silence_console() -> None:
+    """Keep what a job logs off the console, on which the sweep logs one line per job."""
+    for handler in logging.getLogger().handlers:
+        if not isinstance(handler, logging.FileHandler):
+            handler.setLevel(logging.CRITICAL)
+
+
 def _child(function: Callable[[], Any], parent: Connection, workers: int, quiet: bool) -> None:
     """Call the function in a forked process, and send the parent how it ended."""
     try:
         signals.install_handlers()
         signals.unblock()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # stop cleanly if the parent is killed
-        for handler in logging.getLogger().handlers:
-            if not isinstance(handler, logging.FileHandler):
-                handler.setLevel(logging.CRITICAL)  # the sweep logs one line per job on the console
+        silence_console()
         if quiet:
             sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # progress bars would mix
         if cores() < 2 * workers:
@@ -298,8 +367,8 @@ def _silent_end(code: int) -> ProcessEnd:
     return ProcessEnd(code, f"killed by {name}{reason}", "error" if -code in CRASHES else None)
 
 
-def _signal(processes: Sequence[ForkProcess], number: int) -> None:
-    for process in processes:
-        if process.pid:
+def _signal(running: Sequence[_Running], number: int) -> None:
+    for each in running:
+        if each.process.pid:
             with suppress(ProcessLookupError):  # it has just ended
-                os.kill(process.pid, number)
+                os.kill(each.process.pid, number)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mnist_exp import config
+from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Job, keys_beside_identity
+from mnist_exp.store.run_folder import LAST
 from mnist_exp.sweep.compose import PlannedJob
 from mnist_exp.sweep.lr_search import one_per_arm
 from mnist_exp.system.errors import ConfigError
@@ -102,3 +104,19 @@ def describe(planned: Sequence[PlannedJob]) -> str:
     if count := sum(search.rates * len(search.seeds) for search in searches):
         text += f", after {count:,} trials of {config.LR}"
     return f"{text}: {' x '.join(varying)}" if varying else text
+
+
+def prepared(planned: PlannedJob, folder: Path, before: Job | None) -> PlannedJob:
+    """Return a job as it will run: from its last checkpoint if it was interrupted, else from the start.
+
+    Args:
+        planned: The job.
+        folder: The folder of the sweep.
+        before: The job as the ledger knows it; None if it is new.
+    """
+    own = folder / str(planned.job.number)
+    # A pending job may have a checkpoint: it was interrupted in an earlier session, and has not run since.
+    if before and before.status in ("pending", "interrupted", "lost") and (own / LAST).is_file():
+        return planned.resuming(own / LAST)
+    run_folder.clear(own)
+    return planned

@@ -9,9 +9,10 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
@@ -24,12 +25,15 @@ from tqdm import tqdm
 
 from mnist_exp import command_line, config
 from mnist_exp.report.sequential import Rule
-from mnist_exp.store import keeping, provenance, run_folder
+from mnist_exp.store import claims, keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions, keys_beside_identity
-from mnist_exp.store.run_folder import LAST, LR_SEARCH
-from mnist_exp.sweep import jobs, lr_search, plan, request
-from mnist_exp.sweep.compose import PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
+from mnist_exp.store.run_folder import LR_SEARCH
+from mnist_exp.store.workers import Liveness
+from mnist_exp.sweep import batches, jobs, lr_search, plan, request, work
+from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
 from mnist_exp.sweep.launchers import grouping, joblib_workers
+from mnist_exp.sweep.launchers import workers as workers_launcher
+from mnist_exp.sweep.launchers.workers import HandOver
 from mnist_exp.sweep.lr_search import Trial
 from mnist_exp.sweep.rounds import Rounds, Until
 from mnist_exp.sweep.sweep import Sweep
@@ -40,6 +44,7 @@ from mnist_exp.system.fork import run_in_subprocess
 log = logging.getLogger(__name__)
 
 FUSED_SEEDS = 5  # of each arm in a round of a sequential sweep: they train as one
+SCHEDULERS = {"WorkersLauncher": workers_launcher}
 GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctrl-C
 
 
@@ -47,7 +52,7 @@ GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctr
 class Runner:
     """Runs sweeps for one command.
 
-    The last eight attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
+    The last twelve attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
 
     Attributes:
         context: Hydra's config loader and callbacks.
@@ -66,6 +71,10 @@ class Runner:
     until: str | None
     max_seeds: int
     smallest: float
+    work: bool
+    close: bool
+    n_jobs: int | None
+    minutes: float | None
 
     def run(self, params: Mapping[str, str], arguments: Sequence[str]) -> None:
         """Run, or resume, the sweep that a command asks for, and report on it.
@@ -80,14 +89,19 @@ class Runner:
             ConfigError: The command asks for something that can't work.
         """
         keeping.of(self.launcher_config)  # a mistyped value is refused before anything is written
+        if self.work:
+            self._work(params, arguments)
+            return
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)
         folder, planned, plan_job, rule = request.read(
             self.context.config_loader, self.master, params, arguments, self.max_jobs, self.retry_failed, until
         )
         trials = lr_search.trials(planned, plan_job)
-        further = self._rounds(rule, plan_job)
         sweep, search = Sweep(folder), Sweep(folder / LR_SEARCH)
+        if self.master.resume and "hydra/launcher" not in typed:
+            self._remember_launcher(sweep if sweep.exists else search)
+        further = self._rounds(rule, plan_job)
         if self.dry_run:
             _list(planned, trials, grouping.is_fused(self.launcher_config))
             if outlook := further.outlook([*sweep.read()[1].values(), *(each.job for each in planned)]):
@@ -99,13 +113,45 @@ class Runner:
                 "trials": [list(each.search) for each in planned],
             }
             after |= {"then_until": rule._asdict()} if rule else {}
-            self._run([trial.planned for trial in trials], search, Rounds(None, plan_job, 1, 1), after)
+            if self._run([trial.planned for trial in trials], search, Rounds(None, plan_job, 1, 1), after):
+                return
             rates = _chosen_rates(trials, search.folder)
             planned = [
                 plan_job([*each.job.overrides, rates[arm]] if arm in rates else each.job.overrides)
                 for arm, each in zip(lr_search.arms(planned), planned, strict=True)
             ]
         self._run(planned, sweep, further, {"until": rule._asdict()} if rule else {})
+
+    def _work(self, params: Mapping[str, str], arguments: Sequence[str]) -> None:
+        """Be a worker of the sweep that `resume` names, and close the sweep if no other worker will."""
+        if self.master.resume is None:
+            raise ConfigError("hydra.sweeper.work=true: a worker needs resume=FOLDER, the folder of a sweep")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ConfigError(f"hydra.sweeper.minutes={self.minutes:g}: must be more than 0, or null for no limit")
+        if self.n_jobs is not None and self.n_jobs < 1:
+            raise ConfigError(f"hydra.sweeper.n_jobs={self.n_jobs}: must be 1 or more jobs at once")
+        folder = request.find(self.master.resume).absolute()
+        sweep = Sweep(folder) if Sweep(folder).exists else Sweep(folder / LR_SEARCH)
+        composer = Composer(self.context.config_loader, self.master)
+        if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, self.minutes):
+            sys.exit(code)
+        if SCHEDULERS.get(_name(sweep.launcher or {})) is not workers_launcher:
+            return  # the scheduler starts what closes the sweep
+        if Liveness(sweep.folder).living():
+            log.info("another worker is about to end, and writes the report")
+            return
+        replace(self, work=False, close=True).run(params, arguments)
+
+    def _remember_launcher(self, sweep: Sweep) -> None:
+        """Use the launcher that has handed jobs of this sweep over to workers, if there is one."""
+        if sweep.launcher:
+            with read_write(self.master.hydra), open_dict(self.master.hydra):
+                self.master.hydra.launcher = sweep.launcher
+
+    @property
+    def scheduler(self) -> ModuleType | None:
+        """The module that hands the sweep over to workers; None if the launcher runs the jobs itself."""
+        return SCHEDULERS.get(_name(self.launcher_config))
 
     @property
     def launcher_config(self) -> dict[str, Any]:
@@ -124,8 +170,11 @@ class Runner:
             return Rounds(rule, plan_job, resources.cores(), FUSED_SEEDS)
         return Rounds(rule, plan_job, self.workers, 1)
 
-    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds, facts: Session) -> None:
-        """Run what is left of the jobs, then further rounds, and report.
+    def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds, facts: Session) -> bool:
+        """Run what is left of the jobs, then further rounds, and report. Or hand them over to workers.
+
+        Returns:
+            Whether jobs are left, which workers have to run.
 
         Args:
             planned: The jobs that the command asks for.
@@ -133,28 +182,60 @@ class Runner:
             further: The rounds that may follow.
             facts: What the ledger keeps about this command, beside how it was typed and where it runs.
         """
+        sweep.require_no_workers()
         sessions, known = sweep.read()
-        left = self._left(planned, sweep, known) or self._left(further.next(sweep).jobs, sweep, known)
+        left = self._left(planned, sweep, known)
+        is_left_alone = bool(left) and self.close
+        left = [] if is_left_alone else left or self._left(further.next(sweep).jobs, sweep, known)
+        hand_over = self._hand_over(left, sweep, is_last=not ("then" in facts or "until" in facts))
         with joblib_workers.started(self.launcher_config, self.workers if left else 1):
             self._check(left, sessions, known)
+        if self.scheduler and left:
+            self.scheduler.check(hand_over)
         if not sweep.exists:
             run_folder.create(sweep.folder, "hydra.sweep.dir")
         with sweep.locked():
-            left = self._open(planned, sweep, further)
+            sweep.require_no_workers()
+            left = [] if is_left_alone else self._open(planned, sweep, further)
             with read_write(self.master.hydra), open_dict(self.master.hydra):
                 self.master.hydra.sweep.dir = quoting.literal(str(sweep.folder))
             if not (sweep.folder / "multirun.yaml").exists():
                 OmegaConf.save(self.master, sweep.folder / "multirun.yaml")
-            left = self._introduce(left, sweep, facts)
-            ran = [each.job.number for each in left]
-            self.context.callbacks.callbacks.append(jobs.DropConfigs())
-            with signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
-                while left:
-                    self._launch(left, sweep)
-                    left = self._introduce(self._next_round(further, sweep), sweep)
-                    ran += [each.job.number for each in left]
-            sweep.record_dead_jobs()
-            _finish(sweep, ran, is_search="then" in facts, is_sequential="until" in facts)
+            if self.scheduler and left:
+                left = self._in_batches(left, sweep)
+                hand_over = hand_over._replace(jobs=len(left), batches=len({each.job.batch for each in left}))
+                submitted = self.scheduler.submit(hand_over)
+                self._introduce(left, sweep, facts | {"launcher": self.launcher_config} | submitted)
+            else:
+                self._run_here(left, sweep, further, facts)
+                return is_left_alone
+        self.scheduler.start(hand_over, submitted)
+        return True
+
+    def _run_here(self, left: list[PlannedJob], sweep: Sweep, further: Rounds, facts: Session) -> None:
+        """Run the jobs on this machine, then further rounds, and report."""
+        left = self._introduce(left, sweep, facts)
+        ran = [each.job.number for each in left]
+        self.context.callbacks.callbacks.append(jobs.DropConfigs())
+        with signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
+            while left:
+                self._launch(left, sweep)
+                left = self._introduce(self._next_round(further, sweep), sweep)
+                ran += [each.job.number for each in left]
+        sweep.record_dead_jobs()
+        _finish(sweep, ran, is_search="then" in facts, is_sequential="until" in facts)
+
+    def _in_batches(self, left: Sequence[PlannedJob], sweep: Sweep) -> list[PlannedJob]:
+        """Return the jobs with the batches in which workers take them."""
+        known = {job.batch for job in sweep.read()[1].values() if job.batch is not None}
+        done = {batch for batch, state in claims.read(sweep.folder, known).items() if state.is_done}
+        return batches.divide(left, self.launcher_config, known, done)
+
+    def _hand_over(self, left: Sequence[PlannedJob], sweep: Sweep, is_last: bool) -> HandOver:
+        """Return what a launcher hears that hands jobs over to workers."""
+        divided = self._in_batches(left, sweep) if self.scheduler else []
+        folder = Path(os.path.abspath(sweep.name))
+        return HandOver(self.launcher_config, folder, len(left), len({each.job.batch for each in divided}), is_last)
 
     def _left(self, planned: Sequence[PlannedJob], sweep: Sweep, known: Mapping[int, Job]) -> list[PlannedJob]:
         return plan.left_to_run(
@@ -205,7 +286,7 @@ class Runner:
         if not left:
             return []
         known = sweep.read()[1]
-        left = [_prepared(each, sweep, known) for each in left]
+        left = [plan.prepared(each, sweep.folder, known.get(each.job.number)) for each in left]
         sessions = []
         if facts is not None:
             session: Session = {
@@ -252,7 +333,11 @@ class Runner:
             sweep.ledger.append(
                 *({"job": number, "status": "failed", "error": reason} for number, reason in given_up.items())
             )
-            left = [_prepared(each, sweep, known) for each in left if each.job.number not in given_up]
+            left = [
+                plan.prepared(each, sweep.folder, known.get(each.job.number))
+                for each in left
+                if each.job.number not in given_up
+            ]
 
     def _warn_of_threads(self, left: Sequence[PlannedJob]) -> None:
         """Warn if jobs get fewer threads than they ask for, because several run at once."""
@@ -260,6 +345,11 @@ class Runner:
         share = max(1, cores // self.workers)
         if self.workers > 1 and wanted > share:
             log.warning(f"threads={wanted}: {self.workers} jobs at once share {cores} cores, so each gets {share}")
+
+
+def _name(launcher: Mapping[str, Any]) -> str:
+    """Return the name of a launcher's class, by its config."""
+    return str(launcher.get("_target_", "")).rpartition(".")[2]
 
 
 def _list(planned: Sequence[PlannedJob], trials: Sequence[Trial], is_fused: bool) -> None:
@@ -325,17 +415,6 @@ def _require_same_data(left: Sequence[PlannedJob], known: Mapping[int, Job]) -> 
                 f"data={each.job.choices['data']}: job {trained[name].number} was trained on other data (SHA-256 "
                 f"{trained[name].data}, now {now}); hydra.sweeper.allow_changed=true continues all the same"
             )
-
-
-def _prepared(planned: PlannedJob, sweep: Sweep, known: Mapping[int, Job]) -> PlannedJob:
-    """Return the job as it will run: from its last checkpoint if it was interrupted, else from the start."""
-    number = planned.job.number
-    folder, before = sweep.job_folder(number), known.get(number)
-    # A pending job may have a checkpoint: it was interrupted in an earlier session, and has not run since.
-    if before and before.status in ("pending", "interrupted", "lost") and (folder / LAST).is_file():
-        return planned.resuming(folder / LAST)
-    run_folder.clear(folder)
-    return planned
 
 
 def _launch_once(launcher: Launcher, left: Sequence[PlannedJob], sweep: Sweep) -> str | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from mnist_exp.store import run_folder
+from mnist_exp.store import run_folder, workers
 from mnist_exp.store.ledger import Job, Ledger, Session
-from mnist_exp.store.run_folder import STOP_FILE, SWEEP_LOCK
+from mnist_exp.store.run_folder import LR_SEARCH, STOP_FILE, SWEEP_LOCK
+from mnist_exp.store.workers import Worker
 from mnist_exp.sweep.plan import DONE
 from mnist_exp.system import files, quoting, signals
 from mnist_exp.system.errors import ConfigError
@@ -38,9 +40,20 @@ class Sweep:
         stop_file: The file whose existence stops the sweep.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Describe a sweep, without touching its folder."""
-        self.folder, self.ledger, self.stop_file = folder, Ledger(folder), folder / STOP_FILE
+    def __init__(self, folder: Path, worker: Worker | None = None) -> None:
+        """Describe a sweep, without touching its folder.
+
+        Args:
+            folder: The folder of the sweep.
+            worker: The worker that this process is. It writes its own part of the ledger, and stops only itself.
+        """
+        self.folder, self.ledger = folder, Ledger(folder, worker.name if worker else None)
+        self.stop_file = worker.stop_file if worker else folder / STOP_FILE
+
+    @property
+    def name(self) -> Path:
+        """The folder that commands know the sweep by: a learning-rate search belongs to the sweep after it."""
+        return self.folder.parent if self.folder.name == LR_SEARCH else self.folder
 
     @property
     def exists(self) -> bool:
@@ -79,6 +92,12 @@ class Sweep:
         """Return the run folder of a job."""
         return self.folder / str(number)
 
+    @property
+    def launcher(self) -> dict[str, Any] | None:
+        """The config of the launcher that handed jobs over to workers last; None if none did."""
+        found = [session["launcher"] for session in self.read()[0] if "launcher" in session]
+        return found[-1] if found else None
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be the only process that runs this sweep. A job that outlives its sweep holds the lock as well.
@@ -91,6 +110,25 @@ class Sweep:
             with files.locked_or_error(self.folder / RUNNING_FILE, message):
                 pass
             yield
+
+    @contextmanager
+    def not_planned(self) -> Iterator[None]:
+        """Keep every other command from changing the list of jobs in the block.
+
+        Raises:
+            BlockingIOError: Another command is about to change it.
+        """
+        with files.locked(self.folder / SWEEP_LOCK, shared=True):
+            yield
+
+    def require_no_workers(self) -> None:
+        """Raise ConfigError if workers take jobs of this sweep."""
+        if living := workers.Liveness(self.folder).living():
+            hosts = ", ".join(sorted({facts["host"] for facts in living}))
+            raise ConfigError(
+                f"{self.name}: {len(living)} {'worker takes' if len(living) == 1 else 'workers take'} jobs of this "
+                f"sweep (on {hosts}); wait for the end, or stop it with Ctrl-C there"
+            )
 
     def running(self) -> AbstractContextManager[None]:
         """Hold the lock of a running job."""
@@ -117,15 +155,23 @@ class Sweep:
         return int(self.stop_file.read_text() or 0) if self.is_stopped else 0
 
     def running_pids(self) -> set[int]:
-        """Return the other processes that run jobs, as far as the ledger knows."""
-        jobs = self.ledger.read()[1].values()
-        return {job.pid for job in jobs if job.status == "running" and job.pid} - {os.getpid()}
+        """Return the other processes on this machine that run jobs of this command, as far as the ledger knows."""
+        here = (platform.node(), None)  # older versions did not say it
+        jobs = [job for job in self.ledger.read()[1].values() if job.status == "running" and not job.worker]
+        return {job.pid for job in jobs if job.pid and job.host in here} - {os.getpid()}
 
     def record_dead_jobs(self) -> None:
         """Mark jobs whose process died as completed, failed or interrupted, by what they left."""
-        for job in self.ledger.read()[1].values():
-            if job.status == "running":
-                self.ledger.append({"job": job.number, **outcome(self.job_folder(job.number), job.config_id)})
+        liveness = workers.Liveness(self.folder)
+        running = [job for job in self.ledger.read()[1].values() if job.status == "running"]
+        dead = [job for job in running if not job.worker or liveness.is_dead(job.worker)]
+        if dead:
+            self.ledger.append(*map(self.settled, dead))
+
+    def settled(self, job: Job) -> dict[str, Any]:
+        """Return what the ledger records about a job whose process died. It overrules what a dead worker wrote."""
+        found = outcome(self.job_folder(job.number), job.config_id)
+        return {"job": job.number, "attempt": job.attempt + 1, **found}
 
 
 def outcome(

@@ -45,7 +45,7 @@ def launch(
         if len(jobs) == 1:
             [index] = jobs
             with _logging_restored(master):
-                returns[index] = _run_job(context, task, config(index))
+                returns[index] = run_job_of(context, task, config(index))
             continue
         rounds = grouping.rounds(config(jobs[0]), jobs, max_models)
         if len(rounds) > 1:
@@ -75,7 +75,7 @@ def _run_round(
         for group in fused_groups:
             runs: list[RunConfig] = []
             for index, cfg in group.items():
-                returns[index] = _run_job(context, _run_config, cfg)
+                returns[index] = run_job_of(context, run_config, cfg)
                 runs.append(returns[index].return_value)
                 returns[index].return_value = None
             train = gpus.on_its_own(runs[0].cfg, partial(fused_group.train, task.main, runs))
@@ -84,7 +84,7 @@ def _run_round(
     return returns
 
 
-def _run_config(cfg: DictConfig) -> RunConfig:
+def run_config(cfg: DictConfig) -> RunConfig:
     """Return the config of the job that Hydra has prepared."""
     return RunConfig(cfg, HydraConfig.get())
 
@@ -98,7 +98,7 @@ def _logging_restored(master: DictConfig) -> Iterator[None]:
         configure_log(master.hydra.hydra_logging, master.hydra.verbose)
 
 
-def _run_job(context: HydraContext, task: Any, config: DictConfig) -> JobReturn:
+def run_job_of(context: HydraContext, task: Any, config: DictConfig) -> JobReturn:
     """Make Hydra create the folder of a job and open its log, and call `task` with its config.
 
     Raises:

@@ -35,12 +35,12 @@ class Group(NamedTuple):
 
 
 def is_fused(launcher: Mapping[str, Any]) -> bool:
-    """Return whether a launcher's config is that of hydra/launcher=fused.
+    """Return whether a launcher, by its config, trains jobs that are alike as one.
 
     Raises:
         ConfigError: Its `max_models` is less than 1.
     """
-    fused = bool(launcher["_target_"].endswith(".FusedLauncher"))
+    fused = bool(launcher["_target_"].endswith(".FusedLauncher") or launcher.get("fused"))
     if fused and launcher["max_models"] is not None and launcher["max_models"] < 1:
         raise ConfigError(
             f"hydra.launcher.max_models={launcher['max_models']}: must be 1 or more, or null for no limit"
