@@ -191,8 +191,8 @@ def _next(found: Status) -> list[str]:
         rows.append([quoting.command(*resume), "goes on"])
     elif not stage.is_worked_on and stage.counts[FAILED]:
         rows.append([quoting.command(*resume, "hydra.sweeper.retry_failed=true"), "runs the failed ones again"])
-    if stage.workers and stage.counts[WAITING]:
-        rows.append([_tool("work", stage), "helps, on any machine that sees the folder"])
+    if stage.is_handed_over and stage.counts[WAITING]:
+        rows.append([_tool("work", stage), "works on it, on any machine that sees the folder"])
     if stage.counts[COMPLETED]:
         rows.append([_tool("report", stage), "reports on what is completed"])
     return _columns(rows, len(rows))
