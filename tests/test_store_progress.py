@@ -54,7 +54,8 @@ def test_workers_and_attempts(tmp_path: Path) -> None:
     for name in (first, second):
         workers.file_of(tmp_path, name).write_text(files.seal_line({"worker": name}) + "\n")
     Ledger(tmp_path, first).append(*({"job": n, "status": "running", "attempt": 1, "pid": 7} for n in range(3)))
-    Ledger(tmp_path, second).append({"job": 1, "status": "interrupted", "attempt": 2})
+    Ledger(tmp_path, second).append({"job": 1, "attempt": 2, "status": "interrupted"})
+    Ledger(tmp_path, second).append({"status": "interrupted", "attempt": 2, "job": 1})
     Ledger(tmp_path, second).append({"job": 1, "status": "running", "pid": 8, "attempt": 2})
     Ledger(tmp_path, first).append({"job": 1, "status": "failed", "error": "x", "attempt": 1})
     Ledger(tmp_path, first).append({"job": 2, "status": "completed", "value": 0.5, "data": "d", "attempt": 1})

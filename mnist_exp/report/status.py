@@ -111,6 +111,11 @@ class Stage(NamedTuple):
         return _seconds(self.sessions[-1]["time"]) if self.sessions else self.now
 
     @property
+    def is_handed_over(self) -> bool:
+        """Whether the last command left the runs to workers."""
+        return bool(self.sessions) and "launcher" in self.sessions[-1]
+
+    @property
     def slurm_job(self) -> str | None:
         """The Slurm job to which the last command handed it over."""
         facts: Mapping[str, Any] = self.sessions[-1] if self.sessions else {}

@@ -32,6 +32,7 @@ from mnist_exp.store.run_folder import LOG
 from mnist_exp.system import program, quoting
 
 MOST = 8  # rows of a list; more are counted
+MOST_FAILURES = 5  # of them, because many fail alike
 PAUSE = 1.0  # seconds between two looks
 REST = 10  # times as long as a look took, so that looks at large sweeps take at most a tenth of a core
 UNLIMITED = 100_000  # columns: wider than any line
@@ -174,7 +175,10 @@ def _running(stage: Stage, shared: Collection[str]) -> list[str]:
 
 def _failed(stage: Stage, shared: Collection[str]) -> list[str]:
     runs = [run for run in stage.runs if run.state == FAILED]
-    rows = [[f"{_name(run, shared)}: {quoting.shown(run.job.error or f'see {run.path / LOG}')}"] for run in runs[:MOST]]
+    rows = [
+        [f"{_name(run, shared)}: {quoting.shown(run.job.error or f'see {run.path / LOG}')}"]
+        for run in runs[:MOST_FAILURES]
+    ]
     return _columns(rows, len(runs))
 
 
@@ -187,8 +191,8 @@ def _next(found: Status) -> list[str]:
         rows.append([quoting.command(*resume), "goes on"])
     elif not stage.is_worked_on and stage.counts[FAILED]:
         rows.append([quoting.command(*resume, "hydra.sweeper.retry_failed=true"), "runs the failed ones again"])
-    if stage.workers and stage.counts[WAITING]:
-        rows.append([_tool("work", stage), "helps, on any machine that sees the folder"])
+    if stage.is_handed_over and stage.counts[WAITING]:
+        rows.append([_tool("work", stage), "works on it, on any machine that sees the folder"])
     if stage.counts[COMPLETED]:
         rows.append([_tool("report", stage), "reports on what is completed"])
     return _columns(rows, len(rows))

@@ -18,7 +18,9 @@ from mnist_exp.store import workers
 from mnist_exp.store.ledger import Ledger, Session
 
 # What comes first in a line about a job
-EVENT = re.compile(rb'\{"time": "([^"]+)", "job": (\d+), "status": "(\w+)"(?:, "attempt": (\d+))?')
+EVENT = re.compile(
+    rb'\{"time": "([^"]+)", "job": (\d+)(?:, "attempt": (\d+))?, "status": "(\w+)"(?:, "attempt": (\d+))?'
+)
 ATTEMPT = re.compile(rb'"attempt": (\d+)')
 ARM = re.compile(rb'"arm": "([^"]*)"')
 
@@ -94,19 +96,36 @@ def choice(jobs: Mapping[int, Progress], number: int, key: str) -> Any:
 
 
 def _apply(content: bytes, worker: str | None, sessions: list[Session], jobs: dict[int, Progress]) -> None:
-    """Apply the whole lines of a file to what is known of jobs, and collect those about no job."""
+    """Apply the whole lines of a file to what is known of jobs, and collect those of sessions."""
     for line in content.split(b"\n")[:-1]:
-        begins = EVENT.match(line)
-        if not begins:
-            with suppress(ValueError):
-                entry = json.loads(line)
-                sessions += [entry] if "program" in entry else []
+        if begins := EVENT.match(line):
+            time, number, early, status, late = begins.groups()
+            attempt = early or late
+            if not attempt and b'"attempt": ' in line:  # after other facts
+                attempt = ATTEMPT.findall(line)[0]
+            _update(jobs, int(number), status.decode(), time.decode(), int(attempt) if attempt else None, line, worker)
             continue
-        number, status, attempt = int(begins[2]), begins[3].decode(), begins[4]
-        if status == "pending":
-            before = jobs.get(number)
-            latest = max(int(attempt or 0), before.attempt if before else 0)
-            jobs[number] = Progress(line, line, attempt=latest)
-        elif number in jobs:
-            elsewhere = attempt or next(iter(ATTEMPT.findall(line)), None)
-            jobs[number].update(status, begins[1].decode(), int(elsewhere) if elsewhere else None, line, worker)
+        with suppress(ValueError, KeyError):
+            entry = json.loads(line)
+            if "job" in entry:
+                facts = entry["job"], entry["status"], entry["time"], entry.get("attempt")
+                _update(jobs, *facts, line, worker)
+            elif "program" in entry:
+                sessions.append(entry)
+
+
+def _update(
+    jobs: dict[int, Progress],
+    number: int,
+    status: str,
+    time: str,
+    attempt: int | None,
+    line: bytes,
+    worker: str | None,
+) -> None:
+    """Apply an event to what is known of its job."""
+    before = jobs.get(number)
+    if status == "pending":
+        jobs[number] = Progress(line, line, attempt=max(attempt or 0, before.attempt if before else 0))
+    elif before:
+        before.update(status, time, attempt, line, worker)

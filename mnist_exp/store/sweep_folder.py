@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mnist_exp.store import workers
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.run_folder import LATEST, LEDGER, SEARCHES, SWEEP_LOCK
+from mnist_exp.store.run_folder import LATEST, LEDGER, SEARCHES, SWEEP_LOCK, WORKERS
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
@@ -73,5 +72,5 @@ def _sweeps(folder: Path) -> Iterator[Path]:
 def _written(folder: Path) -> float:
     """Return when something last happened in a sweep."""
     searches = (folder / name / LEDGER for name in SEARCHES)
-    ledgers = (folder / LEDGER, *searches, *folder.glob(f"{workers.FOLDER}/*.jsonl"))
+    ledgers = (folder / LEDGER, *searches, *folder.glob(f"{WORKERS}/*.jsonl"))
     return max(path.stat().st_mtime for path in ledgers if path.is_file())

@@ -91,10 +91,10 @@ class Runner:
         Raises:
             ConfigError: The command asks for something that can't work.
         """
+        keeping.of(self.launcher_config)  # a mistyped value is refused before anything is written
         if self.work:
             self._work(params, arguments)
             return
-        keeping.of(self.launcher_config)  # a mistyped value is refused before anything is written
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)
         asked = request.read(

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from mnist_exp.store.claims import Claim, Claims
 from mnist_exp.store.ledger import Job
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.workers import Liveness, Worker
-from mnist_exp.sweep import jobs, plan
+from mnist_exp.sweep import gpus, jobs, plan
 from mnist_exp.sweep.compose import Composer, PlannedJob
 from mnist_exp.sweep.jobs import Main, Outcomes, Task, Work
 from mnist_exp.sweep.launchers import fused_group, grouping
@@ -182,11 +182,13 @@ class _Batches:
             groups = [[configs[index] for index in group.jobs] for group in grouping.group_jobs(configs)]
         else:
             groups = [[config] for config in configs]
-        self.waiting.extend(
-            Work([config.hydra for config in group], partial(_train, self.context, self.main, group))
-            for group in groups
-        )
+        self.waiting.extend(Work([config.hydra for config in group], self._training(group)) for group in groups)
         self._finish(claim)
+
+    def _training(self, group: Sequence[DictConfig]) -> Callable[[], None]:
+        """Return what trains jobs; beside others, on a GPU of its own."""
+        train = partial(_train, self.context, self.main, group)
+        return gpus.on_its_own(group[0], train) if self.at_once > 1 else train
 
     def _config(self, job: Job) -> DictConfig:
         """Return the config of a job as it will run: from its last epoch, if another worker has begun it."""
@@ -261,17 +263,18 @@ def _without_console(main: Main, cfg: DictConfig) -> Any:
 
 
 def _at_once(planned: PlannedJob, launcher: Mapping[str, Any]) -> int:
-    """Return how many jobs fill this machine: one for each `threads` of its cores. A GPU trains one fused group."""
+    """Return how many jobs fill this machine: one for each `threads` of its cores. Fused groups fill a GPU each."""
     config = planned.config.config()
-    if launcher["fused"] and run_in_subprocess(partial(_device_type, config)) != "cpu":
-        return 1
+    if launcher["fused"] and (number := run_in_subprocess(partial(_num_gpus, config))):
+        return number
     return max(1, resources.cores() // int(config.threads))
 
 
-def _device_type(config: DictConfig) -> str:
+def _num_gpus(config: DictConfig) -> int:
+    """Return how many GPUs train jobs of this config; 0 on a CPU."""
     from mnist_exp import build
 
-    return build.device(config).type
+    return 0 if build.device(config).type == "cpu" else build.num_devices(config)
 
 
 @contextmanager
