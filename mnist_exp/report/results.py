@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from numpy.typing import NDArray
 
@@ -405,9 +405,8 @@ def _share(runs: Sequence[RunResult]) -> None:
     """Let the second of two runs have the facts of the first where they are equal, for the sake of memory."""
     if len(runs) == 2:
         first, second = (run.summary for run in runs)
-        second.update(
-            (key, first[key]) for key in ("versions", "git", "data", "inference") if first[key] == second[key]
-        )
+        equal = {key: first[key] for key in ("versions", "git", "data", "inference") if first[key] == second[key]}
+        cast(dict[str, Any], second).update(equal)
 
 
 def _short_pair(key: str, value: str, keys: Iterable[str]) -> str:

@@ -128,8 +128,8 @@ def comparisons(results: Results) -> Table:
         "over",
     ]
     rows = []
-    leader, *others = results.compared or [None]
-    for arm, test in zip(others, results.comparisons, strict=True):
+    arms = results.compared
+    for arm, test in zip(arms[1:], results.comparisons, strict=True):
         if isnan(test.on_these_images.p):
             continue
         share, low, high = test.superiority
@@ -137,7 +137,7 @@ def comparisons(results: Results) -> Table:
         row += _claim(test.claim, measure) if test.images or test.splits > 1 else ["", ""]
         row += _claim(test.on_these_images, measure) if test.splits == 1 else ["", ""]
         row += ["" if isnan(low) else f"{share:.2f} ({low:.2f} to {high:.2f})"]
-        rows.append([*row, verdicts.basis(leader, arm, test)])
+        rows.append([*row, verdicts.basis(arms[0], arm, test)])
     return Table(headers, rows, [headers[0], headers[-1]])
 
 
