@@ -23,7 +23,7 @@ EXPECTED = {
     "schedule": "constant cosine onecycle step",
     "loss": "cross_entropy mse",
     "experiment": "activations best_mlp digits hinton2005_500_300 keras_mnist_mlp lecun1998_300_100 lecun1998_500_150 "
-    "lenet lenet_98 lenet_99 mlp_98 mlp_99 optimizers simard2003_800 small_mlp srivastava2014_dropout "
+    "lenet lenet_98 lenet_99 mlp_98 mlp_99 optimizers search_mlp simard2003_800 small_mlp srivastava2014_dropout "
     "srivastava2014_max_norm",
 }
 OWN_DATA = ("csv", "folder", "npz", "parquet")

@@ -44,8 +44,7 @@ def _fused(planned: Sequence[PlannedJob], indices: Sequence[int], launcher: Mapp
     most = launcher["max_models"] or MAX_MODELS
     share = -(-len(indices) // _tasks(launcher)) if "tasks" in launcher else max(FEW_MODELS, len(indices) // TASKS)
     size = max(1, min(most, share))
-    configs = [planned[index].config.config() for index in indices]
-    for group in grouping.group_jobs(configs) if configs else []:
+    for group in grouping.group_planned(planned[index] for index in indices):
         yield from _pieces([indices[place] for place in group.jobs], size)
 
 

@@ -209,6 +209,7 @@ class Runner:
             facts: What the ledger keeps about this command, beside how it was typed and where it runs.
         """
         sweep.require_no_workers()
+        slurm.require_no_tasks(sweep.folder)
         sessions, known = sweep.read()
         left = self._left(planned, sweep, known)
         is_left_alone = bool(left) and self.close
