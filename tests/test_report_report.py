@@ -79,7 +79,7 @@ def test_a_report_by_another_measure_lies_beside_the_report_by_accuracy(tmp_path
     assert set(os.listdir(folder / "by_log_loss")) == {"results.csv", "report.md", "report.html", "plots"}
     assert (folder / "report.html").read_bytes() == before
     assert (folder / "by_log_loss" / "results.csv").read_bytes() == (folder / "results.csv").read_bytes()
-    assert '"folder": "../0/"' in (folder / "by_log_loss" / "report.html").read_text()
+    assert 'href="../0/"' in (folder / "by_log_loss" / "report.html").read_text()
     assert report.write([folder], tmp_path / "out", "log_loss").endswith(f"\n{tmp_path}/out/by_log_loss/report.html")
 
 

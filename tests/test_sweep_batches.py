@@ -1,6 +1,6 @@
 """The batches into which a sweep is divided for its workers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def jobs(*batch_of: int | None) -> list[PlannedJob]:
     return [
         PlannedJob(
             Job(number, (f"seed={number}",), "id", "arm", number, {}, batch=batch),
-            PackedConfig(number),
+            PackedConfig(),
             NO_SEARCH,
             Path(),
         )
@@ -40,13 +40,12 @@ def divide(
 def grouped(monkeypatch: pytest.MonkeyPatch) -> None:
     """Odd and even jobs can be trained as one each."""
 
-    def group_jobs(configs: Any) -> list[Group]:
-        numbers = list(configs)
+    def group_planned(planned: Iterable[PlannedJob]) -> list[Group]:
+        numbers = [each.job.number for each in planned]
         parts = [[place for place, number in enumerate(numbers) if number % 2 == rest] for rest in (0, 1)]
         return [Group(part, "") for part in parts]
 
-    monkeypatch.setattr(grouping, "group_jobs", group_jobs)
-    monkeypatch.setattr(PackedConfig, "config", lambda config: int(config))
+    monkeypatch.setattr(grouping, "group_planned", group_planned)
 
 
 @pytest.mark.parametrize(

@@ -111,5 +111,5 @@ def test_another_folder_is_refused_in_a_line(tmp_path: Path) -> None:
             runs.read(path)
         assert str(error.value) == f"{path}: {message}"
     edit_ledger(folder, lambda entry: entry.update(ledger=9) if "ledger" in entry else None)
-    with pytest.raises(ConfigError, match=r"has format 9; this version reads format 2$"):
+    with pytest.raises(ConfigError, match=r"has format 9; this version reads formats 2 and 3$"):
         runs.read(folder)

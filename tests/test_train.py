@@ -24,7 +24,8 @@ COLUMNS = ["epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", 
 SUMMARY = (
     "status", "error", "config_id", "seed", "parameters", "epochs", "best_epoch", "best_val_loss", "best_val_accuracy",
     "test_loss", "test_accuracy", "test_errors", "test_balanced_accuracy", "seconds", "images_per_second", "device",
-    "threads", "versions", "git", "data", "inference", "files", "resumed", "stopped", "tags", "failure", "checksum",
+    "threads", "versions", "git", "data", "inference", "files", "resumed", "stopped", "tags", "failure",
+    "dropped", "checksum",
 )  # fmt: skip
 
 

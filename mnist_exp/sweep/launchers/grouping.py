@@ -84,7 +84,7 @@ def _groups(keyed: Iterable[tuple[str | None, int, set[str]]]) -> list[Group]:
     for index, (key, seed, words) in enumerate(keyed):
         members.setdefault(key or f"job {index}", []).append((seed, index))
         overrides.append(words)
-    common = set.intersection(*overrides)
+    common = set.intersection(*overrides) if overrides else set()
     groups: list[Group] = []
     for seeds_and_jobs in members.values():
         jobs = [index for _, index in sorted(seeds_and_jobs)]
