@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr != "gpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     torch.set_num_threads(1)  # two busy cores: threads of OpenMP would wait for each other
+    torch.ones(1, requires_grad=True).backward()  # the first one after an export starts threads, and no fork survives
     signal.signal(signal.SIGINT, signal.default_int_handler)
     compositions.share(pytest.MonkeyPatch())
 
