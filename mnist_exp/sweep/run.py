@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import sys
@@ -100,10 +101,15 @@ class Runner:
         asked = request.read(
             self.context.config_loader, self.master, params, arguments, self.max_jobs, self.retry_failed, until
         )
+        if self.master.resume and "hydra/launcher" not in typed and (launcher := _stage(asked.folder).launcher):
+            self._launched_by(launcher)._run_asked(asked)
+        else:
+            self._run_asked(asked)
+
+    def _run_asked(self, asked: request.Request) -> None:
+        """Run a sweep after a search, if one comes before it; or list what would run."""
         planned, further = asked.jobs, self._rounds(asked.rule, asked.plan)
         search, sweep = self._search(asked), Sweep(asked.folder)
-        if self.master.resume and "hydra/launcher" not in typed:
-            self._remember_launcher(_stage(asked.folder))
         if self.dry_run:
             self._list(planned, search)
             if outlook := further.outlook([*sweep.read()[1].values(), *(each.job for each in planned)]):
@@ -159,11 +165,12 @@ class Runner:
             if not work.left(_stage(folder)):
                 return
 
-    def _remember_launcher(self, sweep: Sweep) -> None:
-        """Use the launcher that has handed jobs of this sweep over to workers, if there is one."""
-        if sweep.launcher:
-            with read_write(self.master.hydra), open_dict(self.master.hydra):
-                self.master.hydra.launcher = sweep.launcher
+    def _launched_by(self, launcher: Mapping[str, Any]) -> Runner:
+        """Return this command with the launcher that has handed jobs of its sweep over to workers before."""
+        master = copy.deepcopy(self.master)
+        with read_write(master.hydra), open_dict(master.hydra):
+            master.hydra.launcher = launcher
+        return replace(self, master=master)
 
     @property
     def scheduler(self) -> ModuleType | None:
@@ -212,7 +219,7 @@ class Runner:
         slurm.require_no_tasks(sweep.folder)
         sessions, known = sweep.read()
         left = self._left(planned, sweep, known)
-        is_left_alone = bool(left) and self.close
+        is_left_alone = self.close and any(each.job.number in known for each in left)  # somebody cancelled them
         left = [] if is_left_alone else left or self._left(further.next(sweep).jobs, sweep, known)
         hand_over = self._hand_over(left, sweep, is_last=not ("then" in facts or "until" in facts))
         with joblib_workers.started(self.launcher_config, self.workers if left else 1):
