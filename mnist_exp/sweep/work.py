@@ -140,9 +140,10 @@ class _Batches:
             time.sleep(POLL)
 
     def is_slow(self, minutes: float) -> bool:
-        """Return whether the time did not suffice for a single epoch, although most of it is over."""
-        has_progressed = any(self._epochs(number) > before for number, before in self.epochs.items())
-        return time.monotonic() - self.begin > 30 * minutes and not self.ended and not has_progressed
+        """Return whether the worker had jobs, and most of the time did not suffice for a single epoch of them."""
+        are_behind = [self._epochs(number) <= before for number, before in self.epochs.items()]
+        is_long = time.monotonic() - self.begin > 30 * minutes
+        return bool(are_behind) and all(are_behind) and is_long and not self.ended
 
     def _epochs(self, number: int) -> int:
         """Return the number of lines in the metrics of a job."""
