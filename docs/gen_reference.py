@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from hydra_plugins.mnist_exp.launcher import FusedConf  # noqa: E402  # of this checkout
+from hydra_plugins.mnist_exp.launcher import FusedConf, SlurmConf, WorkersConf  # noqa: E402  # of this checkout
 from hydra_plugins.mnist_exp.sweeper import ResumableConf  # noqa: E402
 from mnist_exp.config import EXCLUDED_FROM_ID, GROUPS, LIMITS, Config, spell  # noqa: E402
 
@@ -44,6 +44,7 @@ TYPES = {
     list: "list",
     dict: "mapping",
     NoneType: "null",
+    Any: "text or mapping",
 }
 ANY = "null, or a value"
 INTRODUCTION = (
@@ -51,9 +52,11 @@ INTRODUCTION = (
     "are then set as `GROUP.KEY=VALUE`. This page is generated from `conf/`, the schema and the limits in "
     "`mnist_exp/config.py`."
 )
-PLUGINS: dict[str, tuple[type, str]] = {
-    "hydra.sweeper": (ResumableConf, "What a sweep does. These keys work with `-m`."),
-    "hydra.launcher": (FusedConf, "What `hydra/launcher=fused` offers."),
+PLUGINS: dict[str, tuple[str, type, str]] = {  # by the title of the section
+    "hydra.sweeper": ("hydra.sweeper", ResumableConf, "What a sweep does. These keys work with `-m`."),
+    "hydra/launcher=fused": ("hydra.launcher", FusedConf, "Train jobs that are alike as one, on this machine."),
+    "hydra/launcher=workers": ("hydra.launcher", WorkersConf, "Hand the jobs over to workers, on any machine."),
+    "hydra/launcher=slurm": ("hydra.launcher", SlurmConf, "Start workers by Slurm. It has the keys of `workers` too."),
 }
 
 
@@ -75,8 +78,8 @@ def page() -> str:
         for file in sorted((ROOT / "conf" / group).glob("*.yaml")):
             parts += _option(group, file)
     parts += ["## experiment", "An experiment sets several keys at once. The default is none.", *_experiments()]
-    for section, (schema, sentence) in PLUGINS.items():
-        parts += [f"## {section}", sentence, "\n".join(_table(_plugin_rows(section, schema)))]
+    for title, (section, schema, sentence) in PLUGINS.items():
+        parts += [f"## {title}", sentence, "\n".join(_table(_plugin_rows(section, schema)))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -108,7 +108,7 @@ def test_a_worker_on_a_finished_sweep_says_so_and_writes_nothing(run: Run) -> No
 
 
 def test_a_job_that_fails_is_recorded_and_ends_the_sweep_with_code_1(run: Run) -> None:
-    run("-m", *QUICK, "optimizer=sgd", "optimizer.lr=0.1,1e30", "hydra.sweeper.stop_on_failure=true", *WORKERS)
+    run("-m", *QUICK, "optimizer=sgd", "optimizer.lr=0.1,1e30", *WORKERS)
     worked = run(*WORK)
     assert worked.code == 1
     assert statuses() == {0: "completed", 1: "failed"}

@@ -50,7 +50,7 @@ class WorkersConf:
 
     _target_: str = "hydra_plugins.mnist_exp.launcher.WorkersLauncher"
     fused: bool = False  # train jobs that are alike as one
-    max_models: int | None = None  # that train as one, with fused=true; null: as many as fit into memory
+    max_models: int | None = None  # that train as one, with fused=true; null: 64, as their memory is unknown
     keep: str = "all"  # of a completed run; best: without what resumes it, none: without its weights too
     n_jobs: int | None = None  # that each worker trains side by side; null: one for each `threads` of its cores
 

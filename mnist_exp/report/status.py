@@ -78,7 +78,7 @@ class Run(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A learning-rate search, or the sweep itself."""
+    """A search, or the sweep itself."""
 
     folder: Path
     sessions: Sequence[Session]
@@ -165,7 +165,7 @@ class Status(NamedTuple):
     """What a sweep is doing."""
 
     folder: Path
-    search: Stage | None  # the learning-rate search that comes first
+    search: Stage | None  # the search that comes first
     sweep: Stage | None  # None until the search has ended
     after_search: int  # the number of runs that follow a search, as far as they are known
 

@@ -28,7 +28,7 @@ from mnist_exp.report.status import (
     Status,
     Worker,
 )
-from mnist_exp.store.run_folder import LOG
+from mnist_exp.store.run_folder import LOG, LR_SEARCH
 from mnist_exp.system import program, quoting
 
 MOST = 8  # rows of a list; more are counted
@@ -83,7 +83,7 @@ def lines(found: Status) -> list[Line]:
 def summary(found: Status) -> str:
     """Return the status in one line."""
     stage = found.stage
-    parts = [_counted(stage) if found.sweep else f"learning-rate search: {_counted(stage)}"]
+    parts = [_counted(stage) if found.sweep else f"{_search(stage)}: {_counted(stage)}"]
     if stage.left and not stage.is_worked_on:
         parts.append("nobody works on it")
     elif stage.left and (outlook := stage.outlook):
@@ -99,12 +99,22 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
+def _search(stage: Stage) -> str:
+    return "learning-rate search" if stage.folder.name == LR_SEARCH else "search"
+
+
 def _progress(found: Status) -> Iterator[Line]:
     """Yield how many runs are in each state, of the search and of the sweep."""
     if found.search:
-        yield Line(f"learning-rate search: {_counted(found.search)}")
+        yield Line(f"{_search(found.search)}: {_counted(found.search)}")
     if not found.sweep:
-        yield Line(f"then {_count(found.after_search, 'run')}, with the rates that it chooses")
+        runs = _count(found.after_search, "run")
+        is_of_rates = found.search and found.search.folder.name == LR_SEARCH
+        yield Line(
+            f"then {runs}, with the rates that it chooses"
+            if is_of_rates
+            else f"then {runs} of the default, and as many of each setting that it chooses"
+        )
         return
     yield Line(_counted(found.sweep), "bold")
     if most := found.sweep.most_runs:

@@ -13,6 +13,7 @@ import os
 import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,10 +51,14 @@ def read(folder: Path, batches: Iterable[int]) -> dict[int, State]:
 
 
 def owner(folder: Path, claim: Claim) -> str:
-    """Return the name of the worker that made a claim; "" if the file is gone, or a crash emptied it."""
+    """Return the name of the worker that made a claim; "" if the file is gone, or a crash emptied it.
+
+    Raises:
+        OSError: The file can't be read now.
+    """
     try:
         return Path(_path(folder, claim.batch, claim.attempt)).read_text(errors="replace").strip()
-    except OSError:
+    except FileNotFoundError:
         return ""
 
 
@@ -96,7 +101,8 @@ class Claims:
             OSError: The folder can't be written.
         """
         self._link(claim.batch, DONE)
-        self._open[claim.batch // SIZE].remove(claim.batch)
+        with suppress(ValueError):  # a worker that took this one for dead has marked it before
+            self._open[claim.batch // SIZE].remove(claim.batch)
 
     def are_done(self) -> bool:
         """Return whether all batches are done, as far as the last look at them goes."""
@@ -124,7 +130,11 @@ class Claims:
         for thousand in list(self._open):
             for batch, state in self._look_at(thousand).items():
                 claim = Claim(batch, state.attempt + 1)
-                if is_dead(owner(self.folder, Claim(batch, state.attempt))) and self._link(*claim):
+                try:
+                    its_worker = owner(self.folder, Claim(batch, state.attempt))
+                except OSError:  # the file server has a hiccup: nothing says that the worker is dead
+                    continue
+                if is_dead(its_worker) and self._link(*claim):
                     return claim
         return None
 

@@ -42,7 +42,7 @@ def divide(
 def _fused(planned: Sequence[PlannedJob], indices: Sequence[int], launcher: Mapping[str, Any]) -> Iterator[list[int]]:
     """Yield the fused groups of some of the jobs."""
     most = launcher["max_models"] or MAX_MODELS
-    share = -(-len(indices) // _tasks(launcher)) if "tasks" in launcher else max(FEW_MODELS, len(indices) // TASKS)
+    share = -(-len(indices) // tasks(launcher)) if "tasks" in launcher else max(FEW_MODELS, len(indices) // TASKS)
     size = max(1, min(most, share))
     for group in grouping.group_planned(planned[index] for index in indices):
         yield from _pieces([indices[place] for place in group.jobs], size)
@@ -50,10 +50,10 @@ def _fused(planned: Sequence[PlannedJob], indices: Sequence[int], launcher: Mapp
 
 def _size(jobs: int, launcher: Mapping[str, Any]) -> int:
     """Return how many jobs a batch has that are not trained as one."""
-    return max(1, min(MAX_JOBS, jobs // (_tasks(launcher) * BATCHES_PER_TASK)))
+    return max(1, min(MAX_JOBS, jobs // (tasks(launcher) * BATCHES_PER_TASK)))
 
 
-def _tasks(launcher: Mapping[str, Any]) -> int:
+def tasks(launcher: Mapping[str, Any]) -> int:
     """Return how many workers the sweep may get."""
     return max(1, int(launcher.get("tasks", TASKS)))  # the launcher refuses fewer, later
 

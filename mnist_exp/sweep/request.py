@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from mnist_exp import command_line, config
 from mnist_exp.report.sequential import Rule
-from mnist_exp.store import run_folder
+from mnist_exp.store import run_folder, sweep_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import LEDGER, SEARCHES
@@ -242,11 +242,7 @@ def find(target: str) -> Path:
         ConfigError: The target is not a sweep of this program.
     """
     if target == run_folder.LATEST:
-        ledgers = list(Path("multirun").rglob(LEDGER))
-        if not ledgers:
-            raise ConfigError(f"resume=latest: no sweep under {Path('multirun').resolve()}")
-        folder = max(ledgers, key=lambda path: path.stat().st_mtime).parent
-        return folder.parent if _is_search(folder) else folder
+        return sweep_folder.latest(f"resume={target}")
     folder = Path(target)
     if target and ((folder / LEDGER).is_file() or any(_is_search(folder / name) for name in SEARCHES)):
         return folder

@@ -93,6 +93,11 @@ class Runner:
             ConfigError: The command asks for something that can't work.
         """
         keeping.of(self.launcher_config)  # a mistyped value is refused before anything is written
+        if self.scheduler and self.stop_on_failure:
+            raise ConfigError(
+                "hydra.sweeper.stop_on_failure=true: workers do not stop each other; remove it, or run the sweep with "
+                "another launcher"
+            )
         if self.work:
             self._work(params, arguments)
             return
@@ -125,8 +130,8 @@ class Runner:
 
     def _search(self, asked: request.Request) -> Search | None:
         """Return the search that comes before the jobs, if there is one."""
-        is_fused = grouping.is_fused(self.launcher_config) or bool(self.launcher_config.get("fused"))
-        options = searches.Options(self.search, self.finalists, self.workers, is_fused, self.max_jobs)
+        is_fused = grouping.is_fused(self.launcher_config)
+        options = searches.Options(self.search, self.finalists, self.at_once, is_fused, self.max_jobs)
         loader = self.context.config_loader
         return searches.new(asked.jobs, asked.plan, asked.tuned, options, loader, asked.folder)
 
@@ -152,18 +157,32 @@ class Runner:
             raise ConfigError(f"hydra.sweeper.n_jobs={self.n_jobs}: must be 1 or more jobs at once")
         folder = request.find(self.master.resume).absolute()
         composer = Composer(self.context.config_loader, self.master)
+        end = time.monotonic() + 60 * self.minutes if self.minutes else None
         while True:
             sweep = _stage(folder)
-            if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, self.minutes):
+            minutes = (end - time.monotonic()) / 60 if end else None
+            if minutes is not None and minutes <= 0:
+                sys.exit(work.TIME_IS_OVER)
+            if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, minutes, self.allow_changed):
                 sys.exit(code)
             if SCHEDULERS.get(_name(sweep.launcher or {})) is not workers_launcher:
                 return  # the scheduler starts what closes the sweep
             with files.locked_in_turn(folder / CLOSING_LOCK, lambda: log.info("another worker closes the sweep")):
-                work.wait_for_others(sweep)
-                if not sweep.is_closed and not work.left(_stage(folder)):
-                    replace(self, work=False, close=True).run(params, arguments)
+                if not work.left(_stage(folder)):  # nobody else has handed over what follows
+                    work.wait_for_others(sweep)
+                    if not sweep.is_closed:
+                        self._close(sweep, params, arguments)
             if not work.left(_stage(folder)):
                 return
+
+    def _close(self, sweep: Sweep, params: Mapping[str, str], arguments: Sequence[str]) -> None:
+        """Report on a sweep whose jobs have ended, or hand over what follows."""
+        try:
+            replace(self, work=False, close=True).run(params, arguments)
+        except SystemExit:  # some jobs have failed
+            sweep.mark_closed()
+            raise
+        sweep.mark_closed()
 
     def _launched_by(self, launcher: Mapping[str, Any]) -> Runner:
         """Return this command with the launcher that has handed jobs of its sweep over to workers before."""
@@ -188,6 +207,11 @@ class Runner:
         n_jobs: int = self.launcher_config.get("n_jobs") or 1
         return n_jobs if n_jobs > 0 else max(1, resources.cores() + 1 + n_jobs)
 
+    @property
+    def at_once(self) -> int:
+        """The number of jobs that the launcher runs at once, on all machines that it has."""
+        return self.workers * (batches.tasks(self.launcher_config) if self.scheduler else 1)
+
     def _list(self, planned: Sequence[PlannedJob], search: Search | None) -> None:
         """Log what would run."""
         is_fused = grouping.is_fused(self.launcher_config)
@@ -201,7 +225,7 @@ class Runner:
         """Return the rounds of a sweep with this rule, each a batch of the launcher."""
         if grouping.is_fused(self.launcher_config):
             return Rounds(rule, plan_job, resources.cores(), FUSED_SEEDS)
-        return Rounds(rule, plan_job, self.workers, 1)
+        return Rounds(rule, plan_job, self.at_once, 1)
 
     def _run(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds | Search, facts: Session) -> bool:
         """Run what is left of the jobs, then further rounds, and report. Or hand them over to workers.
@@ -215,6 +239,8 @@ class Runner:
             further: The rounds that may follow.
             facts: What the ledger keeps about this command, beside how it was typed and where it runs.
         """
+        if self.close:
+            work.wait_for_others(sweep)  # one that was killed on another machine is known to be dead only after a while
         sweep.require_no_workers()
         slurm.require_no_tasks(sweep.folder)
         sessions, known = sweep.read()
@@ -240,7 +266,11 @@ class Runner:
                 left = self._in_batches(left, sweep)
                 hand_over = hand_over._replace(jobs=len(left), batches=len({each.job.batch for each in left}))
                 submitted = self.scheduler.submit(hand_over)
-                self._introduce(left, sweep, facts | {"launcher": self.launcher_config} | submitted)
+                try:
+                    self._introduce(left, sweep, facts | {"launcher": self.launcher_config} | submitted)
+                except BaseException:
+                    self.scheduler.withdraw(submitted)
+                    raise
             else:
                 self._run_here(left, sweep, further, facts)
                 if is_left_alone:
@@ -344,7 +374,9 @@ class Runner:
             }
             session.update(facts)
             sessions.append(session)
-        replaced = [{"job": job.number, "status": "replaced"} for job in plan.replaced(left, known)]
+        replaced = [
+            {"job": job.number, "attempt": job.attempt + 1, "status": "replaced"} for job in plan.replaced(left, known)
+        ]
         sweep.ledger.append(*sessions, *replaced, *introductions(each.job for each in left))
         return left
 

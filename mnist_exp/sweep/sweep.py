@@ -17,7 +17,7 @@ from mnist_exp.sweep.plan import DONE
 from mnist_exp.system import files, quoting, signals
 from mnist_exp.system.errors import ConfigError
 
-REPORT = "report.md"  # the last file that a sweep writes
+CLOSED = ".closed"  # written when a worker has closed the sweep
 RUNNING_FILE = ".running"  # every job holds a shared lock on it
 INTERRUPTED = {128 + number for number in signals.STOP_SIGNALS}  # the exit codes of an interrupted run
 
@@ -95,10 +95,14 @@ class Sweep:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the report is newer than all that workers did."""
-        report = self.folder / REPORT
+        """Whether a worker has closed the sweep after the last one wrote about a job."""
+        closed = self.folder / CLOSED
         written = [path.stat().st_mtime for path in (self.folder / WORKERS).glob("*.jsonl")]
-        return report.exists() and report.stat().st_mtime > max(written, default=0)
+        return closed.exists() and closed.stat().st_mtime > max(written, default=0)
+
+    def mark_closed(self) -> None:
+        """Record that a worker has closed the sweep."""
+        (self.folder / CLOSED).touch()
 
     @property
     def launcher(self) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from hydra.core.utils import JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
-from mnist_exp.store import keeping, workers
+from mnist_exp.store import keeping, provenance, workers
 from mnist_exp.store.claims import Claim, Claims
 from mnist_exp.store.ledger import Job
 from mnist_exp.store.metrics import METRICS
@@ -41,7 +41,13 @@ TIME_IS_OVER = 128 + signal.SIGTERM  # the exit code of a worker whose time did 
 
 
 def work(
-    context: HydraContext, main: Main, composer: Composer, sweep: Sweep, n_jobs: int | None, minutes: float | None
+    context: HydraContext,
+    main: Main,
+    composer: Composer,
+    sweep: Sweep,
+    n_jobs: int | None,
+    minutes: float | None,
+    allow_changed: bool,
 ) -> int:
     """Be a worker of a sweep until all its jobs have ended, and return the exit code of the process.
 
@@ -52,11 +58,12 @@ def work(
         sweep: The sweep.
         n_jobs: How many jobs to train side by side; None for what the session that handed them over says.
         minutes: Stop after this long; None for no limit.
+        allow_changed: Whether the versions of Python and the packages may differ from those of the sweep.
 
     Raises:
-        ConfigError: The sweep has no jobs for workers.
+        ConfigError: The sweep has no jobs for workers, or was planned with other versions.
     """
-    launcher, known = sweep.launcher, sweep.read()[1]
+    launcher, (sessions, known) = sweep.launcher, sweep.read()
     if launcher is None:
         command = quoting.command("-m", quoting.override("resume", sweep.name), "hydra/launcher=workers")
         raise ConfigError(f"{sweep.name}: this sweep has no jobs for workers; {command} hands over what is left")
@@ -64,11 +71,16 @@ def work(
     if not its_jobs:
         log.info(f"{sweep.name}: all jobs have ended, {len(known)} in all")
         return 0
+    if not (allow_changed or sessions[-1]["allow_changed"]):
+        before = sessions[-1]["versions"]
+        plan.require_same_versions(before, before | provenance.versions())
     at_once = n_jobs or launcher["n_jobs"] or _at_once(composer.rebuild(its_jobs[0], sweep.folder), launcher)
     with workers.living(sweep.folder, at_once, _stop_silent_worker) as worker:
+        known = _known(sweep)  # nobody changes the list from now on, because this worker lives
         its = _Batches(context, main, composer, Sweep(sweep.folder, worker), worker, launcher, known, at_once, minutes)
         log.info(
-            f"{worker.name}: takes jobs of {sweep.name}, {len(its_jobs)} of {len(known)} are left, {at_once} at once"
+            f"{worker.name}: takes jobs of {sweep.name}, {len(_left(known))} of {len(known)} are left, {at_once} at "
+            "once"
         )
         with _stopping(its.sweep, minutes):
             code = its.train()
@@ -89,6 +101,14 @@ def wait_for_others(sweep: Sweep) -> None:
     """Wait until no worker of a sweep is left."""
     liveness = Liveness(sweep.folder)
     while liveness.living():
+        time.sleep(POLL / 3)
+
+
+def _known(sweep: Sweep) -> dict[int, Job]:
+    """Return the jobs of a sweep by number, when no other command is about to change them."""
+    while True:
+        with suppress(BlockingIOError), sweep.not_planned():
+            return sweep.read()[1]
         time.sleep(POLL / 3)
 
 
@@ -173,6 +193,8 @@ class _Batches:
             self.known |= self.sweep.ledger.read()[1]
         left = [job._replace(attempt=job.attempt + 1) for job in self._jobs_of(claim.batch) if self._is_left(job)]
         self.claimed[claim] = {job.number for job in left}
+        if left and not self.epochs:
+            self.begin = time.monotonic()
         self.epochs |= {job.number: self._epochs(job.number) for job in left}
         self.task.attempts |= {job.number: job.attempt for job in left}
         configs = [self._config(job) for job in left]
@@ -227,7 +249,6 @@ class _WorkersTask(Task):
         super().__init__(main, sweep.folder, known, keep=keep)
         self.sweep = sweep
         self.attempts: dict[int, int] = {}
-        self.left = {job.number for job in known if job.status not in ENDED}
 
     def _entry(self, number: int) -> dict[str, Any]:
         return {"job": number, "attempt": self.attempts[number]}

@@ -134,7 +134,7 @@ def locked(path: Path, shared: bool = False) -> Iterator[None]:
     Raises:
         BlockingIOError: Another process holds the lock.
     """
-    with open(path, "ab") as file:
+    with open(path, "a+b") as file:  # NFS shares a lock only on a file that is open for reading
         if fcntl:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         yield

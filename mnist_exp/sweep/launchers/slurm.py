@@ -118,6 +118,11 @@ def submit(hand_over: HandOver) -> Session:
     return {"slurm": {"job": job, "closing": closing}}
 
 
+def withdraw(session: Session) -> None:
+    """Cancel what `submit` submitted: the list of jobs could not be written."""
+    _call("scancel", *session["slurm"].values())
+
+
 def start(hand_over: HandOver, session: Session) -> None:
     """Release the tasks, and say how to follow them; with hydra.launcher.wait=true also wait for their end.
 
@@ -371,7 +376,7 @@ def _wait(folder: Path, job: str) -> None:
     except KeyboardInterrupt:
         log.info(f"the Slurm jobs go on\n{_how_to_follow(folder, job)}")
         raise
-    if any(each.status not in ("completed", "replaced") for each in Ledger(folder).read()[1].values()):
+    if any(status not in ("completed", "replaced") for status in _statuses(folder)):
         sys.exit(1)
 
 
@@ -386,5 +391,11 @@ def _still_queued(folder: Path) -> Sequence[str]:
 
 def _progress(folder: Path) -> str:
     """Return how many jobs of the sweep have which status."""
-    count = Counter(job.status for job in Ledger(folder).read()[1].values())
+    count = Counter(_statuses(folder))
     return f"{folder.name}: " + ", ".join(f"{number} {status}" for status, number in count.most_common())
+
+
+def _statuses(folder: Path) -> list[str]:
+    """Return the statuses of the jobs of a sweep, or of the search that comes before it."""
+    ledgers = [Ledger(each) for each in (folder, *(folder / name for name in SEARCHES))]
+    return [job.status for ledger in ledgers if ledger.path.exists() for job in ledger.read()[1].values()]

@@ -1,6 +1,6 @@
 """hydra/launcher=workers: hand a sweep over to workers, which take its jobs from its folder, on any machine.
 
-A launcher that hands over has the three functions of this module. The command that plans calls `check` before it writes
+A launcher that hands over has the four functions of this module. The command that plans calls `check` before it writes
 anything, `submit` before it writes the list of jobs, and `start` when the list is there and its lock is free.
 """
 
@@ -48,6 +48,10 @@ def check(hand_over: HandOver) -> None:
 def submit(hand_over: HandOver) -> Session:
     """Do what must come before the list of jobs is written, and return what the session's entry keeps about it."""
     return {}
+
+
+def withdraw(session: Session) -> None:
+    """Take back what `submit` did, because the list of jobs could not be written; here: nothing."""
 
 
 def start(hand_over: HandOver, session: Session) -> None:

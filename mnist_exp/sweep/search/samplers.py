@@ -97,7 +97,8 @@ class Sampler(NamedTuple):
             alike: Keys in which the settings should agree, so that they can be trained as one.
         """
         if self.name == GRID:
-            return grid(space, trials)[len(told) : len(told) + count]
+            known = [trial.setting for trial in told]
+            return [setting for setting in grid(space, trials) if setting not in known][:count]
         ask = self._asker(space, told)
         tried, found = [trial.setting for trial in told], list[Setting]()
         for number in range(len(told), len(told) + count):

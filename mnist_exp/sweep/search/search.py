@@ -345,9 +345,9 @@ def new(
         for (name, each), label_of in zip(searched.items(), _labels(list(searched.values())), strict=True)
     ]
     _check_seeds(planned, arms, spec)
-    if whole:
+    if whole and words is not None:
         _check(arms, whole, spec, plan, options.max_jobs)
-    else:
+    if not whole:
         spec = spec._replace(batch=max(arm.trials for arm in arms))
     folder = folder / (SEARCH if whole else LR_SEARCH)
     return Search(arms, spec, plan, folder, Journal(folder))
