@@ -92,8 +92,9 @@ def work(parser: Parser, arguments: list[str]) -> None:
     )
     parser.add_argument("--close", action="store_true", help="train nothing: report, or plan what follows")
     options = parser.parse_args(arguments)
-    if not Path(options.folder).is_dir():
-        raise ConfigError(f"{options.folder}: no such folder")
+    from mnist_exp.store import sweep_folder
+
+    folder = sweep_folder.find(options.folder)
     if options.minutes is not None and options.minutes <= 0:
         raise ConfigError(f"--minutes {options.minutes:g}: must be more than 0")
     if options.n_jobs is not None and options.n_jobs < 1:
@@ -101,7 +102,7 @@ def work(parser: Parser, arguments: list[str]) -> None:
     keys = {"minutes": options.minutes, "n_jobs": options.n_jobs}
     words = [f"hydra.sweeper.{key}={value}" for key, value in keys.items() if value is not None]
     role = "hydra.sweeper.close=true" if options.close else "hydra.sweeper.work=true"
-    train(parser, ["-m", quoting.override("resume", options.folder), role, *words])
+    train(parser, ["-m", quoting.override("resume", folder), role, *words])
 
 
 def report(parser: Parser, arguments: list[str]) -> None:

@@ -28,7 +28,7 @@ MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
         *("build", "command_line", "config", "data", "losses", "models", "report", "store", "system", "training"),
     },
     "track": {"config", "report", "store", "system"},
-    "cli": {"report", "system", "track", "use"},
+    "cli": {"report", "store", "system", "track", "use"},
     "__init__": {"system", "use"},
     "train.py": {"build", "command_line", "system", "training"},
     "hydra_plugins": {"store", "sweep", "system"},

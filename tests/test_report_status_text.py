@@ -109,7 +109,7 @@ def test_a_resume_keeps_the_launcher_and_the_configs(here: Path) -> None:
     assert f"mnist-exp train -m {words} resume=s  goes on" in _text("s")
     facts = {"command": f"{COMMAND} {words}", "launcher": {}}
     edit_ledger(Path("s"), lambda entry: entry.update(facts) if "command" in entry else None)
-    assert "mnist-exp train -m -cd my --config-name=mine resume=s  goes on" in _text("s")
+    assert "mnist-exp train -m -cd my --config-name=mine resume=s  hands over what is left" in _text("s")
 
 
 def test_a_search_and_what_comes_after_it(here: Path) -> None:

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 from mnist_exp.store import sweep_folder
+from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger
 from mnist_exp.store.run_folder import SWEEP_LOCK
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
 
 def _ledger(folder: Path, seconds: float = 0) -> Path:
-    """Make a folder with an empty ledger that was written at a time."""
+    """Make a folder with a ledger of a search, and of what comes after it, that was written at a time."""
     folder.mkdir(parents=True)
-    (folder / "ledger.jsonl").touch()
+    Ledger(folder).append({"program": PROGRAM, "ledger": VERSION, "then": []})
     os.utime(folder / "ledger.jsonl", (seconds, seconds))
     return folder
 

@@ -106,7 +106,7 @@ def test_choice_is_a_list_as_long_as_there_are_no_trials(run: Run) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["hydra.sweeper.trials=0"], "add hydra.sweeper.trials=40 to search the interval"),
+        (["hydra.sweeper.trials=0"], "hydra.sweeper.trials=40 searches the interval"),
         (["model.dropout=interval(0,1)"], "model.dropout=1: must be 0 or more and less than 1"),
         (["model.dropuot=interval(0,0.5)"], "model.dropuot"),
         (["optimizer=adam", "optimizer.momentum=interval(0,0.5)"], "optimizer=adam has no key momentum"),
@@ -120,7 +120,7 @@ def test_choice_is_a_list_as_long_as_there_are_no_trials(run: Run) -> None:
         ),
         (["hydra.sweeper.trials=-1"], "hydra.sweeper.trials=-1: must be 1 or more"),
         (["hydra.sweeper.trials=20000"], "no more runs than hydra.sweeper.max_jobs=10,000; these are 20,000"),
-        (["hydra.sweeper.trial_seeds=[]"], "trial_seeds one seed or more"),
+        (["hydra.sweeper.trial_seeds=[]"], "hydra.sweeper.trial_seeds=[]: must be one seed or more"),
         (["hydra.sweeper.finalists=0"], "hydra.sweeper.finalists=0: must be 1 or more"),
         (["hydra.sweeper.search=bayes"], "hydra.sweeper.search=bayes: must be tpe, random"),
         (

@@ -75,7 +75,7 @@ def test_a_sweep_is_handed_over_and_a_worker_trains_it(run: Run) -> None:
     handed = run("-m", *words, *WORKERS)
     assert handed.code == 0, handed.err
     assert "ready for workers: 4 jobs in 4 batches" in handed.out
-    assert f"mnist-exp work {IT.absolute()}" in handed.out
+    assert f" work {IT.absolute()}\n" in handed.out
     assert set(statuses().values()) == {"pending"}
     assert not (IT / "0").exists()
     worked = run(*WORK)

@@ -483,7 +483,8 @@ def _measured(runs: Iterable[RunResult], measure: Measure) -> tuple[list[RunResu
     folders = _enumerate([run.folder for run in altered])
     arms = "its arm" if len(altered) == 1 else "their arms"
     limit = f"so comparisons with {arms} are for these images, not for new ones"
-    how = _how_to_predict(run.sweep for run in altered)
+    are_trained_again = all(keeping.was_dropped(run.folder, run_folder.BEST) for run in altered)
+    how = "training brings them back" if are_trained_again else _how_to_predict(run.sweep for run in altered)
     return found, [f"the predictions of {folders} were changed or deleted after the run, {limit}; {how}"]
 
 

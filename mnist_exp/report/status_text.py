@@ -22,6 +22,7 @@ from mnist_exp.report.status import (
     GONE,
     RUNNING,
     STATES,
+    STOPPED,
     WAITING,
     Run,
     Stage,
@@ -70,7 +71,8 @@ def print_status(target: str, watch: bool = False) -> None:
 def lines(found: Status) -> list[Line]:
     """Return the status, a line at a time."""
     stage = found.stage
-    command = stage.sessions[-1].get("command", "") if stage.sessions else ""
+    sessions = (found.search or stage).sessions
+    command = sessions[0].get("command", "") if sessions else ""
     text = [Line(str(found.folder), "bold"), Line(quoting.shown(command), "dim"), Line("")]
     text += [*_progress(found), *map(Line, _who(stage)), *map(Line, _when(stage))]
     text += _section("Workers", _workers(stage))
@@ -117,7 +119,7 @@ def _progress(found: Status) -> Iterator[Line]:
         )
         return
     yield Line(_counted(found.sweep), "bold")
-    if most := found.sweep.most_runs:
+    if (most := found.sweep.most_runs) and not found.is_over:
         yield Line(f"Results decide how many seeds follow: at most {_count(most, 'run')}.")
 
 
@@ -197,12 +199,13 @@ def _next(found: Status) -> list[str]:
     stage = found.stage
     resume = ["-m", *_kept(stage), quoting.override("resume", found.folder)]
     rows = []
+    if stage.is_handed_over and stage.counts[WAITING] + stage.counts[STOPPED]:
+        work = f"{program.tool('work')} {quoting.for_shell(str(found.folder))}"
+        rows.append([work, "works on it, on any machine that sees the folder"])
     if not stage.is_worked_on and (stage.left or not found.sweep):
-        rows.append([quoting.command(*resume), "goes on"])
+        rows.append([quoting.command(*resume), "hands over what is left" if stage.is_handed_over else "goes on"])
     elif not stage.is_worked_on and stage.counts[FAILED]:
         rows.append([quoting.command(*resume, "hydra.sweeper.retry_failed=true"), "runs the failed ones again"])
-    if stage.is_handed_over and stage.counts[WAITING]:
-        rows.append([_tool("work", stage), "works on it, on any machine that sees the folder"])
     if stage.counts[COMPLETED]:
         rows.append([_tool("report", stage), "reports on what is completed"])
     return _columns(rows, len(rows))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import LATEST, LEDGER, SEARCHES, SWEEP_LOCK, WORKERS
 from mnist_exp.system import files
@@ -22,7 +23,7 @@ def find(target: str) -> Path:
         return latest(target)
     folder = Path(target)
     if is_sweep(folder):
-        return folder.parent if folder.name in SEARCHES else folder
+        return folder.parent if is_search(folder) else folder
     if not target or not folder.is_dir():
         reason = "no such folder"
     elif (folder.parent / LEDGER).is_file():
@@ -36,7 +37,13 @@ def find(target: str) -> Path:
 
 def is_sweep(folder: Path) -> bool:
     """Return whether a folder is that of a sweep, whose search may still be running."""
-    return any((each / LEDGER).is_file() for each in (folder, *(folder / name for name in SEARCHES)))
+    return (folder / LEDGER).is_file() or any(is_search(folder / name) for name in SEARCHES)
+
+
+def is_search(folder: Path) -> bool:
+    """Return whether a folder holds a search, before a sweep in the folder above."""
+    is_named_so = folder.name in SEARCHES and (folder / LEDGER).is_file()
+    return is_named_so and any("then" in session for session in Ledger(folder).read()[0])
 
 
 def latest(asked: str) -> Path:

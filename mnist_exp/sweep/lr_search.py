@@ -38,7 +38,7 @@ def space(planned: PlannedJob) -> Space:
     """
     job = planned.job
     if not 0 < planned.search.rates <= MAX_RATES:
-        raise ConfigError(f"hydra.sweeper.trials: must be 0 to {MAX_RATES}, and trial_seeds one seed or more")
+        raise ConfigError(f"hydra.sweeper.trials={planned.search.rates}: must be 0 to {MAX_RATES} learning rates")
     for override in job.overrides:
         if config.key_of(override) == config.LR:
             raise ConfigError(f"{override}: the search chooses this key; remove it, or set hydra.sweeper.trials=0")

@@ -182,8 +182,8 @@ def axes(arguments: Sequence[str], loader: ConfigLoader, most: int) -> dict[str,
             values[key] = [f"{key}={value}" for value in islice(override.sweep_string_iterator(), most + 1)]
         else:
             raise ConfigError(
-                f"{typed}: a sweep takes a list of values, a,b,c or range(...) or glob(*); add hydra.sweeper.trials=40 "
-                "to search the interval"
+                f"{typed}: a sweep takes a list of values, a,b,c or range(...) or glob(*); hydra.sweeper.trials=40 "
+                "searches the interval"
             )
     if most < 1:
         raise ConfigError(f"hydra.sweeper.max_jobs={most}: must be 1 or more")
@@ -213,7 +213,7 @@ def _unfinished(folder: Path, plan: Plan, retry_failed: bool) -> list[PlannedJob
     if Sweep(folder).exists:  # the search, if there was one, is over
         Sweep(folder).require_whole_list()
         return _of_ledger(folder, plan, retry_failed)
-    searches = [folder / name for name in SEARCHES if _is_search(folder / name)]
+    searches = [folder / name for name in SEARCHES if sweep_folder.is_search(folder / name)]
     sessions = Ledger(searches[0]).read()[0]
     session = next(session for session in reversed(sessions) if "then" in session)  # find has seen one
     return [
@@ -244,18 +244,16 @@ def find(target: str) -> Path:
     if target == run_folder.LATEST:
         return sweep_folder.latest(f"resume={target}")
     folder = Path(target)
-    if target and ((folder / LEDGER).is_file() or any(_is_search(folder / name) for name in SEARCHES)):
+    if target and sweep_folder.is_sweep(folder):
         return folder
     if not target or not folder.is_dir():
         reason = "no such folder"
+    elif (folder.parent / LEDGER).is_file():
+        command = quoting.command("-m", quoting.override("resume", folder.parent))
+        reason = f"this is a job of a sweep; {command} resumes the sweep"
     elif (folder / METRICS).exists():
         command = quoting.command(quoting.override("resume", target))
         reason = f"this is a single run; without -m, {command} resumes it"
     else:
         reason = f"this is not a sweep of this program: it has no {LEDGER}"
     raise ConfigError(f"resume={target}: {reason}")
-
-
-def _is_search(folder: Path) -> bool:
-    """Return whether a folder holds a search, before a sweep in the folder above."""
-    return (folder / LEDGER).is_file() and any("then" in session for session in Ledger(folder).read()[0])

@@ -93,6 +93,8 @@ class Runner:
             ConfigError: The command asks for something that can't work.
         """
         keeping.of(self.launcher_config)  # a mistyped value is refused before anything is written
+        if self.launcher_config.get("n_jobs") == 0:
+            raise ConfigError("hydra.launcher.n_jobs=0: must be 1 or more jobs at once")
         if self.scheduler and self.stop_on_failure:
             raise ConfigError(
                 "hydra.sweeper.stop_on_failure=true: workers do not stop each other; remove it, or run the sweep with "
@@ -302,7 +304,9 @@ class Runner:
         """Return what a launcher hears that hands jobs over to workers."""
         divided = self._in_batches(left, sweep) if self.scheduler else []
         folder = Path(os.path.abspath(sweep.name))
-        return HandOver(self.launcher_config, folder, len(left), len({each.job.batch for each in divided}), is_last)
+        return HandOver(
+            self.launcher_config, folder, len(left), len({each.job.batch for each in divided}), is_last, self.close
+        )
 
     def _left(self, planned: Sequence[PlannedJob], sweep: Sweep, known: Mapping[int, Job]) -> list[PlannedJob]:
         return plan.left_to_run(

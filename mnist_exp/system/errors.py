@@ -157,6 +157,8 @@ def _behind_logging(error: BaseException) -> BaseException:
 
 def offer(word: str, options: Sequence[str], elsewhere: Iterable[str] = ()) -> str:
     """Return a hint for a mistyped word: the option, or the key elsewhere, that it resembles, and all options."""
+    if not options:
+        return "there is none to choose from"
     same_name = [name for name in elsewhere if name.endswith(f".{word}")]
     meant = did_you_mean(word, options) or did_you_mean(word, same_name[:1])
     return f"{meant} Choose from {', '.join(options)}" if meant else f"choose from {', '.join(options)}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mnist_exp.store.ledger import Session
-from mnist_exp.system import quoting
+from mnist_exp.system import program, quoting
 from mnist_exp.system.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ class HandOver(NamedTuple):
         jobs: The number of jobs that are left to run.
         batches: The number of batches that they make; more workers than that find nothing to do.
         is_last: Whether nothing can follow these jobs: no round of a sequential sweep, no sweep after a search.
+        by_worker: Whether a worker that closes a round or a search hands over what follows.
     """
 
     launcher: Mapping[str, Any]
@@ -34,6 +35,7 @@ class HandOver(NamedTuple):
     jobs: int
     batches: int
     is_last: bool
+    by_worker: bool = False
 
 
 def check(hand_over: HandOver) -> None:
@@ -61,9 +63,11 @@ def start(hand_over: HandOver, session: Session) -> None:
         hand_over: The sweep.
         session: What `submit` returned.
     """
+    if hand_over.by_worker:
+        return  # it goes on by itself
     jobs = "1 job" if hand_over.jobs == 1 else f"{hand_over.jobs:,} jobs"
     batches = "1 batch" if hand_over.batches == 1 else f"{hand_over.batches:,} batches"
     log.info(
         f"ready for workers: {jobs} in {batches}. On every machine that sees this folder, run\n"
-        f"  mnist-exp work {quoting.for_shell(str(hand_over.folder))}"
+        f"  {program.tool('work')} {quoting.for_shell(str(hand_over.folder))}"
     )

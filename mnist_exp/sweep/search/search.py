@@ -392,7 +392,7 @@ def _check_seeds(planned: Sequence[PlannedJob], arms: Sequence[Arm], spec: Spec)
     judges = {each.job.seed for each in planned if each.search.rates}
     for arm in arms:
         if not arm.seeds:
-            raise ConfigError("hydra.sweeper.trials: must be 0 to 100, and trial_seeds one seed or more")
+            raise ConfigError("hydra.sweeper.trial_seeds=[]: must be one seed or more")
         if both := judges.intersection(arm.seeds):
             raise ConfigError(f"seed={min(both)}: is also in hydra.sweeper.trial_seeds, which choose {what}")
 
