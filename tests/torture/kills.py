@@ -175,7 +175,7 @@ def _killed_sweeps(rounds: int, tally: Tally, grid: list[str], come_to: Callable
             for after in (CHANCE.uniform(0, whole.seconds) for _ in range(CHANCE.randint(1, MOST))):
                 run_and_signal(*words, f"hydra.sweep.dir={where}", number=signal.SIGKILL, after=after)
             ended = run(*words, f"hydra.sweep.dir={where}")
-            lines = [files.unseal(line) for line in Path(where, "ledger.jsonl").read_text().splitlines()]
+            lines = files.unseal_lines(Path(where, "ledger.jsonl").read_bytes().splitlines())
             completed = sorted(line["job"] for line in lines if line.get("status") == "completed")
             fine = ended.code == 0 and completed == [*planned] and _planned(Path(where)) == planned
             found = {job: come_to(Path(where, str(job))) for job in planned} if fine else expected
