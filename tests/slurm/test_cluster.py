@@ -15,3 +15,4 @@ def test_a_job_runs_and_is_requeued(cluster: Cluster, tmp_path: Path) -> None:
     cluster.call("scontrol", "requeue", job)
     cluster.wait_until(lambda: (tmp_path / "starts").read_text() == "\n1\n")
     cluster.call("scancel", job)
+    cluster.wait_until(lambda: not cluster.call("squeue", "--noheader"))
