@@ -341,7 +341,7 @@ def test_a_round_whose_list_was_torn_is_completed(run: Run, tmp_path: Path) -> N
     run("-m", *CLOSE, "hydra.sweep.dir=undisturbed")
     run("-m", *CLOSE, "hydra.sweeper.max_seeds=5", "hydra.sweep.dir=it")
     lines = Path("undisturbed/ledger.jsonl").read_text().splitlines(keepends=True)
-    entries = files.unseal_lines([line.encode() for line in lines])
+    entries = files.unseal_lines([line.rstrip().encode() for line in lines])
     torn = next(i for i, entry in enumerate(entries) if entry.get("job") == 15) + 1  # the first of the second round
     Path("it/ledger.jsonl").write_text("".join(lines[:torn]))
     assert run("-m", "resume=it").code == 0

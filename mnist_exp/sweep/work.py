@@ -85,7 +85,7 @@ def work(
         with _stopping(its.sweep, minutes):
             code = its.train()
         if code and minutes and its.is_slow(minutes):
-            log.error(f"{minutes:g} minutes are too short: no epoch ended in them; give the worker more time")
+            log.error("the time is too short: no epoch ended in it; give the worker more minutes")
             code = 1  # a scheduler need not start it again
         its.claims.close()
         workers.end(worker)

@@ -85,4 +85,4 @@ def test_a_time_that_is_too_short_for_an_epoch_ends_the_task(sweep: SlurmSweep) 
     assert ended.code == 0, ended
     command = [sys.executable, "-m", "mnist_exp", "work", str(sweep.folder), "--minutes", "0.001"]
     work = subprocess.run(command, cwd=forks.ROOT, capture_output=True, text=True)
-    assert (work.returncode, "0.001 minutes are too short: no epoch ended in them" in work.stdout) == (1, True), work
+    assert (work.returncode, "the time is too short: no epoch ended in it" in work.stdout) == (1, True), work
