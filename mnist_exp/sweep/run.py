@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -22,25 +21,24 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-from tqdm import tqdm
 
 from mnist_exp import command_line, config
 from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
 from mnist_exp.store.run_folder import SEARCHES
-from mnist_exp.sweep import batches, jobs, lr_search, plan, request, work
-from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching, naming_job
+from mnist_exp.sweep import batches, jobs, plan, preflight, request, work
+from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching
+from mnist_exp.sweep.finish import finish
 from mnist_exp.sweep.launchers import grouping, joblib_workers, slurm
 from mnist_exp.sweep.launchers import workers as workers_launcher
 from mnist_exp.sweep.launchers.workers import HandOver
 from mnist_exp.sweep.rounds import Rounds, Until
-from mnist_exp.sweep.search import search as searches
+from mnist_exp.sweep.search import request as search_request
 from mnist_exp.sweep.search.search import Search
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import errors, files, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
-from mnist_exp.system.fork import run_in_subprocess
 
 log = logging.getLogger(__name__)
 
@@ -133,9 +131,9 @@ class Runner:
     def _search(self, asked: request.Request) -> Search | None:
         """Return the search that comes before the jobs, if there is one."""
         is_fused = grouping.is_fused(self.launcher_config)
-        options = searches.Options(self.search, self.finalists, self.at_once, is_fused, self.max_jobs)
+        options = search_request.Options(self.search, self.finalists, self.at_once, is_fused, self.max_jobs)
         loader = self.context.config_loader
-        return searches.new(asked.jobs, asked.plan, asked.tuned, options, loader, asked.folder)
+        return search_request.new(asked.jobs, asked.plan, asked.tuned, options, loader, asked.folder)
 
     def _run_search(self, search: Search, trials: Sweep, planned: Sequence[PlannedJob], rule: Rule | None) -> bool:
         """Run the search that comes before jobs; return whether trials are left, which workers have to run."""
@@ -233,7 +231,7 @@ class Runner:
         """Run what is left of the jobs, then further rounds, and report. Or hand them over to workers.
 
         Returns:
-            Whether it has handed jobs over.
+            Whether jobs are left, which workers have to run.
 
         Args:
             planned: The jobs that the command asks for.
@@ -249,11 +247,9 @@ class Runner:
         left = self._left(planned, sweep, known)
         is_left_alone = self.close and any(each.job.number in known for each in left)  # somebody cancelled them
         left = [] if is_left_alone else left or self._left(further.next(sweep).jobs, sweep, known)
-        hand_over = self._hand_over(left, sweep, is_last=not ("then" in facts or "until" in facts))
+        facts |= {"versions": provenance.versions() | further.versions}
         with joblib_workers.started(self.launcher_config, self.workers if left else 1):
-            self._check(left, sessions, known, provenance.versions() | further.versions)
-        if self.scheduler and left:
-            self.scheduler.check(hand_over)
+            self._check(left, sweep, sessions, known, facts)
         if not sweep.exists:
             run_folder.create(sweep.folder, "hydra.sweep.dir")
         with sweep.locked():
@@ -263,23 +259,45 @@ class Runner:
                 self.master.hydra.sweep.dir = quoting.literal(str(sweep.folder))
             if not (sweep.folder / "multirun.yaml").exists():
                 OmegaConf.save(self.master, sweep.folder / "multirun.yaml")
-            facts |= {"versions": provenance.versions() | further.versions}
-            if self.scheduler and left:
-                left = self._in_batches(left, sweep)
-                hand_over = hand_over._replace(jobs=len(left), batches=len({each.job.batch for each in left}))
-                submitted = self.scheduler.submit(hand_over)
-                try:
-                    self._introduce(left, sweep, facts | {"launcher": self.launcher_config} | submitted)
-                except BaseException:
-                    self.scheduler.withdraw(submitted)
-                    raise
-            else:
+            if not self.scheduler or not left:
                 self._run_here(left, sweep, further, facts)
-                if is_left_alone:
-                    sys.exit()
-                return False
+                return is_left_alone
+            hand_over, submitted = self._submit(self.scheduler, left, sweep, facts)
         self.scheduler.start(hand_over, submitted)
         return True
+
+    def _check(
+        self,
+        left: Sequence[PlannedJob],
+        sweep: Sweep,
+        sessions: Sequence[Session],
+        known: Mapping[int, Job],
+        facts: Session,
+    ) -> None:
+        """Raise ConfigError for jobs that can't run, or would mix results. Nothing is written yet."""
+        if not left:
+            return
+        if sessions and not self.allow_changed:
+            plan.require_same_versions(sessions[-1]["versions"], facts["versions"])
+        preflight.require_buildable(left, self.workers)
+        if not self.allow_changed:
+            preflight.require_same_data(left, known)
+        if self.scheduler:
+            self.scheduler.check(self._hand_over(self._in_batches(left, sweep), sweep, facts))
+
+    def _submit(
+        self, scheduler: ModuleType, left: Sequence[PlannedJob], sweep: Sweep, facts: Session
+    ) -> tuple[HandOver, Session]:
+        """Write the list of jobs in their batches, with what the scheduler submits for them."""
+        left = self._in_batches(left, sweep)
+        hand_over = self._hand_over(left, sweep, facts)
+        submitted: Session = scheduler.submit(hand_over)
+        try:
+            self._introduce(left, sweep, facts | {"launcher": self.launcher_config} | submitted)
+        except BaseException:
+            scheduler.withdraw(submitted)
+            raise
+        return hand_over, submitted
 
     def _run_here(self, left: list[PlannedJob], sweep: Sweep, further: Rounds | Search, facts: Session) -> None:
         """Run the jobs on this machine, then further rounds, and report."""
@@ -292,7 +310,7 @@ class Runner:
                 left = self._introduce(self._next_round(further, sweep), sweep)
                 ran += [each.job.number for each in left]
         sweep.record_dead_jobs()
-        _finish(sweep, ran, is_search="then" in facts, is_sequential="until" in facts)
+        finish(sweep, ran, is_search="then" in facts, is_sequential="until" in facts)
 
     def _in_batches(self, left: Sequence[PlannedJob], sweep: Sweep) -> list[PlannedJob]:
         """Return the jobs with the batches in which workers take them."""
@@ -300,37 +318,21 @@ class Runner:
         done = {batch for batch, state in claims.read(sweep.folder, known).items() if state.is_done}
         return batches.divide(left, self.launcher_config, known, done)
 
-    def _hand_over(self, left: Sequence[PlannedJob], sweep: Sweep, is_last: bool) -> HandOver:
-        """Return what a launcher hears that hands jobs over to workers."""
-        divided = self._in_batches(left, sweep) if self.scheduler else []
-        folder = Path(os.path.abspath(sweep.name))
+    def _hand_over(self, left: Sequence[PlannedJob], sweep: Sweep, facts: Session) -> HandOver:
+        """Return what a launcher hears that hands jobs over to workers, given the jobs in their batches."""
         return HandOver(
-            self.launcher_config, folder, len(left), len({each.job.batch for each in divided}), is_last, self.close
+            self.launcher_config,
+            Path(os.path.abspath(sweep.name)),
+            jobs=len(left),
+            batches=len({each.job.batch for each in left}),
+            is_last=not ("then" in facts or "until" in facts),
+            by_worker=self.close,
         )
 
     def _left(self, planned: Sequence[PlannedJob], sweep: Sweep, known: Mapping[int, Job]) -> list[PlannedJob]:
         return plan.left_to_run(
             planned, known, sweep.folder, retry_failed=self.retry_failed, allow_changed=self.allow_changed
         )
-
-    def _check(
-        self,
-        left: Sequence[PlannedJob],
-        sessions: Sequence[Session],
-        known: Mapping[int, Job],
-        versions: dict[str, str],
-    ) -> None:
-        """Raise ConfigError for a job that can't be built, or that would mix results. Nothing is written yet."""
-        if not left:
-            return
-        if sessions and not self.allow_changed:
-            plan.require_same_versions(sessions[-1]["versions"], versions)
-        at_once = min(self.workers, len(left))
-        arms = lr_search.one_per_arm(left).values()  # seeds make no difference
-        for _, same_data in groupby(arms, key=_data_choices):
-            _check_build(list(same_data), at_once)
-        if not self.allow_changed:
-            _require_same_data(left, known)
 
     def _open(self, planned: Sequence[PlannedJob], sweep: Sweep, further: Rounds | Search) -> list[PlannedJob]:
         """Return the jobs with which the command begins, after saying how far earlier ones came."""
@@ -437,43 +439,10 @@ def _name(launcher: Mapping[str, Any]) -> str:
     return str(launcher.get("_target_", "")).rpartition(".")[2]
 
 
-def _data_choices(planned: PlannedJob) -> str:
-    """Return the values of all keys of `data`, in one text."""
-    return repr([(key, value) for key, value in planned.job.choices.items() if key.startswith("data.")])
-
-
 def _list_jobs(planned: Sequence[PlannedJob], is_fused: bool) -> None:
     log.info("\n".join(" ".join(each.job.overrides) for each in planned))
     if is_fused:
         log.info(grouping.describe(grouping.group_planned(planned)))
-
-
-def _check_build(arms: Sequence[PlannedJob], at_once: int) -> None:
-    """Build every part of arms that share their data, of which `at_once` run at a time. Raises ConfigError."""
-    with naming_job(arms[0].job.overrides):
-        jobs.prepare_process(arms[0].config.config())
-    from mnist_exp import build  # imports torch, which a mistyped key should not wait for
-
-    def build_all() -> None:
-        for arm in tqdm(arms, desc="building", unit="arm", leave=False, disable=None):
-            with naming_job(arm.job.overrides):
-                build.check_build(arm.config.config(), at_once)
-
-    run_in_subprocess(build_all)
-
-
-def _require_same_data(left: Sequence[PlannedJob], known: Mapping[int, Job]) -> None:
-    """Raise ConfigError if completed jobs were trained on other data than those to come would be."""
-    from mnist_exp import build
-
-    trained = {job.source: job for job in known.values() if job.status == "completed" and job.data}
-    for name, each in {each.job.source: each for each in left if each.job.source in trained}.items():
-        now = build.cached_source(each.config.config()).sha256
-        if now != trained[name].data:
-            raise ConfigError(
-                f"data={each.job.choices['data']}: job {trained[name].number} was trained on other data (SHA-256 "
-                f"{trained[name].data}, now {now}); hydra.sweeper.allow_changed=true continues all the same"
-            )
 
 
 def _launch_once(launcher: Launcher, left: Sequence[PlannedJob], sweep: Sweep) -> str | None:
@@ -522,46 +491,3 @@ def _stop_handler(sweep: Sweep) -> Any:
         raise StopLaunching
 
     return stop
-
-
-def _finish(sweep: Sweep, numbers: Sequence[int], is_search: bool, is_sequential: bool) -> None:
-    """Log what failed and how to resume, write the report, and end the process if something is left or failed.
-
-    After a finished learning-rate search the process continues, even if trials failed: some rates are too high.
-    """
-    from mnist_exp.report import report
-
-    if code := sweep.exit_code:
-        signals.ignore()  # a second Ctrl-C must not cost the report
-    found = [job for job in sweep.ledger.read()[1].values() if job.status != "replaced"]
-    failed = [job for job in found if job.status == "failed"]
-    flags = command_line.config_flags(command_line.typed())
-    if failed and is_search:
-        log.warning(f"{len(failed)} of {len(found)} trials failed: {sweep.folder / 'report.md'}")
-    elif failed:
-        _log_failures(failed, len(found), flags)
-    is_unfinished = any(job.status in ("pending", "interrupted") for job in found)
-    if is_unfinished or (is_search and code) or (is_sequential and sweep.is_stopped):
-        launcher = [word for word in command_line.typed() if word.startswith(("hydra/launcher", "hydra.launcher"))]
-        target = quoting.override("resume", sweep.folder.parent if is_search else sweep.folder)
-        log.info(f"to resume: {quoting.command('-m', *flags, target, *launcher)}")
-    completed = {job.number for job in found if job.status == "completed"}
-    is_search_finished = is_search and not is_unfinished
-    succeeded = is_search_finished or (not failed and completed.issuperset(numbers))
-    try:
-        text = report.write([sweep.folder])
-        if not is_search_finished:
-            log.info(text)
-    except OSError as error:
-        log.error(f"no report: {errors.explain(error)}")
-        succeeded = False
-    if code or not succeeded:
-        sys.exit(code or 1)
-
-
-def _log_failures(failed: Sequence[Job], among: int, flags: Sequence[str]) -> None:
-    """Log why each job failed, and the command that runs it alone."""
-    log.error(f"{len(failed)} of {among} jobs failed:")
-    for job in failed:
-        command = quoting.command(*flags, *job.overrides)
-        log.error(f"  #{job.number} {' '.join(job.overrides)}: {job.error}\n      {command}")

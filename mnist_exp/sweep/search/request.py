@@ -1,0 +1,153 @@
+"""What a command asks a search for: its arms, its sampler and its finalists, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.config_loader import ConfigLoader
+
+from mnist_exp.report.labels import label
+from mnist_exp.store.run_folder import LR_SEARCH, SEARCH
+from mnist_exp.sweep import lr_search
+from mnist_exp.sweep.compose import Plan, PlannedJob
+from mnist_exp.sweep.search import samplers, space
+from mnist_exp.sweep.search.journal import Journal
+from mnist_exp.sweep.search.samplers import Sampler
+from mnist_exp.sweep.search.search import Arm, Search, Spec
+from mnist_exp.sweep.search.space import Space
+from mnist_exp.sweep.sweep import Sweep
+from mnist_exp.system.errors import ConfigError
+
+FUSED_TRIALS = 8  # of an arm in a batch of fused groups: fewer fill the cores badly, more learn from each other late
+
+
+class Options(NamedTuple):
+    """What a command says of a search, beside the space.
+
+    Attributes:
+        sampler: hydra.sweeper.search.
+        finalists: hydra.sweeper.finalists.
+        workers: The jobs that its launcher runs at once.
+        is_fused: Whether its launcher trains jobs that are alike as one.
+        max_jobs: hydra.sweeper.max_jobs.
+    """
+
+    sampler: Any
+    finalists: int
+    workers: int
+    is_fused: bool
+    max_jobs: int
+
+
+def new(
+    planned: Sequence[PlannedJob],
+    plan: Plan,
+    words: Sequence[str] | None,
+    options: Options,
+    loader: ConfigLoader,
+    folder: Path,
+) -> Search | None:
+    """Return the search that comes before the jobs of a sweep; None if nothing is searched.
+
+    Args:
+        planned: The jobs of the sweep.
+        plan: Composes a job.
+        words: The overrides that tune; none for a learning-rate search, where trials are asked for. None if the sweep
+            is resumed: then its ledger says what to search.
+        options: What else the command says.
+        loader: Hydra's config loader.
+        folder: The folder of the sweep.
+
+    Raises:
+        ConfigError: The search can't be.
+    """
+    searched = {name: each for name, each in lr_search.one_per_arm(planned).items() if each.search.rates}
+    if not searched:
+        return None
+    spec = _spec(words, options, len(searched), folder)
+    whole = space.parse(spec.words, loader)
+    arms = [
+        Arm(
+            name,
+            lr_search.without_seed(each.job.overrides),
+            label_of,
+            space.of_arm(whole, each.job.choices) if whole else lr_search.space(each),
+            each.search.rates,
+            each.search.seeds,
+        )
+        for (name, each), label_of in zip(searched.items(), _labels(list(searched.values())), strict=True)
+    ]
+    _check_seeds(planned, arms, spec)
+    if whole and words is not None:
+        _check(arms, whole, spec, plan, options.max_jobs)
+    if not whole:
+        spec = spec._replace(batch=max(arm.trials for arm in arms))
+    folder = folder / (SEARCH if whole else LR_SEARCH)
+    return Search(arms, spec, plan, folder, Journal(folder))
+
+
+def _spec(words: Sequence[str] | None, options: Options, arms: int, folder: Path) -> Spec:
+    """Return what to search: of a sweep that exists, what its ledger says. Raises ConfigError if that differs."""
+    before = known_spec(folder)
+    if words is None and before:
+        return before
+    if not words:
+        return Spec((), Sampler(samplers.GRID), 1, 1, False)
+    batch = FUSED_TRIALS if options.is_fused else max(1, -(-options.workers // arms))  # no worker is idle
+    spec = Spec(tuple(words), Sampler.read(options.sampler), options.finalists, batch, options.is_fused)
+    return spec.continued(before, folder) if before else spec
+
+
+def known_spec(folder: Path) -> Spec | None:
+    """Return what the search of a sweep searches; None if it has none over intervals and choices."""
+    sweep = Sweep(folder / SEARCH)
+    saved = [session["search"] for session in (sweep.ledger.read()[0] if sweep.exists else ()) if "search" in session]
+    return Spec.read(saved[-1]) if saved else None
+
+
+def _labels(planned: Sequence[PlannedJob]) -> list[str]:
+    """Return the choices of each arm in a few words: those in which the arms differ."""
+    typed = [
+        dict(word.split("=", 1) for word in lr_search.without_seed(each.job.overrides) if "=" in word)
+        for each in planned
+    ]
+    keys = [
+        key
+        for key in dict.fromkeys(key for each in typed for key in each)
+        if len({each.get(key) for each in typed}) > 1
+    ]
+    return [label({key: each[key] for key in keys if key in each}) for each in typed]
+
+
+def _check_seeds(planned: Sequence[PlannedJob], arms: Sequence[Arm], spec: Spec) -> None:
+    """Raise ConfigError for seeds that both search and judge."""
+    what = "the settings and so can't judge them" if spec.words else "the rate and so can't judge it"
+    judges = {each.job.seed for each in planned if each.search.rates}
+    for arm in arms:
+        if not arm.seeds:
+            raise ConfigError("hydra.sweeper.trial_seeds=[]: must be one seed or more")
+        if both := judges.intersection(arm.seeds):
+            raise ConfigError(f"seed={min(both)}: is also in hydra.sweeper.trial_seeds, which choose {what}")
+
+
+def _check(arms: Sequence[Arm], whole: Space, spec: Spec, plan: Plan, max_jobs: int) -> None:
+    """Raise ConfigError for a key that no arm has, for a value that can't be, or for too many trials."""
+    if spec.finalists < 1:
+        raise ConfigError(f"hydra.sweeper.finalists={spec.finalists}: must be 1 or more")
+    for each in whole:
+        if not any(each.key in (own.key for own in arm.space) for arm in arms):
+            plan([*arms[0].overrides, *space.words(space.probes((each,))[0])])  # its message names the option's keys
+            raise ConfigError(f"{each.key}: no arm has this key; remove it")
+    for arm in arms:
+        if not arm.space:
+            raise ConfigError(f"{arm.label}: has none of the searched keys; remove it, or search a key that it has")
+        if arm.trials < 1 or (runs := arm.trials * len(arm.seeds) * len(arms)) > max_jobs:
+            raise ConfigError(
+                f"hydra.sweeper.trials={arm.trials}: must be 1 or more, and no more runs than "
+                f"hydra.sweeper.max_jobs={max_jobs:,}" + (f"; these are {runs:,}" if arm.trials > 0 else "")
+            )
+        spec.sampler.check(arm.space)
+        for setting in space.probes(arm.space):
+            plan([*arm.overrides, *space.words(setting)])
