@@ -13,7 +13,9 @@ from helpers.arms import arm, run
 from helpers.sweeps import KINDS, VERSIONS, edit_ledger, edit_summary, sweep
 from scipy.stats import sem, t
 
-from mnist_exp.report.results import MEASURED, CompletedRun, Results, label, read, sample, shown_keys
+from mnist_exp.report.labels import label, shown_keys
+from mnist_exp.report.results import Results, read, sample
+from mnist_exp.report.runs import MEASURED, CompletedRun
 from mnist_exp.store import predictions
 from mnist_exp.store.predictions import RunPredictions
 from mnist_exp.store.run_folder import PREDICTIONS

@@ -15,7 +15,7 @@ import pytest
 from conftest import TINY, Outcome
 from helpers.sweeps import sweep
 
-from mnist_exp.report.results import format_value
+from mnist_exp.report.labels import format_value
 from mnist_exp.store import run_folder
 from mnist_exp.system import extras
 from mnist_exp.system.errors import ConfigError

@@ -14,6 +14,7 @@ from helpers.sweeps import sweep
 
 import mnist_exp
 from mnist_exp.report import results
+from mnist_exp.report.runs import MEASURED
 from mnist_exp.report.text import to_csv
 from mnist_exp.use.in_process import train
 
@@ -85,7 +86,7 @@ def test_rows_have_what_is_computed_from_predictions(tmp_path: Path, without_pan
             assert ("" if row[column] is None else str(row[column])) == line[column]
     assert [row["test_calibration_error"] is None for row in rows] == [False, True, False, False]
     assert 0.01 < rows[0]["val_log_loss"] < 0.2
-    assert tuple(report[0])[-len(results.MEASURED) :] == results.MEASURED
+    assert tuple(report[0])[-len(MEASURED) :] == MEASURED
 
 
 def test_rows_of_several_splits_say_which(

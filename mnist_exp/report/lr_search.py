@@ -7,7 +7,9 @@ from math import nan
 from typing import NamedTuple
 
 from mnist_exp.config import LR
-from mnist_exp.report.results import Arm, Results, RunResult, format_value, label, total_seconds
+from mnist_exp.report.labels import format_value, label
+from mnist_exp.report.results import Arm, Results
+from mnist_exp.report.runs import RunResult, total_seconds
 
 
 class Search(NamedTuple):

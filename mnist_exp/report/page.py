@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from markupsafe import Markup
 
 from mnist_exp.report import figures, formats, sentences, tables, template
-from mnist_exp.report.results import Results, RunResult
+from mnist_exp.report.results import Results
+from mnist_exp.report.runs import RunResult
 from mnist_exp.report.tables import RunTable
 from mnist_exp.report.text import written_at
 from mnist_exp.store.metrics import METRICS

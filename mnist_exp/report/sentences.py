@@ -20,7 +20,8 @@ from mnist_exp.report.formats import (
     value,
 )
 from mnist_exp.report.measures import ACCURACY, Measure
-from mnist_exp.report.results import Arm, Results, RunResult, count_failures, image_source, total_seconds
+from mnist_exp.report.results import Arm, Results, image_source
+from mnist_exp.report.runs import RunResult, count_failures, total_seconds
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
 from mnist_exp.system import program, quoting
 

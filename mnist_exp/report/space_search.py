@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from mnist_exp import config
 from mnist_exp.report import stats
-from mnist_exp.report.results import Arm, CompletedRun, Results, RunResult, label, sample
+from mnist_exp.report.labels import label
+from mnist_exp.report.results import Arm, Results, sample
+from mnist_exp.report.runs import CompletedRun, RunResult
 
 MIN_TRIALS = 10  # with fewer, the importance of a key is noise
 TREES, REPEATS = 100, 10  # of the forest that learns what the trials reached, and permutations of each key

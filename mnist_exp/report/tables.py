@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from mnist_exp.report import formats, lr_search, sentences, space_search, verdicts
+from mnist_exp.report.labels import format_value
 from mnist_exp.report.measures import ACCURACY, Measure
-from mnist_exp.report.results import Arm, Results, RunResult, count_failures, format_value, total_seconds
+from mnist_exp.report.results import Arm, Results
+from mnist_exp.report.runs import RunResult, count_failures, total_seconds
 from mnist_exp.report.stats import Estimate
 from mnist_exp.store import run_folder
 

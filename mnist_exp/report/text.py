@@ -16,7 +16,9 @@ from rich.console import Console
 from rich.text import Text
 
 from mnist_exp.report import figures, sentences, tables
-from mnist_exp.report.results import COLUMNS, MEASURED, Results, format_value
+from mnist_exp.report.labels import format_value
+from mnist_exp.report.results import Results
+from mnist_exp.report.runs import COLUMNS, MEASURED
 from mnist_exp.report.tables import Table
 from mnist_exp.system import quoting
 

@@ -54,3 +54,8 @@ def was_dropped(folder: Path, name: Path) -> bool:
         summary = run_folder.read_summary(folder)
         return bool(summary and str(name) in (summary["dropped"] or ()))
     return False
+
+
+def has_begun(folder: Path) -> bool:
+    """Return whether a run has got as far as its config, which Hydra writes before the overrides."""
+    return (folder / OVERRIDES).is_file() or was_dropped(folder, OVERRIDES)

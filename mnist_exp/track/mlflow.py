@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from itertools import chain, zip_longest
 from typing import Any
 
-from mnist_exp.report.results import format_value
+from mnist_exp.report.labels import format_value
 from mnist_exp.system import extras, files, quoting
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.track.runs import Snapshot, TrackedRun

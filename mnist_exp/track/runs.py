@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from mnist_exp.report import results
-from mnist_exp.report.results import RunResult
+from mnist_exp.report.labels import format_value, label, swept_keys
+from mnist_exp.report.runs import RunResult, read_run, read_sweep
 from mnist_exp.store import keeping, run_folder
 from mnist_exp.store.metrics import METRICS, Row
 from mnist_exp.store.run_folder import FIGURES, LOG, SUMMARY, SWEEP_LOCK
@@ -79,8 +79,7 @@ def read(folder: Path) -> Snapshot:
     kind = run_folder.owner(folder)
     if kind == run_folder.SWEEP:
         return _read_sweep(folder)
-    has_begun = (folder / run_folder.OVERRIDES).is_file() or keeping.was_dropped(folder, run_folder.OVERRIDES)
-    if kind == run_folder.RUN and has_begun:
+    if kind == run_folder.RUN and keeping.has_begun(folder):
         return _read_run(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")
@@ -106,17 +105,17 @@ def is_active(folder: Path) -> bool:
 
 def _read_sweep(folder: Path) -> Snapshot:
     active = is_active(folder)  # first: what it writes last comes before the lock is free
-    sessions, found = results.read_sweep(folder)
+    sessions, found = read_sweep(folder)
     if not sessions or not found:
         raise ConfigError(f"{folder}: the ledger has no jobs")
     first = sessions[0]
     sweep_id = _digest(first["time"], first["command"])
-    swept = results.swept_keys(found)
+    swept = swept_keys(found)
     left = any(run.job.status in ("pending", "running") for run in found)
     runs = []
     for run in found:
         if run.job.status != "pending":
-            arm = results.label({key: results.format_value(run.job.choices.get(key)) for key in swept})
+            arm = label({key: format_value(run.job.choices.get(key)) for key in swept})
             run_id = _digest(sweep_id, str(run.job.number), run.job.config_id)
             runs.append(_tracked(run, run_id, f"{arm} seed={run.job.seed}", arm, active))
     statuses = {run.status for run in runs}
@@ -127,7 +126,7 @@ def _read_sweep(folder: Path) -> Snapshot:
 
 def _read_run(folder: Path) -> Snapshot:
     active = is_active(folder)
-    run = results.read_run(folder)
+    run = read_run(folder)
     with open(folder / LOG, errors="replace") as log:
         run_id = _digest((folder / run_folder.HYDRA).read_text(), log.readline())  # these tell its path and its time
     tracked = _tracked(run, run_id, _name(folder), "", active)

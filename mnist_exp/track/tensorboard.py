@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp import config
-from mnist_exp.report.results import format_value
+from mnist_exp.report.labels import format_value
 from mnist_exp.store.metrics import Row
 from mnist_exp.system import extras, files, quoting
 from mnist_exp.track.runs import Snapshot, TrackedRun

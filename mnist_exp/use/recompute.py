@@ -11,8 +11,7 @@ from tqdm import tqdm
 
 from mnist_exp import build, config
 from mnist_exp.data.images import DataSet
-from mnist_exp.report import results
-from mnist_exp.report.results import CompletedRun
+from mnist_exp.report.runs import CompletedRun, read_predictions, read_sweep
 from mnist_exp.store import predictions, run_folder
 from mnist_exp.store.predictions import RunPredictions
 from mnist_exp.store.run_folder import CONFIG, LOG, PREDICTIONS
@@ -38,7 +37,7 @@ def recompute_and_print(folders: Sequence[Path]) -> int:
     Raises:
         ConfigError: A folder is not a sweep, or its ledger is damaged.
     """
-    runs = [run for folder in dict.fromkeys(folders) for run in results.read_sweep(folder)[1]]
+    runs = [run for folder in dict.fromkeys(folders) for run in read_sweep(folder)[1]]
     lacking = [run for run in runs if isinstance(run, CompletedRun) and not _has_predictions(run)]
     failed: dict[str, list[Path]] = {}
     quiet = not streams.shows_progress()
@@ -113,7 +112,7 @@ def recompute(run: CompletedRun, sources: Sources) -> None:
 def _has_predictions(run: CompletedRun) -> bool:
     """Return whether a run has kept what it predicted, and nobody has altered it."""
     with suppress(OSError, ConfigError):
-        return results.read_predictions(run) is not None
+        return read_predictions(run) is not None
     return False
 
 

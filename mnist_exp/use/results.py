@@ -5,10 +5,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
-from mnist_exp.report import results as sweeps
-from mnist_exp.report.results import COLUMNS, MEASURED, RunResult
+from mnist_exp.report.labels import shown_keys, swept_keys
+from mnist_exp.report.runs import COLUMNS, MEASURED, RunResult, measured, read_predictions, read_run, read_sweep
 from mnist_exp.store import keeping, run_folder
-from mnist_exp.store.run_folder import OVERRIDES
 from mnist_exp.system.errors import ConfigError
 
 
@@ -29,7 +28,7 @@ def results(folder: str | PathLike[str], *more: str | PathLike[str]) -> Any:
         ConfigError: There is no run in a folder, or a file of one is damaged.
     """
     runs = [run for each in map(Path, dict.fromkeys(map(str, (folder, *more)))) for run in _runs(each)]
-    keys = sweeps.shown_keys(runs, sweeps.swept_keys(runs))
+    keys = shown_keys(runs, swept_keys(runs))
     return as_table([_row(run, keys) for run in runs])
 
 
@@ -62,10 +61,10 @@ def _row(run: RunResult, keys: Sequence[str]) -> dict[str, Any]:
 def _measured(run: RunResult) -> dict[str, float | None]:
     """Return what is computed from the predictions of a run; None for each if it has no intact ones."""
     try:
-        kept = sweeps.read_predictions(run)
+        kept = read_predictions(run)
     except (OSError, ConfigError):
         kept = None
-    return {**sweeps.measured(kept)} if kept else dict.fromkeys(MEASURED)
+    return {**measured(kept)} if kept else dict.fromkeys(MEASURED)
 
 
 def _runs(folder: Path) -> list[RunResult]:
@@ -91,6 +90,5 @@ def _find(folder: Path) -> Iterator[Path]:
 def _read(folder: Path) -> list[RunResult]:
     """Return the runs of a sweep, or the one run; nothing for one that was killed as it started."""
     if run_folder.owner(folder) == run_folder.SWEEP:
-        return sweeps.read_sweep(folder)[1]
-    has_begun = (folder / OVERRIDES).is_file() or keeping.was_dropped(folder, OVERRIDES)
-    return [sweeps.read_run(folder)] if has_begun else []
+        return read_sweep(folder)[1]
+    return [read_run(folder)] if keeping.has_begun(folder) else []

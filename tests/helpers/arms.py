@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_exp.report.results import Arm, CompletedRun, Results, RunResult
+from mnist_exp.report.results import Arm, Results
+from mnist_exp.report.runs import CompletedRun, RunResult
 from mnist_exp.report.stats import Comparison, Estimate, Share, Summary
 from mnist_exp.store.ledger import Job
 from mnist_exp.store.run_folder import empty_summary

@@ -11,8 +11,9 @@ import numpy as np
 from mnist_exp.report.figures import averages
 from mnist_exp.report.figures.page import CROSS, fit
 from mnist_exp.report.formats import count
+from mnist_exp.report.labels import format_value
 from mnist_exp.report.measures import ACCURACY, Measure
-from mnist_exp.report.results import Arm, Results, format_value
+from mnist_exp.report.results import Arm, Results
 
 MAX_NAMES = 20  # values: a key of more names is left out; a key of more numbers has no heat map
 
