@@ -25,7 +25,7 @@ from mnist_exp.data.images import DataSet
 from mnist_exp.report import figures, report
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
-from mnist_exp.sweep import jobs, template
+from mnist_exp.sweep import jobs, preflight, template
 from mnist_exp.sweep import run as sweep_run
 from mnist_exp.system import errors, files
 from mnist_exp.training.run import TrainingRun
@@ -472,7 +472,7 @@ def test_what_goes_wrong_around_a_job_is_told(run: Run, tmp_path: Path, monkeypa
     def no_memory() -> None:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(sweep_run, "run_in_subprocess", lambda work: work())
+    monkeypatch.setattr(preflight, "run_in_subprocess", lambda work: work())
     monkeypatch.setattr(os, "fork", no_memory)
     outcome = run("-m", *QUICK, "seed=0,1")
     assert outcome.code == 1
