@@ -249,7 +249,8 @@ def _small_optimizer(cfg: DictConfig, device: str | torch.device = "cpu") -> Opt
 def require_memory(cfg: DictConfig, split: Split, device: torch.device, times: int = 1) -> None:
     """Raise ConfigError if `times` models at once need more memory than is free.
 
-    What counts is the weights, the gradients, the optimizer's state and a checkpoint. Activations do not.
+    What counts is the weights, the gradients, the optimizer's state and checkpoints: of the last epoch, and of the best
+    one if that may wait to be written. Activations do not.
     """
     try:
         with torch.device("meta"):  # shapes without memory
@@ -261,7 +262,7 @@ def require_memory(cfg: DictConfig, split: Split, device: torch.device, times: i
         [state] = _small_optimizer(cfg).state.values() or [{}]
     state_size = sum(isinstance(value, Tensor) and value.shape == (1,) for value in state.values()) * count
     needs = {"weights": count, "gradients": count, "optimizer state": state_size}
-    needs["checkpoint"] = count + state_size if device.type == "cpu" else 0
+    needs["checkpoint"] = min(cfg.checkpoint_every, 2) * (count + state_size) if device.type == "cpu" else 0
     with naming("model"):
         resources.require_memory(device.type, needs, times, advice="smaller layers need less")
 

@@ -26,9 +26,16 @@ GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "s
 
 # Keys that decide where and how fast a run trains, not what it trains. config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
-RUNTIME_KEYS = ("device", "threads", "plots", "predictions", "deterministic", "data.root", "resume", "tags")
+RUNTIME_KEYS = (
+    *("device", "threads", "plots", "predictions", "checkpoint_every", "deterministic", "data.root", "resume", "tags"),
+)
 EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # the range is for sweeps alone
-OFF: dict[str, Any] = {"patience": None, "tags": [], "predictions": True}  # values of keys that older versions lack
+OFF: dict[str, Any] = {  # values of keys that older versions lack
+    "patience": None,
+    "tags": [],
+    "predictions": True,
+    "checkpoint_every": 1,
+}
 SEEDS = ("seed", "data.seed")  # runs that differ in these alone are one arm
 SEARCHED = re.compile(r"\b(interval|choice)\(")  # values among which a search chooses
 # The keys that may change when a run is resumed.
@@ -48,6 +55,7 @@ class Config:
     matmul_precision: str = MISSING
     plots: bool = MISSING
     predictions: bool = MISSING
+    checkpoint_every: int = MISSING
     deterministic: bool = MISSING
     resume: str | None = MISSING
     tags: list[str] = MISSING
@@ -99,6 +107,7 @@ LIMITS = {
     "patience": Limit(lambda value: value >= 1, "1 or more epochs, or null for no limit"),
     "best_by": Limit(lambda value: value in ("val_loss", "val_accuracy"), "val_loss or val_accuracy"),
     "seed": SEED,
+    "checkpoint_every": COUNT,
     "tags": Limit(lambda value: all(isinstance(word, str) for word in value), "a list of words, such as [baseline,v2]"),
     "threads": THREADS,
     "matmul_precision": Limit(lambda value: value in ("highest", "high", "medium"), "highest, high or medium"),

@@ -149,6 +149,7 @@ def test_good_values_pass(fine: str, composed: Composed) -> None:
     ("wrong", "words"),
     [
         (["epochs=0"], "epochs=0: must be 1 or more"),
+        (["checkpoint_every=0"], "checkpoint_every=0: must be 1 or more"),
         (["seed=-1"], "seed=-1: must be 0 to 2^63 - 1"),
         (["threads=0"], "threads=0: must be 1 to 1,024"),
         (["matmul_precision=bf16"], "matmul_precision=bf16: must be highest, high or medium"),

@@ -10,7 +10,7 @@ from mnist_exp.system import resources
 
 
 @pytest.mark.parametrize(
-    ("overrides", "copies"), [(["optimizer=adam"], 4), (["optimizer=sgd", "optimizer.momentum=0"], 2)]
+    ("overrides", "copies"), [(["optimizer=adam"], 7), (["optimizer=sgd", "optimizer.momentum=0"], 3)]
 )
 def test_bytes_per_model(overrides: list[str], copies: int, composed: Composed, source: DataSet) -> None:
     weights, outputs = 4 * 337_674, 4 * 30 * (256 + 256 + 512 + 512 + 10)  # bytes; outputs of each layer, batches of 30

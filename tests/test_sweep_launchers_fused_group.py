@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +29,7 @@ from mnist_exp.store.metrics import Row
 from mnist_exp.sweep.launchers import fused_group
 from mnist_exp.sweep.launchers.fused_group import RunConfig
 from mnist_exp.system import files, signals
-from mnist_exp.training import loop
+from mnist_exp.training import checkpoint, loop
 from mnist_exp.training.run import TrainingRun
 
 MakeConfigs = Callable[..., list[RunConfig]]
@@ -158,6 +159,25 @@ def test_a_run_that_fails_stops_no_other(
         assert all(is_unlocked(folder) for folder in folders(group))
 
 
+@pytest.mark.usefixtures("in_double")
+def test_a_disk_that_is_full_for_one_run_stops_no_other_and_no_thread_is_left(
+    train_py: ModuleType, configs: MakeConfigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is forked later would copy a thread's locks without the thread."""
+    write, before, group = checkpoint.write, threading.active_count(), configs("epochs=3", "checkpoint_every=2")
+
+    def full(path: Path, state: Any) -> None:
+        if path.parents[1].name == "1" and state["epoch"] == 2:
+            raise OSError(28, "No space left on device", str(path))
+        write(path, state)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    fused_group.train(train_py.main, group)
+    assert statuses(group) == ["completed", "failed", "completed"]
+    assert summaries(group)[1]["error"].endswith("last.pt: No space left on device")
+    assert threading.active_count() == before
+
+
 def is_unlocked(folder: Path) -> bool:
     with files.locked(folder / "train.log"):
         return True
@@ -211,12 +231,13 @@ def interrupt_at(
 
 
 @pytest.mark.usefixtures("in_double")
+@pytest.mark.parametrize("every", [1, 3])
 def test_a_signal_interrupts_all_runs_and_all_resume(
-    train_py: ModuleType, configs: MakeConfigs, monkeypatch: pytest.MonkeyPatch
+    every: int, train_py: ModuleType, configs: MakeConfigs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = configs("epochs=3", parent="undisturbed")
     fused_group.train(train_py.main, undisturbed)
-    group = configs("epochs=3")
+    group = configs("epochs=3", f"checkpoint_every={every}")
     with monkeypatch.context() as patched:
         interrupt_at(patched, FusedTrainer, "train_epoch", lambda trainer, epoch: epoch == 2)
         with pytest.raises(KeyboardInterrupt):

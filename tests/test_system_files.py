@@ -42,6 +42,25 @@ def test_a_reader_never_sees_a_part_of_a_file(tmp_path: Path) -> None:
     assert (before.read_bytes(), path.read_bytes()) == (b"old", b"new")  # replaced, not written over
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_second_name_keeps_the_content_as_the_first_is_replaced(
+    has_links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")  # as FAT has it
+
+    if not has_links:
+        monkeypatch.setattr(os, "link", refuse)
+    first, second = tmp_path / "first", tmp_path / "second"
+    files.write(second, b"oldest")
+    files.write(first, b"old")
+    files.link(second, first)
+    assert second.samefile(first) == has_links
+    files.write(first, b"new")
+    assert (first.read_bytes(), second.read_bytes()) == (b"new", b"old")
+    assert sorted(tmp_path.iterdir()) == [first, second]
+
+
 def test_sha256_is_that_of_coreutils(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 999)

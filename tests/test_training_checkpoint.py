@@ -1,10 +1,13 @@
+import copy
+import io
 import os
 import zipfile
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
+from helpers.checkpoints import packed
 from torch import Tensor, nn
 
 from mnist_exp import losses, models, schedules
@@ -78,17 +81,97 @@ def test_every_part_and_stream_comes_back(tmp_path: Path, images: Tensor, labels
     assert all(torch.equal(ours["state"][0][key], theirs["state"][0][key]) for key in ("step", "exp_avg", "exp_avg_sq"))
 
 
+def test_what_is_kept_stays_as_it_was_as_training_goes_on(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
+    """LBFGS has lists of tensors among its state, the schedule lists of numbers."""
+    kept = checkpoints(tmp_path, images, labels)
+    model, schedule, generator = kept.training.model, kept.training.schedule, kept.training.train.order_rng
+    optimizer = kept.parts["optimizer"] = torch.optim.LBFGS(model.parameters(), max_iter=3)
+
+    def train() -> None:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(images / 255), labels)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        schedule.step()
+        torch.rand(1, generator=generator)
+
+    train()
+    before = copy.deepcopy([model.state_dict(), optimizer.state_dict(), schedule.state_dict(), generator.get_state()])
+    kept.keep(run(1, 1))
+    train()
+    kept.write()
+    state = checkpoint.load(kept.last)
+    found = [state["model"], state["optimizer"], state["schedule"], state["random"]["order"]]
+    assert repr(found) == repr([dict(before[0]), *before[1:]])
+    assert repr(found[1]) != repr(optimizer.state_dict())
+
+
+def test_the_best_epoch_may_wait_to_be_written_with_a_later_one(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
+    kept = checkpoints(tmp_path, images, labels)
+    for epoch, best in ((0, None), (1, 1), (2, 2), (3, 2)):
+        kept.keep(run(epoch, best))
+    assert not tmp_path.joinpath("checkpoints").exists()
+    kept.begin_write()
+    kept.keep(run(4, 2))  # waits
+    assert [checkpoint.load(path)["epoch"] for path in (kept.best, kept.last)] == [2, 3]
+    kept.keep(run(5, 5))
+    kept.write()
+    assert kept.best.samefile(kept.last)
+    kept.write()  # there is nothing new
+    kept.save(run(6, 5))
+    assert [checkpoint.load(path)["epoch"] for path in (kept.best, kept.last)] == [5, 6]
+
+
+def test_an_error_is_told_at_the_next_epoch_and_what_is_kept_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Tensor, labels: Tensor
+) -> None:
+    kept = checkpoints(tmp_path, images, labels)
+    kept.save(run(1, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        kept.keep(run(2, 2))
+        kept.begin_write()
+        with pytest.raises(OSError, match="No space left") as error:
+            kept.keep(run(3, 2))
+    assert error.value.filename == str(kept.last)
+    assert checkpoint.load(kept.last)["epoch"] == 1
+    kept.write()
+    assert checkpoint.load(kept.best)["epoch"] == checkpoint.load(kept.last)["epoch"] == 2
+
+
+def full(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("room", [0, 10, 1_000, 30_000, 60_000])
+def test_a_disk_that_is_full_at_any_byte_is_told_as_such(
+    room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch says "unexpected pos" as its file grows less than it should."""
+
+    class Disk(io.BytesIO):
+        def write(self, content: Any) -> int:
+            if self.tell() + len(content) > room:
+                full()
+            return super().write(content)
+
+    monkeypatch.setattr(files, "open", lambda *_: Disk(), raising=False)
+    with pytest.raises(OSError, match="No space left on device") as error:
+        checkpoint.write(tmp_path / "last.pt", {"model": {"weight": torch.rand(15_000)}})
+    assert error.value.filename == str(tmp_path / "last.pt")
+
+
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_files_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, images: Tensor, labels: Tensor
 ) -> None:
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
     kept = checkpoints(tmp_path, images, labels)
     kept.save(run(1, 1))
     before = kept.last.read_bytes()
-    monkeypatch.setattr(os, broken, fail)
+    monkeypatch.setattr(os, broken, full)
     with pytest.raises(OSError, match="No space left"):
         kept.save(run(2, 2))
     assert sorted(path.name for path in kept.last.parent.iterdir()) == ["best.pt", "last.pt"]
@@ -117,14 +200,14 @@ def test_another_runs_best_checkpoint_is_refused(tmp_path: Path, images: Tensor,
     kept.save(run(2, 1))
     state = checkpoint.load(kept.last)
     kept.restore(state)
-    kept.best.write_bytes(checkpoint.pack({"format": 1} | dict(run(1, 1)) | {"rows": [[1, 0.25]]}))
+    checkpoint.write(kept.best, {"format": 1} | dict(run(1, 1)) | {"rows": [[1, 0.25]]})
     with pytest.raises(ConfigError, match=r"best\.pt: not of epoch 1 of this run"):
         kept.restore(state)
 
 
 def test_any_flipped_bit_and_any_cut_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
-    content = checkpoint.pack(run(0, None) | {"format": checkpoint.FORMAT, "model": {"weight": torch.arange(500.0)}})
+    content = packed(run(0, None) | {"format": checkpoint.FORMAT, "model": {"weight": torch.arange(500.0)}})
     for place in range(0, len(content), 7):
         flipped = bytearray(content)
         flipped[place] ^= 1 << place % 8
@@ -143,7 +226,7 @@ def test_a_file_that_would_run_a_command_is_not_read_even_with_a_right_checksum(
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return os.system, (f"touch {tmp_path / 'ran'}",)
 
-    files.write(tmp_path / "evil.pt", checkpoint.pack({"format": checkpoint.FORMAT, "model": Evil()}))
+    checkpoint.write(tmp_path / "evil.pt", {"format": checkpoint.FORMAT, "model": Evil()})
     with pytest.raises(ConfigError, match=r"evil\.pt: holds more than numbers and text"):
         checkpoint.load(tmp_path / "evil.pt")
     assert not (tmp_path / "ran").exists()

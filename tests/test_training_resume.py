@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, TINY, Outcome
+from helpers.checkpoints import packed
 from helpers.run_folders import contents, learned, metrics, summary
 from test_config import OPTIONS
 
@@ -24,7 +25,7 @@ from mnist_exp.store import provenance, run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.sweep import jobs
 from mnist_exp.sweep.run import Runner
-from mnist_exp.system import errors, files, signals
+from mnist_exp.system import background, errors, files, signals
 from mnist_exp.training import checkpoint
 from mnist_exp.training.run import TrainingRun
 
@@ -36,9 +37,23 @@ class Killed(BaseException):
     """Ends a run as SIGKILL does: no handler of ordinary errors runs."""
 
 
+def at_once(work: Callable[[], object]) -> Callable[[], None]:
+    """Work that is done before training goes on: the writing of a checkpoint, at its quickest."""
+    work()
+    return background.nothing
+
+
+def at_last(work: Callable[[], None]) -> Callable[[], None]:
+    """Work that is not begun before somebody waits for it: the writing of a checkpoint, at its slowest."""
+    return work
+
+
 @pytest.fixture
 def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[KillAt]:
-    """Kill the process at its n-th event: a batch, or before or after a file's sync, its renaming, a row's record."""
+    """Kill the process at its n-th event: a batch, or before or after a file's sync, its renaming, a row's record.
+
+    Checkpoints are written at once, by the thread that trains, so that the events have an order.
+    """
     plain: dict[str, Callable[..., Any]] = {
         "fsync": os.fsync,
         "replace": os.replace,
@@ -68,6 +83,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[KillAt]:
                 event("batch")
             yield batch
 
+    monkeypatch.setattr(background, "start", at_once)
     monkeypatch.setattr(os, "fsync", around("fsync"))
     monkeypatch.setattr(os, "replace", around("replace"))
     monkeypatch.setattr(TrainingRun, "record", around("epoch"))
@@ -86,20 +102,106 @@ SMALL = [*TINY, "epochs=3", "data.batch_size=200", "augmentation=rotate_crop", "
 
 
 @pytest.mark.slow
-def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(run: Run, kill_at: KillAt) -> None:
-    events = kill_at(None)
-    run(*SMALL, "epochs=2", "hydra.run.dir=outputs/a/whole")
+@pytest.mark.parametrize("start", [at_once, at_last])
+@pytest.mark.parametrize(("every", "epochs"), [(1, 2), (3, 5)])
+def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(
+    start: Any, every: int, epochs: int, run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the epochs that have a row, so many are trained again as are between two checkpoints, at most."""
+    monkeypatch.setattr(background, "start", start)
+    events, words = kill_at(None), [*SMALL, f"epochs={epochs}", f"checkpoint_every={every}"]
+    run(*words, "hydra.run.dir=outputs/a/whole")
     moments, expected = len(events), learned(Path("outputs/a/whole"))
     assert moments > 30
     for moment in range(1, moments + 1):
+        folder = Path(f"outputs/a/{moment}")
         kill_at(moment)
         with pytest.raises(Killed):
-            run(*SMALL, "epochs=2", f"hydra.run.dir=outputs/a/{moment}")
+            run(*words, f"hydra.run.dir={folder}")
         kill_at(None)
-        outcome = run(f"resume=outputs/a/{moment}")
+        rows, last = len(metrics(folder)), folder / "checkpoints" / "last.pt"
+        outcome = run(f"resume={folder}")
         assert outcome.code == 0, (moment, outcome)
-        assert learned(Path(f"outputs/a/{moment}")) == expected, moment
-    assert "resumed after epoch 1" in (Path("outputs/a") / str(moments // 2 + 4) / "train.log").read_text()
+        assert learned(folder) == expected, moment
+        if resumed := summary(folder)["resumed"]:
+            assert rows - every <= resumed[0]["after_epoch"] <= rows, moment
+    assert rows == epochs
+    assert last.exists()
+
+
+def test_killed_between_two_checkpoints_a_run_goes_back_to_the_first(run: Run, kill_at: KillAt) -> None:
+    events, words = kill_at(None), [*SMALL, "epochs=5", "checkpoint_every=2"]
+    run(*words, "hydra.run.dir=outputs/a/whole")
+    kill_at([number for number, name in enumerate(events, 1) if name == "after epoch"][2])
+    with pytest.raises(Killed):
+        run(*words, "hydra.run.dir=outputs/a/it")
+    kill_at(None)
+    assert len(metrics(Path("outputs/a/it"))) == 3
+    assert "resumed after epoch 2" in run("resume=outputs/a/it", "checkpoint_every=1").out
+    assert learned(Path("outputs/a/it")) == learned(Path("outputs/a/whole"))
+
+
+@pytest.mark.parametrize("start", [background.start, at_last])
+def test_a_signal_loses_no_epoch_however_rare_checkpoints_are(
+    start: Any, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "start", start)
+    words = [*SMALL, "epochs=6", "checkpoint_every=100"]
+    run(*words, "checkpoint_every=1", "hydra.run.dir=outputs/a/whole")
+    record, folder = TrainingRun.record, Path("outputs/a/it")
+    with monkeypatch.context() as patch:
+
+        def interrupted(self: TrainingRun, row: Any) -> None:
+            record(self, row)
+            if row.epoch == 4:
+                signal.raise_signal(signal.SIGTERM)
+
+        patch.setattr(TrainingRun, "record", interrupted)
+        assert run(*words, f"hydra.run.dir={folder}").code == 143
+    last, best = (checkpoint.load(folder / "checkpoints" / f"{name}.pt") for name in ("last", "best"))
+    assert (last["epoch"], best["epoch"]) == (4, last["best_epoch"])
+    assert "resumed after epoch 4" in run(f"resume={folder}").out
+    assert learned(folder) == learned(Path("outputs/a/whole"))
+
+
+def test_a_disk_that_is_full_as_training_goes_on_ends_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the next epoch's end, or as the last epoch is to be tested. With room again, the run resumes."""
+    run(*SMALL, "hydra.run.dir=outputs/a/whole")
+    write = checkpoint.write
+    for last in (1, 3):
+        folder = Path(f"outputs/a/{last}")
+
+        def full(path: Path, state: Any, last: int = last) -> None:
+            if state["epoch"] >= last:
+                raise OSError(28, "No space left on device", str(path))
+            write(path, state)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "write", full)
+            outcome = run(*SMALL, f"hydra.run.dir={folder}")
+        assert outcome.code == 1
+        assert outcome.err.endswith("last.pt: No space left on device\n")
+        assert len(outcome.err.splitlines()) == 1
+        assert "the last epochs are not saved, so a resume trains them again: " in outcome.out
+        assert checkpoint.load(folder / "checkpoints" / "last.pt")["epoch"] == last - 1
+        assert f"resumed after epoch {last - 1}" in run(f"resume={folder}").out
+        assert learned(folder) == learned(Path("outputs/a/whole"))
+
+
+def test_what_could_not_be_written_at_once_is_written_as_the_run_fails(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, failed = checkpoint.write, list[int]()
+
+    def once(path: Path, state: Any) -> None:
+        if state["epoch"] == 1 and not failed:
+            failed.append(1)
+            raise OSError(5, "Input/output error", str(path))
+        write(path, state)
+
+    monkeypatch.setattr(checkpoint, "write", once)
+    assert run(*SMALL, "hydra.run.dir=outputs/a/it").err.endswith("last.pt: Input/output error\n")
+    assert "resumed after epoch 1" in run("resume=outputs/a/it").out
 
 
 def parts() -> list[Any]:
@@ -411,9 +513,9 @@ def test_a_damaged_checkpoint_is_refused_and_the_best_one_is_taken_when_asked(ru
         (b"", "is not a checkpoint of this program, or was cut short"),
         (whole[:500] + bytes([whole[500] ^ 1]) + whole[501:], "is altered or damaged: its checksum is wrong"),
         (foreign.read_bytes(), "is not a checkpoint of this program, or was cut short"),
-        (bytes(checkpoint.pack({"format": 1, "model": Evil()})), "holds more than numbers and text, so it is not read"),
-        (bytes(checkpoint.pack({"format": 2})), "has another format; this version reads format 1"),
-        (bytes(checkpoint.pack({"format": 1})), "has another format; this version reads format 1"),
+        (packed({"format": 1, "model": Evil()}), "holds more than numbers and text, so it is not read"),
+        (packed({"format": 2}), "has another format; this version reads format 1"),
+        (packed({"format": 1}), "has another format; this version reads format 1"),
         (other.read_bytes(), "is of a run with another config: seed was 1 and is 0"),
         (os.urandom(5000), "is not a checkpoint of this program, or was cut short"),
     ):

@@ -54,7 +54,7 @@ def age(folder: Path, *names: Path) -> None:
     for name in names:
         state: Any = dict(checkpoint.load(folder / name))
         del state["inference"]
-        (folder / name).write_bytes(checkpoint.pack(state))
+        checkpoint.write(folder / name, state)
     facts: Any = run_folder.read_summary(folder)
     del facts["inference"]
     facts["files"] |= {str(name): files.sha256(folder / name) for name in names}
@@ -200,7 +200,7 @@ def test_the_checkpoint_of_another_run_is_refused(folder: Path, run: Run) -> Non
 def test_weights_that_do_not_fit_are_refused(folder: Path) -> None:
     state: Any = dict(checkpoint.load(folder / BEST))
     state["model"].popitem()
-    (folder / BEST).write_bytes(checkpoint.pack(state))
+    checkpoint.write(folder / BEST, state)
     (folder / "summary.json").unlink()
     with pytest.raises(ConfigError, match=r"best\.pt: doesn't fit its model: .*Missing key"):
         trained_run.load(folder)

@@ -47,8 +47,9 @@ def max_models(bytes_per_model: int, device: torch.device, num_groups: int) -> i
 def bytes_per_model(model: nn.Module, loss: Loss, optimizer: Optimizer, train: TrainingBatches) -> int:
     """Return the bytes that one more model adds to a fused group.
 
-    These are its weights and gradients, the optimizer's state, what a backward pass keeps of a batch, and a stream of
-    images of its own. They are measured in a training step, which changes the weights.
+    These are its weights and gradients, the optimizer's state, a copy of it and of the weights for the checkpoint, what
+    a backward pass keeps of a batch, and a stream of images of its own. They are measured in a training step, which
+    changes the weights.
 
     Args:
         model: The model, on the CPU.
@@ -72,7 +73,7 @@ def bytes_per_model(model: nn.Module, loss: Loss, optimizer: Optimizer, train: T
     state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
     activations = _num_bytes(saved, without=weights)  # their gradients take as much again
     stream = images.nbytes + 4 * len(train.labels)
-    return OBJECTS + 2 * _num_bytes(weights) + _num_bytes(state) + 2 * activations + stream
+    return OBJECTS + 3 * _num_bytes(weights) + 2 * _num_bytes(state) + 2 * activations + stream
 
 
 def _num_bytes(tensors: Sequence[Tensor], without: Sequence[Tensor] = ()) -> int:

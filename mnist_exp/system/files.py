@@ -56,6 +56,23 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def link(path: Path, target: Path) -> None:
+    """Make `path` a second name of the file `target` in one step; where there are no hard links, a copy of it.
+
+    Replacing one of them later leaves the other as it is.
+
+    Raises:
+        OSError: The disk is full, or the folder is read-only or gone. The old file stays.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        os.link(target, temporary)
+    except OSError:
+        write(path, target.read_bytes())
+    else:
+        os.replace(temporary, path)
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits.
 

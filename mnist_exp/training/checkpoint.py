@@ -3,13 +3,14 @@
 import hashlib
 import io
 import struct
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 import torch
 
 from mnist_exp.store.run_folder import RunState
-from mnist_exp.system import files
+from mnist_exp.system import background, files
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training.loop import Training
 
@@ -44,19 +45,50 @@ class Checkpoints:
             "optimizer": training.optimizer,
             "schedule": training.schedule,
         }
+        self._kept: list[CheckpointState] = []  # what is still to be written: of the best epoch, and of the last one
+        self._wait = background.nothing  # for what is being written
 
     def save(self, run: RunState) -> None:
-        """Write last.pt, and best.pt if the last epoch is the best one.
+        """Keep the state after an epoch, and write it.
 
         Raises:
             OSError: The files can't be written. The old ones stay.
         """
+        self.keep(run)
+        self.write()
+
+    def keep(self, run: RunState) -> None:
+        """Copy the state after an epoch, to be written later.
+
+        Raises:
+            OSError: What was begun before can't be written. The old files stay.
+        """
+        self._wait()
         parts = {name: part.state_dict() for name, part in self.parts.items()}
-        content = pack({"format": FORMAT} | dict(run) | parts | {"random": self._random()})
-        self.last.parent.mkdir(exist_ok=True)  # without its parents: a deleted run folder stays deleted
-        files.write(self.last, content)  # first, because best.pt can be rebuilt from it
-        if run["epoch"] == run["best_epoch"]:
-            files.write(self.best, content)
+        state = cast(CheckpointState, _copied({"format": FORMAT} | dict(run) | parts | {"random": self._random()}))
+        self._kept = [*(best for best in self._kept if best["epoch"] == run["best_epoch"]), state]
+
+    def begin_write(self) -> None:
+        """Write what was kept while training goes on."""
+        self._wait = background.start(self._write_kept)
+
+    def write(self) -> None:
+        """Write what was kept: last.pt, and best.pt if it is of a better epoch.
+
+        Raises:
+            OSError: The files can't be written. The old ones stay, and what was kept is kept.
+        """
+        self._wait()
+        self._write_kept()
+
+    def _write_kept(self) -> None:
+        while self._kept:
+            state = self._kept[0]
+            self.last.parent.mkdir(exist_ok=True)  # without its parents: a deleted run folder stays deleted
+            write(self.last, state)  # first, because best.pt can be rebuilt from it
+            if state["epoch"] == state["best_epoch"]:
+                files.link(self.best, self.last)
+            del self._kept[0]
 
     def restore(self, state: CheckpointState) -> None:
         """Load a checkpoint's state into the parts.
@@ -76,7 +108,12 @@ class Checkpoints:
             ) from error
 
     def load_best(self) -> None:
-        """Load the weights of the best epoch into the model."""
+        """Load the weights of the best epoch into the model.
+
+        Raises:
+            OSError: The checkpoints can't be written or read.
+        """
+        self.write()
         self.training.model.load_state_dict(load(self.best)["model"])
 
     def _require_best(self, state: CheckpointState) -> None:
@@ -113,24 +150,57 @@ def _which(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []  # there is one MPS device at most, and its functions take none
 
 
-def pack(state: dict[str, Any]) -> memoryview:
-    """Return the bytes of a checkpoint file: those of torch.save, with their checksum in the ZIP file's comment."""
-    buffer = io.BytesIO()
-    torch.save(_compact(state), buffer)
-    buffer.seek(-2, io.SEEK_END)  # the last two bytes of a ZIP file are the size of its comment
-    buffer.write(struct.pack("<H", len(MARK) + HEX))
-    digest = hashlib.sha256(buffer.getbuffer()).hexdigest()
-    buffer.write(MARK + digest.encode())
-    return buffer.getbuffer()
+def write(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint file in one step: that of torch.save, with its checksum in the ZIP file's comment.
+
+    Raises:
+        OSError: The file can't be written. The old one stays.
+    """
+    with files.replacing(path) as file:
+        sealed = _SealedFile(file)
+        try:
+            torch.save(state, cast(BinaryIO, sealed))
+        except RuntimeError as error:  # of a full disk: torch then finds that too little was written
+            raise error.__context__ or error from None
+        sealed.seal()
 
 
-def _compact(value: Any) -> Any:
-    """Copy tensors that are parts of larger ones: torch.save would write the whole of those."""
+class _SealedFile:
+    """A ZIP file whose comment is the checksum of everything before it, computed as the file is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._sha256, self._held = file, hashlib.sha256(), b""
+
+    def write(self, content: memoryview) -> int:
+        """Write all but the last two bytes so far: those at the end of a ZIP file are the size of its comment."""
+        self._write(self._held)
+        self._write(content[:-2])
+        self._held = bytes(content[-2:])
+        return len(content)
+
+    def flush(self) -> None:
+        """Leave it to `seal`: torch.save flushes before the comment."""
+
+    def seal(self) -> None:
+        """Write the comment."""
+        self._write(struct.pack("<H", len(MARK) + HEX))
+        self._file.write(MARK + self._sha256.hexdigest().encode())
+
+    def _write(self, content: bytes | memoryview) -> None:
+        self._sha256.update(content)
+        self._file.write(content)
+
+
+def _copied(value: Any) -> Any:
+    """Return a copy whose tensors are on the CPU, each with memory of its own: a fused run's are parts of larger ones.
+
+    They are copied in this thread. CUDA allows no call of another one as it captures a graph.
+    """
     if isinstance(value, dict):
-        return {key: _compact(item) for key, item in value.items()}
-    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
-        return value.clone()
-    return value
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_copied, value))
+    return value.to("cpu", copy=True) if isinstance(value, torch.Tensor) else value
 
 
 def load(path: Path) -> CheckpointState:

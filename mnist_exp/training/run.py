@@ -187,11 +187,17 @@ class TrainingRun:
         resume.write_config(self.cfg, self.folder)
 
     def record(self, row: Row) -> None:
-        """Write the checkpoint of an epoch, and then its row: a row is there only if its checkpoint is."""
+        """Write the row of an epoch, and begin to write its checkpoint if one is due. A resume drops rows without one.
+
+        Raises:
+            OSError: The row, or the checkpoint before, can't be written.
+        """
         with signals.deferred():
-            self.checkpoints.save(self._state([*self.rows, row]))
+            self.checkpoints.keep(self._state([*self.rows, row]))
             metrics.append(self.folder / METRICS, row)
             self.rows.append(row)
+            if row.epoch % self.cfg.checkpoint_every == 0 or self.is_over:
+                self.checkpoints.begin_write()
         number = f"{row.epoch:{len(str(self.cfg.epochs))}}/{self.cfg.epochs}"
         best = "  best" if row is self.best else ""
         self.log.info(
@@ -235,6 +241,8 @@ class TrainingRun:
         else:
             status, line, failure = "failed", errors.explain(error), errors.failure(error)
             self.log.error(f"failed: {line}", exc_info=error)  # the traceback goes to train.log alone
+        if self.rows:
+            self._save_epochs()
         with suppress(OSError):  # the disk may be what failed
             self._write_summary(status, line, failure)
         self._lock.close()
@@ -256,6 +264,14 @@ class TrainingRun:
             )
         self._lock.close()
         self.is_open = False
+
+    def _save_epochs(self) -> None:
+        """Write the checkpoints of the epochs that have none yet."""
+        try:
+            self.checkpoints.write()
+        except Exception as error:
+            why = errors.explain(error) or type(error).__name__
+            self.log.warning(f"the last epochs are not saved, so a resume trains them again: {why}")
 
     def _resume(self, state: RunState) -> None:
         run_folder.require_same_data(state["data"], self.data.sha256)

@@ -9,7 +9,6 @@ from omegaconf import DictConfig, OmegaConf
 from mnist_exp import build
 from mnist_exp.data.images import DataSet
 from mnist_exp.store.run_folder import BEST, CONFIG
-from mnist_exp.system import files
 from mnist_exp.training import checkpoint
 from mnist_exp.training.facts import inference_facts
 
@@ -32,6 +31,6 @@ def untrained_run(folder: Path, cfg: DictConfig, source: DataSet) -> Path:
     }
     for name in (BEST, CONFIG):
         (folder / name).parent.mkdir(parents=True)
-    files.write(folder / BEST, checkpoint.pack(state))
+    checkpoint.write(folder / BEST, state)
     OmegaConf.save(cfg, folder / CONFIG)
     return folder

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from helpers.checkpoints import packed
 from helpers.run_folders import contents, learned
 from omegaconf import OmegaConf
 
@@ -179,8 +180,8 @@ def malice() -> Tally:
         plain = Path("evil.pt")
         torch.save(evil, plain)
         for content in (
-            bytes(checkpoint.pack({"format": 1, "model": evil})),
-            bytes(checkpoint.pack(dict(whole) | {"optimizer": {"state": [evil]}})),
+            packed({"format": 1, "model": evil}),
+            packed(dict(whole) | {"optimizer": {"state": [evil]}}),
             plain.read_bytes(),
         ):
             for kind in ("begun/checkpoints/last.pt", "begun/checkpoints/best.pt"):

@@ -27,7 +27,7 @@ torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
 TINY = ["data=digits", "data.validation=200", "augmentation=rotate_crop", "model.hidden_layers=[16]"]
 RECIPES = [  # each with something that another lacks: a moment, a stream, a state
     ["optimizer=adam", "model.dropout=0.3"],
-    ["optimizer=sgd", "schedule=cosine", "augmentation=affine"],
+    ["optimizer=sgd", "schedule=cosine", "augmentation=affine", "checkpoint_every=3"],
     ["optimizer=nadam", "schedule=onecycle", "activation=prelu"],
     ["optimizer=rmsprop", "optimizer.momentum=0.5", "schedule=step", "loss=mse"],
     ["optimizer=adagrad", "augmentation=none", "model.dropout=0.5"],
