@@ -180,7 +180,7 @@ def test_a_disk_that_is_full_as_training_goes_on_ends_the_run(run: Run, monkeypa
             patch.setattr(checkpoint, "write", full)
             outcome = run(*SMALL, f"hydra.run.dir={folder}")
         assert outcome.code == 1
-        assert outcome.err.endswith("last.pt: No space left on device\n")
+        assert outcome.err.strip().endswith("last.pt: No space left on device")
         assert len(outcome.err.splitlines()) == 1
         assert "the last epochs are not saved, so a resume trains them again: " in outcome.out
         assert checkpoint.load(folder / "checkpoints" / "last.pt")["epoch"] == last - 1
@@ -200,7 +200,7 @@ def test_what_could_not_be_written_at_once_is_written_as_the_run_fails(
         write(path, state)
 
     monkeypatch.setattr(checkpoint, "write", once)
-    assert run(*SMALL, "hydra.run.dir=outputs/a/it").err.endswith("last.pt: Input/output error\n")
+    assert run(*SMALL, "hydra.run.dir=outputs/a/it").err.strip().endswith("last.pt: Input/output error")
     assert "resumed after epoch 1" in run("resume=outputs/a/it").out
 
 
@@ -623,7 +623,11 @@ def test_a_signal_that_is_lost_on_its_way_stops_the_run_after_its_epoch() -> Non
     assert end.value.code == 143
 
 
-def test_a_folder_that_is_deleted_under_its_run_stays_deleted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("start", "file"), [(at_once, "metrics.csv"), (at_last, "checkpoints")])
+def test_a_folder_that_is_deleted_under_its_run_stays_deleted(
+    start: Any, file: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "start", start)
     epoch = TrainingRun.record
 
     def delete(self: TrainingRun, row: Any) -> None:
@@ -633,7 +637,7 @@ def test_a_folder_that_is_deleted_under_its_run_stays_deleted(run: Run, monkeypa
     monkeypatch.setattr(TrainingRun, "record", delete)
     outcome = run(*SMALL, "hydra.run.dir=outputs/a/it")
     assert outcome.code == 1
-    assert re.fullmatch(r"error: \S+/outputs/a/it/checkpoints: No such file or directory\n?", outcome.err)
+    assert re.fullmatch(rf"error: \S+/outputs/a/it/{file}: No such file or directory\n?", outcome.err)
     assert not Path("outputs/a/it").exists()
 
 
