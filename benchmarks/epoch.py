@@ -10,7 +10,7 @@ usual     torchvision's per-sample transforms in a DataLoader, with 0 and with 2
 tuned     the same with our threads, our optimizer, and subnormal numbers flushed: what the loader alone costs
 floor     forward, backward and step on batches in memory, as often: no data pipeline, no validation
 batches   our batches without the steps: what they cost if no second core prepares them meanwhile
-saved     writing and syncing last.pt and best.pt, as after an epoch that is the best so far
+saved     copying the state, and writing and syncing last.pt and best.pt, as after an epoch that is the best so far
 
 Prints the median and the range over the rounds, and ratios, which are taken round by round.
 """
@@ -137,7 +137,8 @@ def our_ways(cfg: DictConfig, data: Split, folder: Path) -> dict[str, Epoch]:
             pass
 
     def saved() -> None:
-        checkpoints.save(cast(RunState, {"epoch": 1, "best_epoch": 1, "identity": config.identity(cfg)}))
+        checkpoints.keep(cast(RunState, {"epoch": 1, "best_epoch": 1, "identity": config.identity(cfg)}))
+        checkpoints.write()
 
     return {"ours": ours, "floor": bare, "batches": batches, "saved": saved}
 

@@ -40,10 +40,15 @@ def run(epoch: int, best_epoch: int | None) -> RunState:
     return cast(RunState, state)
 
 
+def save(kept: checkpoint.Checkpoints, state: RunState) -> None:
+    kept.keep(state)
+    kept.write()
+
+
 def test_torch_alone_reads_a_checkpoint_and_so_does_any_unzip(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
     """As the README says, the checksum disturbs no other reader."""
     kept = checkpoints(tmp_path, images, labels)
-    kept.save(run(1, 1))
+    save(kept, run(1, 1))
     for path in (kept.last, kept.best):
         loaded = torch.load(path, weights_only=True)["model"]
         assert all(torch.equal(loaded[name], weights) for name, weights in kept.training.model.state_dict().items())
@@ -54,10 +59,10 @@ def test_torch_alone_reads_a_checkpoint_and_so_does_any_unzip(tmp_path: Path, im
 
 def test_best_pt_is_written_at_the_best_epoch_alone(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
     kept = checkpoints(tmp_path, images, labels)
-    kept.save(run(0, None))
+    save(kept, run(0, None))
     assert not kept.best.exists()
     for epoch, best in ((1, 1), (2, 1), (3, 3), (4, 3)):
-        kept.save(run(epoch, best))
+        save(kept, run(epoch, best))
         assert checkpoint.load(kept.last)["epoch"] == epoch
         assert checkpoint.load(kept.best)["epoch"] == best
 
@@ -69,7 +74,7 @@ def test_every_part_and_stream_comes_back(tmp_path: Path, images: Tensor, labels
         kept.parts["optimizer"].step()
         kept.parts["schedule"].step()
     torch.rand(7)
-    kept.save(run(1, 1))
+    save(kept, run(1, 1))
     following = torch.rand(3), list(kept.training.train)
 
     other.restore(checkpoint.load(other.last))
@@ -124,7 +129,7 @@ def test_the_best_epoch_may_wait_to_be_written_with_a_later_one(tmp_path: Path, 
     kept.write()
     assert kept.best.samefile(kept.last)
     kept.write()  # there is nothing new
-    kept.save(run(6, 5))
+    save(kept, run(6, 5))
     assert [checkpoint.load(path)["epoch"] for path in (kept.best, kept.last)] == [5, 6]
 
 
@@ -132,7 +137,7 @@ def test_an_error_is_told_at_the_next_epoch_and_what_is_kept_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, images: Tensor, labels: Tensor
 ) -> None:
     kept = checkpoints(tmp_path, images, labels)
-    kept.save(run(1, 1))
+    save(kept, run(1, 1))
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         kept.keep(run(2, 2))
@@ -172,17 +177,17 @@ def test_a_write_that_fails_leaves_the_old_files_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, images: Tensor, labels: Tensor
 ) -> None:
     kept = checkpoints(tmp_path, images, labels)
-    kept.save(run(1, 1))
+    save(kept, run(1, 1))
     before = kept.last.read_bytes()
     monkeypatch.setattr(os, broken, full)
     with pytest.raises(OSError, match="No space left"):
-        kept.save(run(2, 2))
+        save(kept, run(2, 2))
     assert sorted(path.name for path in kept.last.parent.iterdir()) == ["best.pt", "last.pt"]
     assert kept.last.read_bytes() == kept.best.read_bytes() == before
 
 
 def test_another_models_checkpoint_is_refused(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
-    checkpoints(tmp_path, images, labels, width=8).save(run(1, 1))
+    save(checkpoints(tmp_path, images, labels, width=8), run(1, 1))
     kept = checkpoints(tmp_path, images, labels)
     with pytest.raises(ConfigError, match=r"doesn't fit the parts of this run: .*\[8, 784\].*\[16, 784\]"):
         kept.restore(checkpoint.load(kept.last))
@@ -190,7 +195,7 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path, images: Tensor, la
 
 def test_a_well_made_checkpoint_of_something_else_is_refused(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
     kept = checkpoints(tmp_path, images, labels)
-    kept.save(run(1, 1))
+    save(kept, run(1, 1))
     state = checkpoint.load(kept.last)
     for key, value in (("optimizer", {}), ("random", {}), ("schedule", 7), ("model", None)):
         with pytest.raises(ConfigError, match="doesn't fit the parts of this run: "):
@@ -199,8 +204,8 @@ def test_a_well_made_checkpoint_of_something_else_is_refused(tmp_path: Path, ima
 
 def test_another_runs_best_checkpoint_is_refused(tmp_path: Path, images: Tensor, labels: Tensor) -> None:
     kept = checkpoints(tmp_path, images, labels)
-    kept.save(run(1, 1))
-    kept.save(run(2, 1))
+    save(kept, run(1, 1))
+    save(kept, run(2, 1))
     state = checkpoint.load(kept.last)
     kept.restore(state)
     checkpoint.write(kept.best, {"format": 1} | dict(run(1, 1)) | {"rows": [[1, 0.25]]})

@@ -48,15 +48,6 @@ class Checkpoints:
         self._kept: list[CheckpointState] = []  # what is still to be written: of the best epoch, and of the last one
         self._wait = background.nothing  # for what is being written
 
-    def save(self, run: RunState) -> None:
-        """Keep the state after an epoch, and write it.
-
-        Raises:
-            OSError: The files can't be written. The old ones stay.
-        """
-        self.keep(run)
-        self.write()
-
     def keep(self, run: RunState) -> None:
         """Copy the state after an epoch, to be written later.
 

@@ -18,7 +18,7 @@ from mnist_exp import config
 from mnist_exp.store import metrics, provenance, run_folder
 from mnist_exp.store.metrics import METRICS, Row
 from mnist_exp.store.run_folder import PREDICTIONS, RunState
-from mnist_exp.system import errors, files, program, quoting, signals
+from mnist_exp.system import background, errors, files, program, quoting, signals
 from mnist_exp.training import resume
 
 if TYPE_CHECKING:  # they import torch, and a wrong config should be reported before that
@@ -68,6 +68,7 @@ class TrainingRun:
         self.rows: list[Row] = []
         self.is_open, self._may_write, self._start = False, False, time.perf_counter()
         self._lock = ExitStack()
+        self._write_checkpoints = background.nothing
         self.summary = run_folder.empty_summary()
         self.summary["versions"], self.summary["git"] = provenance.versions(), provenance.git()
 
@@ -183,7 +184,9 @@ class TrainingRun:
         for path in self.folder.rglob(files.TEMPORARY):  # of a process that was killed as it wrote
             path.unlink()
         files.write(self.folder / METRICS, metrics.table(self.rows).encode())
-        self.checkpoints.save(self._state(self.rows))
+        self._write_checkpoints = self.checkpoints.write
+        self.checkpoints.keep(self._state(self.rows))
+        self.checkpoints.begin_write()
         resume.write_config(self.cfg, self.folder)
 
     def record(self, row: Row) -> None:
@@ -241,8 +244,7 @@ class TrainingRun:
         else:
             status, line, failure = "failed", errors.explain(error), errors.failure(error)
             self.log.error(f"failed: {line}", exc_info=error)  # the traceback goes to train.log alone
-        if self.rows:
-            self._save_epochs()
+        self._save_epochs()
         with suppress(OSError):  # the disk may be what failed
             self._write_summary(status, line, failure)
         self._lock.close()
@@ -268,7 +270,7 @@ class TrainingRun:
     def _save_epochs(self) -> None:
         """Write the checkpoints of the epochs that have none yet."""
         try:
-            self.checkpoints.write()
+            self._write_checkpoints()
         except Exception as error:
             why = errors.explain(error) or type(error).__name__
             self.log.warning(f"the last epochs are not saved, so a resume trains them again: {why}")
