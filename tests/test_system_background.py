@@ -9,7 +9,12 @@ from mnist_exp.system import background
 
 def test_work_goes_on_beside_this_thread_and_its_thread_ends_with_it() -> None:
     before, may_end, done = threading.active_count(), threading.Event(), list[int]()
-    wait = background.start(lambda: may_end.wait() and done.append(1))
+
+    def work() -> None:
+        may_end.wait()
+        done.append(1)
+
+    wait = background.start(work)
     assert not done
     may_end.set()
     wait()

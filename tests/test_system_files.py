@@ -54,6 +54,7 @@ def test_a_second_name_keeps_the_content_as_the_first_is_replaced(
     first, second = tmp_path / "first", tmp_path / "second"
     files.write(second, b"oldest")
     files.write(first, b"old")
+    tmp_path.joinpath(f".second.{os.getpid()}.tmp").write_bytes(b"of a process that was killed")
     files.link(second, first)
     assert second.samefile(first) == has_links
     files.write(first, b"new")

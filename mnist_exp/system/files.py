@@ -65,6 +65,7 @@ def link(path: Path, target: Path) -> None:
         OSError: The disk is full, or the folder is read-only or gone. The old file stays.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # another name of `target`, if a process of this number was killed at this place
     try:
         os.link(target, temporary)
     except OSError:
