@@ -8,8 +8,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -37,8 +37,9 @@ from mnist_exp.sweep.rounds import Rounds, Until
 from mnist_exp.sweep.search import request as search_request
 from mnist_exp.sweep.search.search import Search
 from mnist_exp.sweep.sweep import Sweep
-from mnist_exp.system import errors, files, quoting, resources, signals
+from mnist_exp.system import errors, extras, files, program, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.track import beside
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ class Runner:
         if self.work:
             self._work(params, arguments)
             return
+        extras.require_trackers(config.trackers(self.master))
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)
         asked = request.read(
@@ -120,13 +122,26 @@ class Runner:
             if outlook := further.outlook([*sweep.read()[1].values(), *(each.job for each in planned)]):
                 log.info(outlook)
             return
-        if search:
-            trials = Sweep(search.folder)
-            if self._run_search(search, trials, planned, asked.rule):
-                return
-            planned, text = search.finals(planned, trials)
-            log.info(text)
-        self._run(planned, sweep, further, {"until": asked.rule._asdict()} if asked.rule else {})
+        with self._tracked(asked):
+            if search:
+                trials = Sweep(search.folder)
+                if self._run_search(search, trials, planned, asked.rule):
+                    return
+                planned, text = search.finals(planned, trials)
+                log.info(text)
+            self._run(planned, sweep, further, {"until": asked.rule._asdict()} if asked.rule else {})
+
+    @contextmanager
+    def _tracked(self, asked: request.Request) -> Iterator[None]:
+        """Show the sweep in trackers while this command works on it; say how, if workers do so elsewhere."""
+        typed, stored = config.trackers(self.master), (each.job.choices["tracker"] for each in asked.jobs[:1])
+        names = extras.require_trackers(typed or config.listed(next(stored, None)))
+        is_here = not self.scheduler or self.launcher_config.get("wait", False)
+        with beside.shown_in(names if is_here else [], [asked.folder, *(asked.folder / name for name in SEARCHES)]):
+            yield
+        for name in [] if is_here or self.close else names:
+            follow = f"{program.tool('track')} {name} {quoting.for_shell(str(asked.folder))} --follow"
+            log.info(f"tracker={name}: workers train the jobs; to show them meanwhile: {follow}")
 
     def _search(self, asked: request.Request) -> Search | None:
         """Return the search that comes before the jobs, if there is one."""

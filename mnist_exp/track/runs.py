@@ -14,7 +14,7 @@ from mnist_exp.report.labels import format_value, label, swept_keys
 from mnist_exp.report.runs import RunResult, read_run, read_sweep
 from mnist_exp.store import keeping, run_folder
 from mnist_exp.store.metrics import METRICS, Row
-from mnist_exp.store.run_folder import FIGURES, LOG, SUMMARY, SWEEP_LOCK
+from mnist_exp.store.run_folder import FIGURES, LAST, LOG, SUMMARY, SWEEP_LOCK
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
@@ -86,6 +86,12 @@ def read(folder: Path) -> Snapshot:
     if kind:
         raise ConfigError(f"{folder}: {kind}; name the folder of the sweep, {folder.parent}")
     raise ConfigError(f"{folder}: neither a run nor a sweep of this program: it has no {METRICS} and no ledger.jsonl")
+
+
+def has_begun(folder: Path) -> bool:
+    """Return whether the folder is that of a sweep, or of a single run whose training has started."""
+    kind = run_folder.owner(folder)
+    return kind == run_folder.SWEEP or (kind == run_folder.RUN and (folder / LAST).is_file())
 
 
 def is_active(folder: Path) -> bool:
