@@ -23,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_exp import command_line, config
+from mnist_exp.report import live
 from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
@@ -178,7 +179,9 @@ class Runner:
             minutes = (end - time.monotonic()) / 60 if end else None
             if minutes is not None and minutes <= 0:
                 sys.exit(work.TIME_IS_OVER)
-            if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, minutes, self.allow_changed):
+            with live.shown(folder):
+                code = work.work(self.context, self.main, composer, sweep, self.n_jobs, minutes, self.allow_changed)
+            if code:
                 sys.exit(code)
             if SCHEDULERS.get(_name(sweep.launcher or {})) is not workers_launcher:
                 return  # the scheduler starts what closes the sweep
@@ -319,7 +322,7 @@ class Runner:
         left = self._introduce(left, sweep, facts)
         ran = [each.job.number for each in left]
         self.context.callbacks.callbacks.append(jobs.DropConfigs())
-        with signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
+        with live.shown(sweep.name), signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
             while left:
                 self._launch(left, sweep)
                 left = self._introduce(self._next_round(further, sweep), sweep)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from mnist_exp.system import program
 
-NICE = 10  # a reader takes the time that the command leaves
+NICE = 5  # a reader takes the time that the command leaves
 
 
 class Reader:

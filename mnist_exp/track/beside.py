@@ -18,7 +18,7 @@ from mnist_exp.track.runs import Snapshot
 from mnist_exp.track.track import Tracker
 
 PATIENCE = 60  # seconds that the last look may take
-AFTER_FAILURE = 10  # of the run, or Ctrl-C
+AFTER_FAILURE = 10  # if the run has failed, or was stopped
 SILENT = 2  # seconds before a line says what the command waits for
 PAUSE_OF_FAILING = 10.0  # seconds between two tries
 
@@ -49,7 +49,7 @@ def _finish(readers: dict[str, beside.Reader], folders: Sequence[Path], seconds:
     try:
         for name, reader in readers.items():
             if not reader.has_ended(min(SILENT, seconds)):
-                streams.say(f"tracker={name}: writes what is left, for at most {seconds} s; Ctrl-C ends it")
+                streams.say(f"tracker={name}: writes what is left, which may take up to {seconds} s")
                 reader.has_ended(max(0.0, deadline - time.monotonic()))
     finally:
         begun = " ".join(quoting.for_shell(str(folder)) for folder in folders if runs.has_begun(folder))
