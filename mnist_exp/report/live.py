@@ -55,7 +55,7 @@ def _frame(lines: Sequence[Line], console: Console) -> str:
     lines = lines[: console.height - 2]
     with console.capture() as frame:
         for line in lines:
-            console.print(Text(line.text, line.style, no_wrap=True, overflow="ellipsis"))
+            console.print(Text(line.text, line.style), no_wrap=True, overflow="ellipsis")
     return f"{streams.ERASE}{frame.get()}\x1b[{len(lines)}A\r"
 
 
