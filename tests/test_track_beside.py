@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from helpers.sweeps import sweep
 import mnist_exp
 from mnist_exp.store.metrics import METRICS, read_columns
 from mnist_exp.store.run_folder import BEST
+from mnist_exp.system import beside as system_beside
 from mnist_exp.system import extras
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.track import beside, runs, track
@@ -107,7 +108,7 @@ def test_a_reader_that_hangs_is_killed_and_what_is_missing_is_said(
             return -9
 
     readers: list[Hanging] = []
-    monkeypatch.setattr(beside.beside, "Reader", Hanging)
+    monkeypatch.setattr(system_beside, "Reader", Hanging)
     folder = sweep(tmp_path / "s", {}, seeds=[0])
     with beside.shown_in(["mlflow"], [folder, tmp_path / "other"]):
         pass
@@ -138,9 +139,14 @@ def test_a_run_is_the_same_with_a_tracker(run: Run, tmp_path: Path) -> None:
 def test_one_reader_shows_a_whole_sweep(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:
-    started: list[object] = []
-    reader = beside.beside.Reader
-    monkeypatch.setattr(beside.beside, "Reader", lambda *words: started.append(words) or reader(*words))
+    started: list[Sequence[str]] = []
+    start = system_beside.Reader.__init__
+
+    def count(self: system_beside.Reader, module: str, arguments: Sequence[str]) -> None:
+        started.append(arguments)
+        start(self, module, arguments)
+
+    monkeypatch.setattr(system_beside.Reader, "__init__", count)
     words = ["-m", *TINY, "seed=0,1", f"hydra/launcher={launcher}", "hydra.sweep.dir=multirun/s"]
     assert run(*words, "tracker=[tensorboard,tensorboard]").code == 0
     assert len(started) == 1

@@ -135,7 +135,7 @@ class Runner:
     @contextmanager
     def _tracked(self, asked: request.Request) -> Iterator[None]:
         """Show the sweep in trackers while this command works on it; say how, if workers do so elsewhere."""
-        typed, stored = config.trackers(self.master), (each.job.choices["tracker"] for each in asked.jobs[:1])
+        typed, stored = config.trackers(self.master), (each.job.choices.get("tracker") for each in asked.jobs[:1])
         names = extras.require_trackers(typed or config.listed(next(stored, None)))
         is_here = not self.scheduler or self.launcher_config.get("wait", False)
         with beside.shown_in(names if is_here else [], [asked.folder, *(asked.folder / name for name in SEARCHES)]):

@@ -62,7 +62,8 @@ class _Export:
     """Folders on their way into a tracker, which is opened when the first of them begins."""
 
     def __init__(self, name: str, folders: Sequence[Path]) -> None:
-        self.name, self.tracker = name, None
+        self.name = name
+        self.tracker: Tracker | None = None
         self.known: dict[Path, Snapshot | None] = dict.fromkeys(folders)
 
     def look(self) -> None:
