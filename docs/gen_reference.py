@@ -44,7 +44,7 @@ TYPES = {
     list: "list",
     dict: "mapping",
     NoneType: "null",
-    Any: "text or mapping",
+    Any: "text, list or mapping",
 }
 ANY = "null, or a value"
 INTRODUCTION = (

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mnist_exp.system import errors, program, quoting
+from mnist_exp.system import errors, extras, program, quoting
 from mnist_exp.system.errors import ConfigError
 
 EXAMPLES = """\
@@ -30,7 +30,6 @@ examples:
   {name} export latest --onnx model.onnx
   {name} track tensorboard multirun/2026-11-23/10-00-00-000000
 """
-TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
 class Parser(argparse.ArgumentParser):
@@ -208,7 +207,7 @@ def export(parser: Parser, arguments: list[str]) -> None:
 
 def track(parser: Parser, arguments: list[str]) -> None:
     """Show runs and sweeps in TensorBoard, MLflow or W&B, finished or not."""
-    parser.add_argument("tracker", metavar="TRACKER", choices=TRACKERS, help=", ".join(TRACKERS))
+    parser.add_argument("tracker", metavar="TRACKER", choices=extras.TRACKERS, help=", ".join(extras.TRACKERS))
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="of a run or of a sweep")
     parser.add_argument("--to", metavar="WHERE", help="a folder, or MLflow's tracking URI; by default each one's own")
     parser.add_argument("--follow", action="store_true", help="go on until the runs have ended, or Ctrl-C")

@@ -5,7 +5,7 @@ This module must stay quick to import: --help, --cfg and TAB completion wait for
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from hydra.core.override_parser.types import ChoiceSweep, Override, ValueType
 
@@ -23,6 +23,7 @@ FLAGS = (
     "--shell-completion", "-sc",
 )  # fmt: skip
 _typed: list[str] = []
+until_the_end = ExitStack()  # what lasts as long as the command does; in a script, as long as its run
 
 
 def typed() -> list[str]:
@@ -41,7 +42,8 @@ def arranged_for_hydra() -> Iterator[None]:
     _typed[:] = before[1:]
     sys.argv = [before[0], *arrange(_typed)]
     try:
-        yield
+        with until_the_end:
+            yield
     finally:
         sys.argv = before
         _typed.clear()

@@ -18,7 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from mnist_exp.system import quoting
+from mnist_exp.system import extras, quoting
 from mnist_exp.system.errors import ConfigError, offer
 
 LR = "optimizer.lr"
@@ -27,7 +27,16 @@ GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "s
 # Keys that decide where and how fast a run trains, not what it trains. config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
 RUNTIME_KEYS = (
-    *("device", "threads", "plots", "predictions", "checkpoint_every", "deterministic", "data.root", "resume", "tags"),
+    "device",
+    "threads",
+    "plots",
+    "predictions",
+    "checkpoint_every",
+    "deterministic",
+    "data.root",
+    "resume",
+    "tags",
+    "tracker",
 )
 EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # the range is for sweeps alone
 OFF: dict[str, Any] = {  # values of keys that older versions lack
@@ -35,6 +44,7 @@ OFF: dict[str, Any] = {  # values of keys that older versions lack
     "tags": [],
     "predictions": True,
     "checkpoint_every": 1,
+    "tracker": None,
 }
 SEEDS = ("seed", "data.seed")  # runs that differ in these alone are one arm
 SEARCHED = re.compile(r"\b(interval|choice)\(")  # values among which a search chooses
@@ -59,6 +69,7 @@ class Config:
     deterministic: bool = MISSING
     resume: str | None = MISSING
     tags: list[str] = MISSING
+    tracker: Any = MISSING  # text, or a list of it
     data: dict[str, Any] = MISSING
     augmentation: dict[str, Any] = MISSING
     model: dict[str, Any] = MISSING
@@ -88,6 +99,11 @@ class Limit:
             return False
 
 
+def listed(value: Any) -> list[Any]:
+    """Return what a value names that may be null, one text, or a list of several."""
+    return list(dict.fromkeys([value] if isinstance(value, str) else value or ()))
+
+
 COUNT = Limit(lambda value: value >= 1, "1 or more")
 THREADS = Limit(lambda value: 1 <= value <= 1024, "1 to 1,024")
 SEED = Limit(lambda value: 0 <= value < 2**63, "0 to 2^63 - 1")
@@ -109,6 +125,10 @@ LIMITS = {
     "seed": SEED,
     "checkpoint_every": COUNT,
     "tags": Limit(lambda value: all(isinstance(word, str) for word in value), "a list of words, such as [baseline,v2]"),
+    "tracker": Limit(
+        lambda value: extras.TRACKERS.keys() >= set(listed(value)),
+        f"null, {', '.join(extras.TRACKERS)}, or a list of several, such as [tensorboard,mlflow]",
+    ),
     "threads": THREADS,
     "matmul_precision": Limit(lambda value: value in ("highest", "high", "medium"), "highest, high or medium"),
     "data.path": Limit(
@@ -231,6 +251,13 @@ def check_values(cfg: DictConfig) -> None:
         ConfigError: A value is not allowed.
     """
     _check_limits(leaves(OmegaConf.to_container(cfg, resolve=True)))
+
+
+def trackers(cfg: DictConfig) -> list[str]:
+    """Return the trackers that a config names, each once. Raises ConfigError for one that there is not."""
+    value = OmegaConf.to_container(OmegaConf.masked_copy(cfg, "tracker"), resolve=True)["tracker"]  # type: ignore
+    _check_limits([("tracker", value)])
+    return listed(value)
 
 
 def _check_limits(values: Iterable[tuple[str, Any]]) -> None:

@@ -23,7 +23,7 @@ MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
     "training": {"build", "config", "data", "figure_page", "store", "system"},
     "fused": {"data", "losses", "models", "store", "system", "training"},
     "report": {"config", "figure_page", "store", "system"},
-    "sweep": {"build", "command_line", "config", "fused", "report", "store", "system", "training"},
+    "sweep": {"build", "command_line", "config", "fused", "report", "store", "system", "track", "training"},
     "use": {
         *("build", "command_line", "config", "data", "losses", "models", "report", "store", "system", "training"),
     },
@@ -31,7 +31,7 @@ MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
     "cli": {"report", "store", "system", "track", "use"},
     "__init__": {"system", "use"},
     "train.py": {"build", "command_line", "system", "training"},
-    "hydra_plugins": {"store", "sweep", "system"},
+    "hydra_plugins": {"command_line", "config", "store", "sweep", "system", "track"},
 }
 KNOW_CONFIGS = {"config", "command_line", "build", "training", "sweep", "use", "train.py", "hydra_plugins"}  # Hydra's
 KNOW_HYDRAS_ERRORS = {"system.errors", "system.quoting"}

@@ -93,6 +93,14 @@ def summary(found: Status) -> str:
     return "; ".join(parts)
 
 
+def now(found: Status) -> list[Line]:
+    """Return what runs now and when the rest will be done, in a few lines."""
+    stage = found.stage
+    shared, runs = stage.shared_overrides, [run for run in stage.runs if run.state == RUNNING]
+    rows = [[f"  {_name(run, shared)}", f"epoch {run.epoch} of {stage.epochs(run)}"] for run in runs[:MOST]]
+    return [Line(_counted(stage), "bold"), *map(Line, _when(stage)), *map(Line, _columns(rows, len(runs)))]
+
+
 def duration(seconds: float) -> str:
     """Return a time in the unit in which it has about two digits."""
     for limit, size, unit in ((90, 1, "s"), (90 * 60, 60, "min")):

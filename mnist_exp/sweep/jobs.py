@@ -231,7 +231,7 @@ class Task:
                 while True:
                     while len(running) < at_once and (work := next_work()):
                         with signals.blocked():  # until the process has its handlers
-                            running.append(self._start(work, at_once, quiet=self.workers > 1 or bool(running)))
+                            running.append(self._start(work, at_once))
                             for number in forwarded:  # before it existed; another thread may take a signal meanwhile
                                 _signal(running[-1:], number)
                     if not running:
@@ -247,10 +247,10 @@ class Task:
                 for each in running:
                     each.process.join()
 
-    def _start(self, work: Work, at_once: int, quiet: bool) -> _Running:
+    def _start(self, work: Work, at_once: int) -> _Running:
         fork = multiprocessing.get_context("fork")
         receiver, sender = fork.Pipe(duplex=False)
-        process = fork.Process(target=_child, args=(work.function, sender, self.workers * at_once, quiet))
+        process = fork.Process(target=_child, args=(work.function, sender, self.workers * at_once))
         process.start()
         sender.close()
         return _Running(work, process, receiver)
@@ -322,15 +322,14 @@ def silence_console() -> None:
             handler.setLevel(logging.CRITICAL)
 
 
-def _child(function: Callable[[], Any], parent: Connection, workers: int, quiet: bool) -> None:
+def _child(function: Callable[[], Any], parent: Connection, workers: int) -> None:
     """Call the function in a forked process, and send the parent how it ended."""
     try:
         signals.install_handlers()
         signals.unblock()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # stop cleanly if the parent is killed
         silence_console()
-        if quiet:
-            sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # progress bars would mix
+        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # report/live.py shows the progress of all jobs
         if cores() < 2 * workers:
             import torch
 

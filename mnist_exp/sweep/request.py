@@ -72,6 +72,11 @@ def read(
     resume = [word for word in arguments if config.key_of(word) == "resume" and word != "resume=null"]
     if resume and master.resume is None:
         raise ConfigError(f"{resume[0]}: takes the folder of one sweep, or latest")
+    trackers = [word for word in arguments if config.key_of(word) == "tracker" and word != "tracker=null"]
+    if trackers and master.tracker is None:
+        raise ConfigError(
+            f"{trackers[0]}: all jobs of a sweep have the same trackers; a list names several: [mlflow,wandb]"
+        )
     composer = Composer(loader, master)
     if resume:
         return _resumed(composer, [word for word in arguments if word not in resume], retry_failed, until)

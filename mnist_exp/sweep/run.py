@@ -8,8 +8,8 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_exp import command_line, config
+from mnist_exp.report import live
 from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
@@ -37,8 +38,9 @@ from mnist_exp.sweep.rounds import Rounds, Until
 from mnist_exp.sweep.search import request as search_request
 from mnist_exp.sweep.search.search import Search
 from mnist_exp.sweep.sweep import Sweep
-from mnist_exp.system import errors, files, quoting, resources, signals
+from mnist_exp.system import errors, extras, files, program, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.track import beside
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ class Runner:
         if self.work:
             self._work(params, arguments)
             return
+        extras.require_trackers(config.trackers(self.master))
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)
         asked = request.read(
@@ -120,13 +123,26 @@ class Runner:
             if outlook := further.outlook([*sweep.read()[1].values(), *(each.job for each in planned)]):
                 log.info(outlook)
             return
-        if search:
-            trials = Sweep(search.folder)
-            if self._run_search(search, trials, planned, asked.rule):
-                return
-            planned, text = search.finals(planned, trials)
-            log.info(text)
-        self._run(planned, sweep, further, {"until": asked.rule._asdict()} if asked.rule else {})
+        with self._tracked(asked):
+            if search:
+                trials = Sweep(search.folder)
+                if self._run_search(search, trials, planned, asked.rule):
+                    return
+                planned, text = search.finals(planned, trials)
+                log.info(text)
+            self._run(planned, sweep, further, {"until": asked.rule._asdict()} if asked.rule else {})
+
+    @contextmanager
+    def _tracked(self, asked: request.Request) -> Iterator[None]:
+        """Show the sweep in trackers while this command works on it; say how, if workers do so elsewhere."""
+        typed, stored = config.trackers(self.master), (each.job.choices.get("tracker") for each in asked.jobs[:1])
+        names = extras.require_trackers(typed or config.listed(next(stored, None)))
+        is_here = not self.scheduler or self.launcher_config.get("wait", False)
+        with beside.shown_in(names if is_here else [], [asked.folder, *(asked.folder / name for name in SEARCHES)]):
+            yield
+        for name in [] if is_here or self.close else names:
+            follow = f"{program.tool('track')} {name} {quoting.for_shell(str(asked.folder))} --follow"
+            log.info(f"tracker={name}: workers train the jobs; to show them meanwhile: {follow}")
 
     def _search(self, asked: request.Request) -> Search | None:
         """Return the search that comes before the jobs, if there is one."""
@@ -163,7 +179,9 @@ class Runner:
             minutes = (end - time.monotonic()) / 60 if end else None
             if minutes is not None and minutes <= 0:
                 sys.exit(work.TIME_IS_OVER)
-            if code := work.work(self.context, self.main, composer, sweep, self.n_jobs, minutes, self.allow_changed):
+            with live.shown(folder):
+                code = work.work(self.context, self.main, composer, sweep, self.n_jobs, minutes, self.allow_changed)
+            if code:
                 sys.exit(code)
             if SCHEDULERS.get(_name(sweep.launcher or {})) is not workers_launcher:
                 return  # the scheduler starts what closes the sweep
@@ -304,7 +322,7 @@ class Runner:
         left = self._introduce(left, sweep, facts)
         ran = [each.job.number for each in left]
         self.context.callbacks.callbacks.append(jobs.DropConfigs())
-        with signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
+        with live.shown(sweep.name), signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
             while left:
                 self._launch(left, sweep)
                 left = self._introduce(self._next_round(further, sweep), sweep)

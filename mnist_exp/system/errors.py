@@ -123,6 +123,21 @@ def in_one_line() -> Iterator[None]:
 
 
 @contextmanager
+def ending_the_command() -> Iterator[None]:
+    """End the command with the line of an error that the user can correct, or the traceback of another one.
+
+    Hydra logs a warning about what one of its callbacks raises, and carries on.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_mendable(error):
+            traceback.print_exc()
+            raise SystemExit(1) from error
+        raise SystemExit(f"error: {explain(error)}") from error
+
+
+@contextmanager
 def without_exit() -> Iterator[None]:
     """Raise the error that makes a command exit, in a process that goes on.
 

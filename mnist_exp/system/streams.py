@@ -7,6 +7,7 @@ import sys
 from typing import IO, Any
 
 GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe; a terminal
+ERASE = "\x1b[J"  # a terminal erases what is below its cursor: report/live.py shows there what runs now
 
 
 def harden() -> None:
@@ -36,7 +37,7 @@ def flush() -> None:
 def say(line: str) -> None:
     """Print a line, if that is possible: it must not change how a command ends."""
     try:
-        print(line, flush=True)
+        print(above(sys.stdout) + line, flush=True)
     except OSError:
         discard(sys.stdout)
 
@@ -53,6 +54,16 @@ def shows_progress() -> bool:
     return sys.stderr.isatty() or type(sys.stderr).__module__ == "ipykernel.iostream"
 
 
+def is_terminal(stream: IO[Any]) -> bool:
+    """Return whether a stream is a terminal that moves its cursor and erases lines."""
+    return stream.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
+def above(stream: IO[Any]) -> str:
+    """Return what comes before a line that takes the place of what a terminal shows below its cursor."""
+    return ERASE if is_terminal(stream) else ""
+
+
 def shows_blocks() -> bool:
     """Return whether standard output can show the blocks of a progress bar."""
     try:
@@ -64,6 +75,10 @@ def shows_blocks() -> bool:
 
 class Console(logging.StreamHandler[Any]):
     """Writes records to a stream until its reader goes away. conf/hydra uses it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return above(self.stream) + super().format(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         """Discard the stream if its reader is gone."""

@@ -40,7 +40,7 @@ class MLflow:
         Raises:
             ConfigError: MLflow is not installed, or the store can't be used.
         """
-        extras.require("mlflow", "mlflow", "sqlalchemy", "alembic")
+        extras.require("mlflow", *extras.TRACKERS["mlflow"])
         os.environ.update({key: value for key, value in DEFAULTS.items() if key not in os.environ})
         self.uri = to or os.environ.get("MLFLOW_TRACKING_URI") or DATABASE
         from mlflow import MlflowClient

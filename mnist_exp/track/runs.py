@@ -14,7 +14,8 @@ from mnist_exp.report.labels import format_value, label, swept_keys
 from mnist_exp.report.runs import RunResult, read_run, read_sweep
 from mnist_exp.store import keeping, run_folder
 from mnist_exp.store.metrics import METRICS, Row
-from mnist_exp.store.run_folder import FIGURES, LOG, SUMMARY, SWEEP_LOCK
+from mnist_exp.store.run_folder import FIGURES, LAST, LOG, SUMMARY, SWEEP_LOCK
+from mnist_exp.store.workers import Liveness
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
@@ -88,6 +89,12 @@ def read(folder: Path) -> Snapshot:
     raise ConfigError(f"{folder}: neither a run nor a sweep of this program: it has no {METRICS} and no ledger.jsonl")
 
 
+def has_begun(folder: Path) -> bool:
+    """Return whether the folder is that of a sweep, or of a single run whose training has started."""
+    kind = run_folder.owner(folder)
+    return kind == run_folder.SWEEP or (kind == run_folder.RUN and (folder / LAST).is_file())
+
+
 def is_active(folder: Path) -> bool:
     """Return whether a process works on the run or the sweep.
 
@@ -104,7 +111,8 @@ def is_active(folder: Path) -> bool:
 
 
 def _read_sweep(folder: Path) -> Snapshot:
-    active = is_active(folder)  # first: what it writes last comes before the lock is free
+    # First: what is written last comes before the lock is free, and before a worker ends.
+    active = is_active(folder) or bool(Liveness(folder).living())
     sessions, found = read_sweep(folder)
     if not sessions or not found:
         raise ConfigError(f"{folder}: the ledger has no jobs")
@@ -120,7 +128,8 @@ def _read_sweep(folder: Path) -> Snapshot:
             runs.append(_tracked(run, run_id, f"{arm} seed={run.job.seed}", arm, active))
     statuses = {run.status for run in runs}
     worst = next((status for status in ("failed", "interrupted") if status in statuses), "completed")
-    status = "running" if active else "interrupted" if left else worst
+    is_handed_over = "launcher" in sessions[-1]  # workers may come at any time
+    status = "running" if active or (left and is_handed_over) else "interrupted" if left else worst
     return Snapshot(sweep_id, _name(folder), folder, first["command"], status, runs)
 
 

@@ -33,7 +33,7 @@ class TensorBoard:
         Raises:
             ConfigError: TensorBoard is not installed.
         """
-        extras.require("tensorboard", "tensorboard")
+        extras.require("tensorboard", *extras.TRACKERS["tensorboard"])
         self.folder = Path(to) if to else FOLDER
 
     @property

@@ -70,12 +70,8 @@ def _follow(tracker: Tracker, snapshots: Sequence[Snapshot]) -> None:
     while known:
         began = time.monotonic()
         for folder, before in list(known.items()):
-            now = runs.read(folder)
-            written = {run.id: run for run in before.runs}
-            changed = [run for run in now.runs if written.get(run.id) != run]
             try:
-                if changed or now.status != before.status:
-                    tracker.write(now, changed)
+                now = write_changes(tracker, folder, before)
             except (OSError, ConfigError) as error:
                 if not failing:
                     streams.say(f"tried again until it works: {errors.explain(error)}")
@@ -87,6 +83,21 @@ def _follow(tracker: Tracker, snapshots: Sequence[Snapshot]) -> None:
                 streams.say(f"{folder}: {now.status}")
                 del known[folder]
         time.sleep(max(PAUSE, REST * (time.monotonic() - began)) if known else 0)
+
+
+def write_changes(tracker: Tracker, folder: Path, before: Snapshot | None) -> Snapshot:
+    """Write what a run or a sweep has that an earlier snapshot lacks, and return the one that is written.
+
+    Raises:
+        ConfigError: A file of the folder is damaged, or the tracker can't be used.
+        OSError: A file can't be read or written.
+    """
+    now = runs.read(folder)
+    written = {run.id: run for run in before.runs} if before else {}
+    changed = [run for run in now.runs if written.get(run.id) != run]
+    if changed or not before or now.status != before.status:
+        tracker.write(now, changed)
+    return now
 
 
 def _line(snapshot: Snapshot, changed: int) -> str:

@@ -42,7 +42,7 @@ class WandB:
             ConfigError: wandb is not installed.
             OSError: The folder can't be created.
         """
-        extras.require("wandb", "wandb")
+        extras.require("wandb", *extras.TRACKERS["wandb"])
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self.folder = Path(to or os.environ.get("WANDB_DIR") or ".") / "wandb"
         self.folder.mkdir(parents=True, exist_ok=True)  # or W&B would write into a temporary one

@@ -1,7 +1,6 @@
 """Resuming a run: which one, with which config, and from which checkpoint."""
 
 import logging
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -37,16 +36,11 @@ class RunFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Claim the folder of a new run, or turn `config` into that of the run to resume."""
-        try:
+        with errors.ending_the_command():
             if config.resume is None:
                 run_folder.claim(Path(config.hydra.run.dir))
             else:
                 _load_config(find(config.resume), config)
-        except Exception as error:  # Hydra would log a warning and carry on
-            if not errors.is_mendable(error):
-                traceback.print_exc()
-                raise SystemExit(1) from error
-            raise SystemExit(f"error: {errors.explain(error)}") from error
 
 
 def find(target: str) -> Path:

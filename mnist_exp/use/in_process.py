@@ -81,6 +81,7 @@ def _train(overrides: list[str]) -> Path:
         _command_named("mnist-exp train"),
         _logging_alone(),
         _writing_to(_console()),
+        command_line.until_the_end,
         _hydra() as hydra,
     ):
         try:

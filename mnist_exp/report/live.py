@@ -1,0 +1,69 @@
+"""What of a sweep runs now, at the bottom of a terminal, while lines of the sweep scroll above.
+
+A process of its own draws it, and leaves the cursor at its first line. So a line of any process takes its place, after
+erasing it (streams.above), and the next look draws it again below.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from mnist_exp.report import status, status_text
+from mnist_exp.report.status_text import PAUSE, REST, Line
+from mnist_exp.system import beside, streams
+from mnist_exp.system.errors import ConfigError
+
+LAST_LOOK = 5  # seconds that it may take
+
+
+@contextmanager
+def shown(folder: Path) -> Iterator[None]:
+    """Show what runs of a sweep during the block, if standard error is a terminal."""
+    if not streams.is_terminal(sys.stderr):
+        yield
+        return
+    reader = beside.Reader("report.live", [str(folder)])
+    try:
+        yield
+    finally:
+        reader.tell_end()
+        reader.has_ended(LAST_LOOK)
+        reader.kill()
+        _write(streams.ERASE)
+
+
+def draw(folder: str, ended: threading.Event) -> None:
+    """Draw what runs now, again and again, until the command that works on the sweep has ended."""
+    console, pause = Console(stderr=True), PAUSE
+    while not ended.wait(pause):
+        began = time.monotonic()
+        with suppress(ConfigError, OSError):  # it has not begun, or the disk is full; the sweep says so
+            _write(_frame(status_text.now(status.read(folder)), console))
+        pause = max(PAUSE, REST * (time.monotonic() - began))
+
+
+def _frame(lines: Sequence[Line], console: Console) -> str:
+    """Return what draws the lines below the cursor, each cut at the width, and moves the cursor back up."""
+    lines = lines[: console.height - 2]
+    with console.capture() as frame:
+        for line in lines:
+            console.print(Text(line.text, line.style), no_wrap=True, overflow="ellipsis")
+    return f"{streams.ERASE}{frame.get()}\x1b[{len(lines)}A\r"
+
+
+def _write(text: str) -> None:
+    with suppress(OSError):
+        print(text, end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    streams.harden()
+    draw(sys.argv[1], beside.command_ended())
