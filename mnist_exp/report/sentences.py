@@ -186,6 +186,13 @@ def searched(results: Results) -> list[str]:
         sentences.append(
             f"{count(failing, 'trial')} failed ({count_failures(failed)}): the search took that as the worst."
         )
+    if pruned := [trial for trial in trials if trial.is_pruned]:
+        saved = sum(run.saved_epochs for run in results.search.runs)
+        asked_for = sum(int(run.job.choices["epochs"]) for run in results.search.runs)
+        sentences.append(
+            f"{count(len(pruned), 'trial')} {'was' if len(pruned) == 1 else 'were'} pruned, which saved {saved:,} of "
+            f"{asked_for:,} epochs."
+        )
     for each in found:
         if each.finalists and each.finalists[0].fresh.runs:
             sentences += _search_and_truth(each, results, len(found))
