@@ -27,11 +27,12 @@ GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "s
 # Keys that decide where and how fast a run trains, not what it trains. config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
 RUNTIME_KEYS = ("device", "threads", "plots", "predictions", "deterministic", "data.root", "resume", "tags")
-PRUNING = "stop_below"  # a run that this ends is pruned: it has no result that could differ
-EXCLUDED_FROM_ID = (*RUNTIME_KEYS, PRUNING, "optimizer.lr_range")  # the range is for sweeps alone
+PRUNING = ("stop_below", "stop_after")  # a run that these end is pruned: it has no result that could differ
+EXCLUDED_FROM_ID = (*RUNTIME_KEYS, *PRUNING, "optimizer.lr_range")  # the range is for sweeps alone
 OFF: dict[str, Any] = {  # values of keys that older versions lack
     "patience": None,
     "stop_below": None,
+    "stop_after": None,
     "tags": [],
     "predictions": True,
 }
@@ -48,6 +49,7 @@ class Config:
     epochs: int = MISSING
     patience: int | None = MISSING
     stop_below: list[float] | None = MISSING
+    stop_after: int | None = MISSING
     best_by: str = MISSING
     seed: int = MISSING
     device: str = MISSING
@@ -108,6 +110,7 @@ LIMITS = {
         lambda value: all(0 <= accuracy <= 1 for accuracy in value),
         "a list of accuracies from 0 to 1, one per epoch, or null for no limit",
     ),
+    "stop_after": Limit(lambda value: value >= 1, "1 or more epochs, or null for no limit"),
     "best_by": Limit(lambda value: value in ("val_loss", "val_accuracy"), "val_loss or val_accuracy"),
     "seed": SEED,
     "tags": Limit(lambda value: all(isinstance(word, str) for word in value), "a list of words, such as [baseline,v2]"),

@@ -192,6 +192,49 @@ def test_a_search_prunes_what_is_behind_and_never_runs_it_again(run: Run) -> Non
     assert Path("it/search/ledger.jsonl").read_bytes() == before
 
 
+HYPERBAND = [*QUICK, "optimizer=sgd", "optimizer.lr=choice(0.1,0.0001,0.0002,0.05,0.01)", "seed=0", *RANDOM, "epochs=3"]
+HYPERBAND += ["hydra.sweeper.search=grid", "hydra.sweeper.trials=5"]
+
+
+def test_the_best_of_a_bracket_go_on_where_they_were(run: Run) -> None:
+    outcome = run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", "hydra.sweep.dir=it")
+    assert outcome.code == 0, outcome.err
+    jobs = Ledger(Path("it/search")).read()[1]
+    assert [jobs[number].status for number in range(5)] == ["completed", "pruned", "pruned", "completed", "completed"]
+    assert [jobs[number].choices["stop_after"] for number in range(5)] == [3, 1, 1, 3, 3]
+    folders = [Path("it/search", str(number)) for number in range(5)]
+    assert [len(metrics(folder)) for folder in folders] == [3, 1, 1, 3, 3]
+    assert [sorted(path.name for path in folder.rglob("*.pt")) for folder in folders[:3]] == [
+        ["best.pt", "last.pt"], [], [],
+    ]  # fmt: skip
+    assert summary(folders[0])["resumed"] == [{"after_epoch": 1, "changed": {}}]
+    assert "2 trials were pruned, which saved 4 of 15 epochs." in Path("it/report.md").read_text()
+    before = Path("it/search/ledger.jsonl").read_bytes()
+    assert run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", "hydra.sweep.dir=it").code == 0
+    assert Path("it/search/ledger.jsonl").read_bytes() == before
+    alone = run(*jobs[0].overrides, "plots=false", "hydra.run.dir=alone")
+    assert alone.code == 0, alone.err
+    assert [dict(row, seconds="") for row in metrics(folders[0])] == [
+        dict(row, seconds="") for row in metrics(Path("alone"))
+    ]
+    assert summary(folders[0])["test_errors"] == summary(Path("alone"))["test_errors"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["epochs=2"], "epochs=2: hydra.sweeper.prune=hyperband needs 3 or more, its reduction_factor"),
+        (["epochs=interval(3,5)"], "epochs: hydra.sweeper.prune=hyperband divides the epochs"),
+    ],
+)
+def test_a_bracket_needs_epochs_to_divide(wrong: list[str], message: str, run: Run, tmp_path: Path) -> None:
+    outcome = run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", *wrong)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_a_search_can_be_pruned(run: Run) -> None:
     outcome = run("-m", *QUICK, "seed=0,1", "hydra.sweeper.prune=median")
     assert outcome.code == 1

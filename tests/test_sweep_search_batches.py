@@ -86,8 +86,8 @@ class Planned(list[str]):
 
     limits: Any = None
 
-    def pruned_below(self, limits: Any) -> "Planned":
-        self.limits = limits
+    def pruned_by(self, limits: Any) -> "Planned":
+        self.limits = limits["stop_below"]
         return self
 
 

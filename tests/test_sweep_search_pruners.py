@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_exp.sweep.search.pruners import MEDIAN, NONE, Pruner, lowest
+from mnist_exp.sweep.search.pruners import HYPERBAND, MEDIAN, NONE, Batch, Pruner, brackets, lowest
 from mnist_exp.system.errors import ConfigError
 
 TABLES = range(20)
@@ -63,6 +63,28 @@ def test_a_trial_is_behind_if_one_of_its_runs_is() -> None:
     assert Pruner(MEDIAN, {"n_startup_trials": 0}).limits([]) is None
 
 
+def test_brackets_are_those_of_the_paper() -> None:
+    found = brackets(81, 3)
+    assert [(each.size, each.rungs) for each in found] == [
+        (81, (1, 3, 9, 27, 81)),
+        (34, (3, 9, 27, 81)),
+        (15, (9, 27, 81)),
+        (8, (27, 81)),
+        (5, (81,)),
+    ]  # table 1 of Li et al. 2018
+    assert [(each.size, each.rungs) for each in brackets(5, 3)] == [(3, (1, 5)), (2, (5,))]
+    assert [(each.size, each.rungs) for each in brackets(4, 2)] == [(4, (1, 2, 4)), (3, (2, 4)), (3, (4,))]
+
+
+def test_batches_go_through_the_brackets_again_and_again() -> None:
+    found = list(Pruner(HYPERBAND).batches(9, 3, 4))
+    assert found == [
+        Batch(0, 3, (1, 3)), Batch(3, 2, (3,)), Batch(5, 3, (1, 3)), Batch(8, 1, (3,)),
+    ]  # fmt: skip
+    assert list(Pruner(MEDIAN).batches(9, 3, 4)) == [Batch(0, 4), Batch(4, 4), Batch(8, 1)]
+    assert list(Pruner(NONE).batches(0, 3, 4)) == []
+
+
 @pytest.mark.parametrize("typed", [NONE, MEDIAN, {"pruner": MEDIAN, "n_warmup_steps": 3}])
 def test_a_pruner_is_read_back(typed: Any) -> None:
     assert Pruner.read(Pruner.read(typed).typed) == Pruner.read(typed)
@@ -71,7 +93,10 @@ def test_a_pruner_is_read_back(typed: Any) -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("medain", "hydra.sweeper.prune=medain: no such pruner, did you mean median? Choose from none, median"),
+        (
+            "medain",
+            "hydra.sweeper.prune=medain: no such pruner, did you mean median? Choose from none, median, hyperband",
+        ),
         (None, "hydra.sweeper.prune=None: no such pruner"),
         ({"pruner": MEDIAN, "warmup": 3}, "hydra.sweeper.prune.warmup: median has n_startup_trials and n_warmup_steps"),
         ({"pruner": NONE, "n_warmup_steps": 3}, "hydra.sweeper.prune.n_warmup_steps: none has no settings"),

@@ -30,7 +30,9 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 def made_up(
     best_by: str, patience: int, *rows: tuple[float, float], stop_below: Sequence[float] | None = None
 ) -> TrainingRun:
-    cfg = OmegaConf.create({"epochs": 9, "best_by": best_by, "patience": patience, "stop_below": stop_below})
+    cfg = OmegaConf.create(
+        {"epochs": 9, "best_by": best_by, "patience": patience, "stop_below": stop_below, "stop_after": None}
+    )
     run = TrainingRun(cfg, cast(HydraConf, OmegaConf.create({"runtime": {"output_dir": "none"}})))
     run.rows = [Row(i, 0, 0, loss, accuracy, 0, 0) for i, (loss, accuracy) in enumerate(rows, 1)]
     return run
@@ -90,7 +92,7 @@ def test_a_pruned_run_has_its_epochs_and_no_result(run: Run, tmp_path: Path) -> 
     assert set(facts["files"]) == {*run_folder.CHECKSUMMED}
     rows = [[dict(row, seconds="") for row in metrics(tmp_path / folder)] for folder in ("it", "whole")]
     assert rows[0] == rows[1][:2]
-    assert "pruned: by epoch 2 others had a better validation accuracy" in outcome.out
+    assert "pruned after epoch 2 of 3" in outcome.out
     assert run("resume=it").code == 0
     assert summary(tmp_path / "it")["status"] == "pruned"
 

@@ -4,13 +4,13 @@ With `best`, a run has six files, and with `none` five. What is dropped repeats 
 to train the run longer. Its summary records what was dropped, so nobody takes the run for damaged.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mnist_exp.store import run_folder
-from mnist_exp.store.run_folder import BEST, HYDRA, LAST, OVERRIDES, PRUNED
+from mnist_exp.store.run_folder import BEST, HYDRA, LAST, OVERRIDES, PRUNED, RUNG, Summary
 from mnist_exp.system.errors import ConfigError
 
 DROPPED = {"all": (), "best": (LAST, HYDRA, OVERRIDES), "none": (LAST, BEST, HYDRA, OVERRIDES)}
@@ -33,8 +33,18 @@ def drop(folder: Path, keep: str) -> None:
     summary = run_folder.read_summary(folder)
     if not summary:
         return
-    of_pruned = (LAST, BEST) if summary["status"] == PRUNED else ()
-    names = [name for name in {*DROPPED[keep], *of_pruned} if (folder / name).is_file()]
+    of_pruned = (LAST, BEST) if summary["stopped"] == PRUNED else ()
+    _drop(folder, summary, [*DROPPED[keep], *of_pruned] if summary["stopped"] != RUNG else [])
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a run that never goes on, after its summary has recorded that."""
+    if summary := run_folder.read_summary(folder):
+        _drop(folder, summary, [LAST, BEST])
+
+
+def _drop(folder: Path, summary: Summary, unkept: Sequence[Path]) -> None:
+    names = sorted({name for name in unkept if (folder / name).is_file()})
     if not names:
         return
     with suppress(OSError):  # a full disk; the run is complete all the same

@@ -32,7 +32,7 @@ WRITTEN = (  # everything that a run writes into its folder, except its log
     *(f"plots/{name}.png" for name in FIGURES),
     f"**/{files.TEMPORARY}",
 )
-PRUNED, PATIENCE = "pruned", "patience"  # what ends a run before its last epoch
+PRUNED, RUNG, PATIENCE = "pruned", "rung", "patience"  # what ends a run before its last epoch
 ENDED_WELL = ("completed", PRUNED)  # statuses of runs that have done what they were asked to do
 SPLIT_KEYS = ("validation", "test", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
 CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # files that every completed run has; its summary holds their SHA-256
@@ -108,7 +108,7 @@ class Summary(TypedDict):
     inference: InferenceFacts | None
     files: dict[str, str] | None  # SHA-256 of those in CHECKSUMMED, and of PREDICTIONS if it was kept
     resumed: list[Resumption]
-    stopped: str | None  # PATIENCE or PRUNED, where that ended the run early
+    stopped: str | None  # PATIENCE, PRUNED or RUNG, where that ended the run early
     tags: list[str] | None
     failure: str | None  # diverged, out of memory, error: how the run itself failed
     dropped: list[str] | None  # files that were deleted when the run ended: hydra.launcher.keep, or pruning

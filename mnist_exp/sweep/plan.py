@@ -56,7 +56,8 @@ def left_to_run(
     left: list[PlannedJob] = []
     for each in planned:
         job = by_id.get(each.job.id_beside(beside))
-        if job and (job.status in ENDED_WELL or (job.status == "failed" and not retry_failed)):
+        has_ended = job and (job.status in ENDED_WELL or (job.status == "failed" and not retry_failed))
+        if job and has_ended and not each.goes_beyond(job):
             continue
         changed = by_overrides.get(tuple(sorted(each.job.overrides)))
         if not job and changed and not allow_changed:
@@ -107,7 +108,7 @@ def describe(planned: Sequence[PlannedJob]) -> str:
 
 
 def prepared(planned: PlannedJob, folder: Path, before: Job | None) -> PlannedJob:
-    """Return a job as it will run: from its last checkpoint if it was interrupted, else from the start.
+    """Return a job as it will run: from its last checkpoint if it was interrupted or pruned, else from the start.
 
     Args:
         planned: The job.
@@ -116,7 +117,7 @@ def prepared(planned: PlannedJob, folder: Path, before: Job | None) -> PlannedJo
     """
     own = folder / str(planned.job.number)
     # A pending job may have a checkpoint: it was interrupted in an earlier session, and has not run since.
-    if before and before.status in ("pending", "interrupted", "lost") and (own / LAST).is_file():
+    if before and before.status in ("pending", "interrupted", "pruned", "lost") and (own / LAST).is_file():
         return planned.resuming(own / LAST)
     run_folder.clear(own)
     return planned

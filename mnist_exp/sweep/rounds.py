@@ -140,6 +140,7 @@ class Decision(NamedTuple):
 
     jobs: list[PlannedJob]  # of the next round; none if the sweep is over
     text: str  # for the log; empty if the seeds are fixed
+    ended: Sequence[int] = ()  # pruned jobs that never go on
 
 
 class Rounds(NamedTuple):

@@ -359,6 +359,8 @@ class Runner:
         decision = further.next(sweep)
         if decision.text:
             log.info(decision.text)
+        for number in decision.ended:
+            keeping.drop_checkpoints(sweep.job_folder(number))
         return self._left(decision.jobs, sweep, sweep.read()[1])
 
     def _introduce(self, left: Sequence[PlannedJob], sweep: Sweep, facts: Session | None = None) -> list[PlannedJob]:

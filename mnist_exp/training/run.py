@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from mnist_exp import config
 from mnist_exp.store import metrics, provenance, run_folder
 from mnist_exp.store.metrics import METRICS, Row
-from mnist_exp.store.run_folder import PATIENCE, PREDICTIONS, PRUNED, RunState
+from mnist_exp.store.run_folder import PATIENCE, PREDICTIONS, PRUNED, RUNG, RunState
 from mnist_exp.system import errors, files, program, quoting, signals
 from mnist_exp.training import resume
 
@@ -120,6 +120,7 @@ class TrainingRun:
         """What ended the run before its last epoch.
 
         PRUNED: the best validation accuracy so far is below that of stop_below for the epoch.
+        RUNG: stop_after says that so many epochs are enough, unless a search lets the run go on.
         PATIENCE: best_by has not improved for that many epochs.
         """
         done = len(self.rows)
@@ -130,12 +131,14 @@ class TrainingRun:
         patience = math.inf if self.cfg.patience is None else self.cfg.patience
         if max(row.val_accuracy for row in self.rows) < below:
             return PRUNED
+        if done >= (self.cfg.stop_after or math.inf):
+            return RUNG
         return PATIENCE if done - 1 - losses.index(min(losses)) >= patience else None
 
     @property
     def is_pruned(self) -> bool:
         """Whether the run ended because it fell behind others, so that it has no result."""
-        return self.stopped == PRUNED
+        return self.stopped in (PRUNED, RUNG)
 
     @property
     def best(self) -> Row:
@@ -265,7 +268,7 @@ class TrainingRun:
         self.summary["files"] = {name: files.sha256(self.folder / name) for name in names}
         self._write_summary(PRUNED if self.is_pruned else "completed")
         if self.is_pruned:
-            self.log.info(f"pruned: by epoch {len(self.rows)} others had a better validation accuracy")
+            self.log.info(f"pruned after epoch {len(self.rows)} of {self.cfg.epochs}")
         self.log.info(self.folder)
         if self.is_single and not self.is_pruned:
             self.log.info(

@@ -84,6 +84,7 @@ def new(
             space.of_arm(whole, each.job.choices) if whole else lr_search.space(each),
             each.search.rates,
             each.search.seeds,
+            int(each.job.choices["epochs"]),
         )
         for (name, each), label_of in zip(searched.items(), _labels(list(searched.values())), strict=True)
     ]
@@ -158,5 +159,6 @@ def _check(arms: Sequence[Arm], whole: Space, spec: Spec, plan: Plan, max_jobs: 
                 f"hydra.sweeper.max_jobs={max_jobs:,}" + (f"; these are {runs:,}" if arm.trials > 0 else "")
             )
         spec.sampler.check(arm.space)
+        spec.pruner.check(arm.epochs, [each.key for each in arm.space])
         for setting in space.probes(arm.space):
             plan([*arm.overrides, *space.words(setting)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, cast
@@ -26,7 +27,7 @@ from mnist_exp.sweep.launchers import grouping
 from mnist_exp.sweep.rounds import ENDED, Decision
 from mnist_exp.sweep.search import samplers, space
 from mnist_exp.sweep.search.journal import Journal
-from mnist_exp.sweep.search.pruners import NONE, Pruner
+from mnist_exp.sweep.search.pruners import HYPERBAND, NONE, Batch, Pruner
 from mnist_exp.sweep.search.samplers import Sampler, Told
 from mnist_exp.sweep.search.space import Setting, Space
 from mnist_exp.sweep.sweep import Sweep
@@ -90,6 +91,7 @@ class Arm(NamedTuple):
     space: Space
     trials: int
     seeds: tuple[int, ...]  # of each trial
+    epochs: int = 1  # of a run
 
     def is_of(self, overrides: Iterable[str]) -> bool:
         """Return whether a trial with these overrides, but for those of its setting and its seed, is of this arm."""
@@ -125,8 +127,8 @@ class Search:
     plan: Plan
     folder: Path
     journal: Journal
-    _summaries: dict[int, run_folder.Summary] = field(default_factory=dict)  # of jobs that never run again
-    _curves: dict[int, list[float]] = field(default_factory=dict)
+    _summaries: dict[tuple[int, int], run_folder.Summary] = field(default_factory=dict)  # by job and attempt
+    _curves: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
     @property
     def is_of_rates(self) -> bool:
@@ -147,7 +149,7 @@ class Search:
     def first(self, sweep: Sweep, retry_failed: bool) -> list[PlannedJob]:
         """Return the jobs that are left of the batches so far."""
         if self.is_of_rates:  # all trials are known: a changed file is found before one runs
-            return self._jobs({}, {})
+            return [job for arm in self.arms for job in self._next_jobs(arm, [], [], sweep)]
         return [self.plan(overrides) for overrides in sweep.unfinished(retry_failed)]
 
     def next(self, sweep: Sweep) -> Decision:
@@ -158,44 +160,80 @@ class Search:
         told = {arm: [self._told(trial, sweep) for trial in found] for arm, found in trials.items()}
         if sweep.exists and not self.is_of_rates:
             self.journal.write({arm.label: (arm.space, told[arm.name]) for arm in self.arms})
-        limits = {arm: self._limits(found, told[arm], sweep) for arm, found in trials.items()}
-        return Decision(self._jobs(told, limits), "" if self.is_of_rates else self._progress(told))
+        jobs = [job for arm in self.arms for job in self._next_jobs(arm, trials[arm.name], told[arm.name], sweep)]
+        going_on = {tuple(job.job.overrides) for job in jobs} if self._has_rungs else set()
+        ended = [
+            job.number
+            for job in sweep.read()[1].values()
+            if self._has_rungs and job.status == PRUNED and job.overrides not in going_on
+        ]
+        return Decision(jobs, "" if self.is_of_rates else self._progress(told), ended)
 
-    def _jobs(
-        self, told: Mapping[str, Sequence[Told]], limits: Mapping[str, Sequence[float] | None]
-    ) -> list[PlannedJob]:
-        """Return the jobs of the next batches, each with the limits of its arm."""
-        planned: list[PlannedJob] = []
-        for arm in self.arms:
-            settings, below = self._batch(arm, told.get(arm.name, ())), limits.get(arm.name)
-            words = [[*space.words(setting), f"seed={seed}"] for setting in settings for seed in arm.seeds]
-            jobs = [self.plan([*arm.overrides, *of_job]) for of_job in words]
-            planned += [job.pruned_below(below) for job in jobs] if below else jobs
-        return planned
+    @property
+    def _has_rungs(self) -> bool:
+        """Whether a pruned run may go on."""
+        return self.spec.pruner.name == HYPERBAND
+
+    def _next_jobs(self, arm: Arm, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> list[PlannedJob]:
+        """Return the jobs of an arm's next batch, or those of its last one that go on.
+
+        A batch whose list a crash tore is suggested again, as it was.
+        """
+        for batch in self.spec.pruner.batches(arm.trials, arm.epochs, self.spec.batch):
+            members = trials[batch.start : batch.end]
+            settings = self._suggest(arm, told[: batch.start], batch.size) if len(members) < batch.size else []
+            if len(settings) > len(members):
+                below = self._limits(trials[: batch.start], told[: batch.start], sweep)
+                return self._jobs(arm, settings, {"stop_below": below, "stop_after": batch.rungs[0]})
+            if promoted := self._promoted(batch, members, sweep):
+                settings, rung = promoted
+                return self._jobs(arm, settings, {"stop_after": rung})
+        return []
+
+    def _jobs(self, arm: Arm, settings: Sequence[Setting], limits: Mapping[str, Any]) -> list[PlannedJob]:
+        """Return a job for each setting and seed, with what ends it early."""
+        words = [[*space.words(setting), f"seed={seed}"] for setting in settings for seed in arm.seeds]
+        planned = [self.plan([*arm.overrides, *of_job]) for of_job in words]
+        return [job.pruned_by(limits) for job in planned] if any(limits.values()) else planned
+
+    def _suggest(self, arm: Arm, told: Sequence[Told], count: int) -> list[Setting]:
+        alike = [each.key for each in arm.space if not grouping.is_free(each.key)] if self.spec.alike else []
+        return self.spec.sampler.suggest(arm.space, told, count, arm.trials, alike)
+
+    def _promoted(self, batch: Batch, trials: Sequence[Trial], sweep: Sweep) -> tuple[list[Setting], int] | None:
+        """Return which trials of a batch go on, and to which rung; None if it is over.
+
+        At each rung, the best by what they had reached after its epochs: of equal ones, the earlier.
+        """
+        left = list(trials)
+        for rung, following in pairwise(batch.rungs):
+            assert rung is not None
+            assert following is not None
+            ranked = sorted(
+                (trial for trial in left if self._told(trial, sweep).value is not None),
+                key=lambda trial: -self._reached(trial, rung, sweep),
+            )
+            left = ranked[: len(left) // self.spec.pruner.eta]
+            if any(
+                job.status == PRUNED and job.choices["stop_after"] < following for trial in left for job in trial.jobs
+            ):
+                return [trial.setting for trial in left], following
+        return None
+
+    def _reached(self, trial: Trial, epochs: int, sweep: Sweep) -> float:
+        """Return the mean over its runs of the best validation accuracy in so many epochs."""
+        curves = [self._curve(job, sweep) for job in trial.jobs if job.status in ENDED_WELL]
+        return fmean(max(curve[:epochs], default=0.0) for curve in curves)
 
     def _limits(self, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> Sequence[float] | None:
         """Return what prunes the runs of an arm's next batch, by the batches before it."""
-        before = list(zip(trials, told, strict=True))[: self._start(told)]
         return self.spec.pruner.limits(
             [
                 [self._curve(job, sweep) for job in trial.jobs if job.status == "completed"]
-                for trial, known in before
+                for trial, known in zip(trials, told, strict=True)
                 if known.has_result
             ]
         )
-
-    def _start(self, told: Sequence[Told]) -> int:
-        """Return the number of the first trial of the batch that is next, or whose list a crash tore."""
-        return len(told) - len(told) % self.spec.batch
-
-    def _batch(self, arm: Arm, told: Sequence[Told]) -> list[Setting]:
-        """Return the settings of an arm's next batch. One whose list a crash tore is suggested again, as it was."""
-        start = self._start(told)
-        if len(told) >= arm.trials:
-            return []
-        alike = [each.key for each in arm.space if not grouping.is_free(each.key)] if self.spec.alike else []
-        count = min(self.spec.batch, arm.trials - start)
-        return self.spec.sampler.suggest(arm.space, told[:start], count, arm.trials, alike)
 
     def _trials(self, sweep: Sweep) -> dict[str, list[Trial]]:
         """Return the trials of each arm, in the order in which they were suggested; those with all their seeds."""
@@ -225,18 +263,20 @@ class Search:
         return Told(trial.setting, fmean(values), min(pruned, default=None))
 
     def _summary(self, job: Job, sweep: Sweep) -> run_folder.Summary:
-        if job.number not in self._summaries:
+        key = job.number, job.attempt
+        if key not in self._summaries:
             found = run_folder.read_summary(sweep.job_folder(job.number))
             assert found  # or the job would be lost
-            self._summaries[job.number] = found
-        return self._summaries[job.number]
+            self._summaries[key] = found
+        return self._summaries[key]
 
     def _curve(self, job: Job, sweep: Sweep) -> list[float]:
         """Return the validation accuracy of a job at each epoch."""
-        if job.number not in self._curves:
+        key = job.number, job.attempt
+        if key not in self._curves:
             columns = metrics.read_columns(sweep.job_folder(job.number) / METRICS)
-            self._curves[job.number] = columns.get("val_accuracy", [])
-        return self._curves[job.number]
+            self._curves[key] = columns.get("val_accuracy", [])
+        return self._curves[key]
 
     def chosen(self, sweep: Sweep) -> dict[str, list[Told]]:
         """Return the best settings of each arm, the best one first: of equal ones, the earlier.
