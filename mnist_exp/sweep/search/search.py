@@ -161,18 +161,14 @@ class Search:
         if sweep.exists and not self.is_of_rates:
             self.journal.write({arm.label: (arm.space, told[arm.name]) for arm in self.arms})
         jobs = [job for arm in self.arms for job in self._next_jobs(arm, trials[arm.name], told[arm.name], sweep)]
-        going_on = {tuple(job.job.overrides) for job in jobs} if self._has_rungs else set()
-        ended = [
-            job.number
-            for job in sweep.read()[1].values()
-            if self._has_rungs and job.status == PRUNED and job.overrides not in going_on
-        ]
-        return Decision(jobs, "" if self.is_of_rates else self._progress(told), ended)
+        text = "" if self.is_of_rates else self._progress(told)
+        return Decision(jobs, text, self._ended(trials, jobs) if self.spec.pruner.name == HYPERBAND else [])
 
-    @property
-    def _has_rungs(self) -> bool:
-        """Whether a pruned run may go on."""
-        return self.spec.pruner.name == HYPERBAND
+    def _ended(self, trials: Mapping[str, Sequence[Trial]], jobs: Sequence[PlannedJob]) -> list[int]:
+        """Return the numbers of pruned jobs that are not among those that go on."""
+        going_on = {each.job.overrides for each in jobs}
+        known = (job for found in trials.values() for trial in found for job in trial.jobs)
+        return [job.number for job in known if job.status == PRUNED and job.overrides not in going_on]
 
     def _next_jobs(self, arm: Arm, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> list[PlannedJob]:
         """Return the jobs of an arm's next batch, or those of its last one that go on.
