@@ -8,7 +8,7 @@ from pathlib import Path
 from mnist_exp import config
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Job, keys_beside_identity
-from mnist_exp.store.run_folder import ENDED_WELL, LAST
+from mnist_exp.store.run_folder import ENDED_WELL, LAST, SUMMARY
 from mnist_exp.sweep.compose import PlannedJob
 from mnist_exp.sweep.lr_search import one_per_arm
 from mnist_exp.system.errors import ConfigError
@@ -118,6 +118,8 @@ def prepared(planned: PlannedJob, folder: Path, before: Job | None) -> PlannedJo
     own = folder / str(planned.job.number)
     # A pending job may have a checkpoint: it was interrupted in an earlier session, and has not run since.
     if before and before.status in ("pending", "interrupted", "pruned", "lost") and (own / LAST).is_file():
+        if before.status == "pruned":  # its process may be killed before it starts: then it has not ended again
+            (own / SUMMARY).unlink(missing_ok=True)
         return planned.resuming(own / LAST)
     run_folder.clear(own)
     return planned
