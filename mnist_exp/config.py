@@ -38,9 +38,12 @@ RUNTIME_KEYS = (
     "tags",
     "tracker",
 )
-EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # the range is for sweeps alone
+PRUNING = ("stop_below", "stop_after")  # a run that these end is pruned: it has no result that could differ
+EXCLUDED_FROM_ID = (*RUNTIME_KEYS, *PRUNING, "optimizer.lr_range")  # the range is for sweeps alone
 OFF: dict[str, Any] = {  # values of keys that older versions lack
     "patience": None,
+    "stop_below": None,
+    "stop_after": None,
     "tags": [],
     "predictions": True,
     "checkpoint_every": 1,
@@ -58,6 +61,8 @@ class Config:
 
     epochs: int = MISSING
     patience: int | None = MISSING
+    stop_below: list[float] | None = MISSING
+    stop_after: int | None = MISSING
     best_by: str = MISSING
     seed: int = MISSING
     device: str = MISSING
@@ -121,6 +126,11 @@ INTERPOLATION = Limit(lambda value: value in ("nearest", "bilinear"), "nearest o
 LIMITS = {
     "epochs": COUNT,
     "patience": Limit(lambda value: value >= 1, "1 or more epochs, or null for no limit"),
+    "stop_below": Limit(
+        lambda value: all(0 <= accuracy <= 1 for accuracy in value),
+        "a list of accuracies from 0 to 1, one per epoch, or null for no limit",
+    ),
+    "stop_after": Limit(lambda value: value >= 1, "1 or more epochs, or null for no limit"),
     "best_by": Limit(lambda value: value in ("val_loss", "val_accuracy"), "val_loss or val_accuracy"),
     "seed": SEED,
     "checkpoint_every": COUNT,

@@ -68,3 +68,32 @@ def test_the_same_overrides_with_another_config_are_refused(tmp_path: Path) -> N
 
 def test_jobs_that_repeat_others_are_planned_once() -> None:
     assert sorted(each.job.seed for each in plan.unique(planned(5, 6, 5))) == [5, 6]
+
+
+class Resumable(Planned):
+    """A job that remembers from what it resumes."""
+
+    def resuming(self, checkpoint: Path) -> PlannedJob:
+        return self._replace(folder=checkpoint)
+
+
+def test_a_pruned_job_goes_on_and_has_no_longer_ended(tmp_path: Path) -> None:
+    """A process that is killed before it starts would leave the summary of the rung as that of its end."""
+    own = tmp_path / "3"
+    (own / "checkpoints").mkdir(parents=True)
+    for name in ("checkpoints/last.pt", "summary.json", "metrics.csv"):
+        (own / name).touch()
+    each = Resumable(job(0, 3), cast(Any, None), NO_SEARCH, tmp_path)
+    assert plan.prepared(each, tmp_path, job(0, 3, "pruned")).folder == own / "checkpoints/last.pt"
+    assert sorted(path.name for path in own.iterdir()) == ["checkpoints", "metrics.csv"]
+
+
+@pytest.mark.parametrize(("after", "runs"), [(None, False), (1, False), (3, True)])
+def test_a_pruned_job_runs_again_only_if_it_goes_further(after: int | None, runs: bool, tmp_path: Path) -> None:
+    def at(after: int | None, status: str = "pending") -> Job:
+        return job(0, 0, status)._replace(choices={"seed": 0, "stop_after": after, "stop_below": None})
+
+    asked = [Planned(at(after), cast(Any, None), NO_SEARCH, tmp_path)]
+    for status, expected in (("pruned", runs), ("completed", False)):
+        found = plan.left_to_run(asked, {0: at(1, status)}, tmp_path, retry_failed=False, allow_changed=False)
+        assert bool(found) == expected

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY, Outcome
-from helpers.run_folders import learned
+from helpers.run_folders import learned, metrics, summary
 
 from mnist_exp.report import figures
 from mnist_exp.report.results import read
@@ -121,6 +121,7 @@ def test_choice_is_a_list_as_long_as_there_are_no_trials(run: Run) -> None:
         (["hydra.sweeper.trials=-1"], "hydra.sweeper.trials=-1: must be 1 or more"),
         (["hydra.sweeper.trials=20000"], "no more runs than hydra.sweeper.max_jobs=10,000; these are 20,000"),
         (["hydra.sweeper.trial_seeds=[]"], "hydra.sweeper.trial_seeds=[]: must be one seed or more"),
+        (["hydra.sweeper.prune=medain"], "hydra.sweeper.prune=medain: no such pruner, did you mean median?"),
         (["hydra.sweeper.finalists=0"], "hydra.sweeper.finalists=0: must be 1 or more"),
         (["hydra.sweeper.search=bayes"], "hydra.sweeper.search=bayes: must be tpe, random"),
         (
@@ -164,6 +165,84 @@ def test_a_search_that_was_killed_goes_on_as_if_nothing_had_happened(run: Run, t
     assert "optuna" in session["versions"]
     lines = Path("it/search/optuna.journal").read_text().splitlines()
     assert sum(json.loads(line)["op_code"] == 4 for line in lines) == 12  # trials
+
+
+PRUNING = [*QUICK, "optimizer=sgd", "optimizer.lr=choice(0.1,0.05,0.0001,0.0002)", "seed=0", *RANDOM, "epochs=3"]
+PRUNING += ["hydra.sweeper.search=grid", "hydra.sweeper.trials=4", "hydra.sweep.dir=it"]
+PRUNING += ["hydra.sweeper.prune={pruner:median,n_startup_trials:1}"]
+
+
+def test_a_search_prunes_what_is_behind_and_never_runs_it_again(run: Run) -> None:
+    outcome = run("-m", *PRUNING)
+    assert outcome.code == 0, outcome.err
+    jobs = Ledger(Path("it/search")).read()[1]
+    assert [jobs[number].status for number in range(4)] == ["completed", "completed", "pruned", "pruned"]
+    for number in (2, 3):
+        folder = Path("it/search", str(number))
+        assert list(folder.rglob("*.pt")) == []
+        assert len(metrics(folder)) == 1
+        assert jobs[number].choices["stop_below"] is not None
+    assert "4 of 4 trials, 2 pruned; best so far" in outcome.out
+    assert "2 trials were pruned, which saved 4 of 12 epochs." in Path("it/report.md").read_text()
+    best = max((0, 1), key=lambda number: summary(Path("it/search", str(number)))["best_val_accuracy"])
+    assert asked("it")[1][-1] in asked("it/search")[best]
+    before = Path("it/search/ledger.jsonl").read_bytes()
+    again = run("-m", *PRUNING)
+    assert again.code == 0, again.err
+    assert Path("it/search/ledger.jsonl").read_bytes() == before
+
+
+HYPERBAND = [*QUICK, "optimizer=sgd", "optimizer.lr=choice(0.1,0.0001,0.0002,0.05,0.01)", "seed=0", *RANDOM, "epochs=3"]
+HYPERBAND += ["hydra.sweeper.search=grid", "hydra.sweeper.trials=5"]
+
+
+def test_the_best_of_a_bracket_go_on_where_they_were(run: Run) -> None:
+    outcome = run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", "hydra.sweep.dir=it")
+    assert outcome.code == 0, outcome.err
+    jobs = Ledger(Path("it/search")).read()[1]
+    assert [jobs[number].status for number in range(5)] == ["completed", "pruned", "pruned", "completed", "completed"]
+    assert [jobs[number].choices["stop_after"] for number in range(5)] == [3, 1, 1, 3, 3]
+    folders = [Path("it/search", str(number)) for number in range(5)]
+    assert [len(metrics(folder)) for folder in folders] == [3, 1, 1, 3, 3]
+    assert [sorted(path.name for path in folder.rglob("*.pt")) for folder in folders[:3]] == [
+        ["best.pt", "last.pt"], [], [],
+    ]  # fmt: skip
+    assert summary(folders[0])["resumed"] == [{"after_epoch": 1, "changed": {}}]
+    assert "2 trials were pruned, which saved 4 of 15 epochs." in Path("it/report.md").read_text()
+    before = Path("it/search/ledger.jsonl").read_bytes()
+    assert run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", "hydra.sweep.dir=it").code == 0
+    assert Path("it/search/ledger.jsonl").read_bytes() == before
+    alone = run(*jobs[0].overrides, "plots=false", "hydra.run.dir=alone")
+    assert alone.code == 0, alone.err
+    assert [dict(row, seconds="") for row in metrics(folders[0])] == [
+        dict(row, seconds="") for row in metrics(Path("alone"))
+    ]
+    assert summary(folders[0])["test_errors"] == summary(Path("alone"))["test_errors"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (["epochs=2"], "epochs=2: hydra.sweeper.prune=hyperband needs 3 or more, its reduction_factor"),
+        (["epochs=interval(3,5)"], "epochs: hydra.sweeper.prune=hyperband divides the epochs"),
+    ],
+)
+def test_a_bracket_needs_epochs_to_divide(wrong: list[str], message: str, run: Run, tmp_path: Path) -> None:
+    outcome = run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", *wrong)
+    assert outcome.code == 1
+    assert message in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_a_search_can_be_pruned(run: Run) -> None:
+    outcome = run("-m", *QUICK, "seed=0,1", "hydra.sweeper.prune=median")
+    assert outcome.code == 1
+    [line] = outcome.err.splitlines()
+    assert line.endswith(
+        "hydra.sweeper.prune=median: prunes a search, and nothing is searched; give a key interval(LOW,HIGH) or "
+        "choice(A,B), and hydra.sweeper.trials=N, or remove it"
+    )
 
 
 @pytest.mark.slow

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from helpers.sweeps import set_accuracy, sweep
 
+from mnist_exp.store import metrics
 from mnist_exp.store.ledger import Ledger
+from mnist_exp.store.metrics import METRICS
 from mnist_exp.sweep.search.journal import Journal
+from mnist_exp.sweep.search.pruners import MEDIAN, Pruner
 from mnist_exp.sweep.search.samplers import RANDOM, Sampler, Told
 from mnist_exp.sweep.search.search import Arm, Search, Spec
 from mnist_exp.sweep.search.space import Interval
@@ -78,8 +81,52 @@ def test_an_arm_without_a_completed_trial_has_no_finalist(tmp_path: Path) -> Non
         search(sweep.folder).chosen(sweep)
 
 
+class Planned(list[str]):
+    """A planned job that knows what prunes it."""
+
+    limits: Any = None
+
+    def pruned_by(self, limits: Any) -> "Planned":
+        self.limits = limits["stop_below"]
+        return self
+
+
+def test_what_prunes_a_batch_follows_from_those_before_it(tmp_path: Path) -> None:
+    spec = SPEC._replace(pruner=Pruner(MEDIAN, {"n_startup_trials": 3}))
+    arm = Arm("arm", (), "default", SPACE, 12, SEEDS)
+
+    def next_jobs(sweep: Sweep) -> Any:
+        return Search([arm], spec, Planned, sweep.folder, Journal(sweep.folder)).next(sweep).jobs  # type: ignore[arg-type]
+
+    def limits(sweep: Sweep) -> Any:
+        [found] = {str(job.limits) for job in next_jobs(sweep)}
+        return found
+
+    def read(sweep: Sweep, jobs: Sequence[int]) -> list[list[float]]:
+        return [metrics.read_columns(sweep.job_folder(job) / METRICS)["val_accuracy"] for job in jobs]
+
+    assert limits(Sweep(tmp_path / "new")) == "None"
+    assert limits(ran(tmp_path / "s", RATES[:4], {0: "failed", 2: "failed"})) == "None"  # too few with a result
+    pruned = ran(tmp_path / "s", RATES[:4], {2: "pruned"})
+    set_accuracy(pruned.folder, 2, 0.9)
+    lowest = [
+        min(of_epoch) for trial in ((0, 1), (4, 5), (6, 7)) for of_epoch in zip(*read(pruned, trial), strict=True)
+    ]
+    medians = [sorted(lowest[epoch::5])[1] for epoch in range(5)]
+    assert limits(pruned) == str(medians)
+    torn = ran(tmp_path / "s", RATES[:6])  # the second batch lacks two trials: the first one alone decides
+    whole = limits(ran(tmp_path / "t", RATES[:4]))
+    assert limits(torn) == whole
+
+
 def test_a_spec_is_read_back_and_keeps_its_space() -> None:
     assert Spec.read(SPEC.saved) == SPEC
+    older = {key: value for key, value in SPEC.saved.items() if key != "pruner"}
+    assert Spec.read(older) == SPEC
+    pruned = SPEC._replace(pruner=Pruner(MEDIAN, {"n_warmup_steps": 2}))
+    assert Spec.read(pruned.saved) == pruned
+    with pytest.raises(ConfigError, match=r"hydra\.sweeper\.prune: it searches"):
+        pruned.continued(SPEC, Path("it"))
     more = SPEC._replace(finalists=3, batch=1)
     assert more.continued(SPEC, Path("it")) == SPEC._replace(finalists=3)
     with pytest.raises(ConfigError, match=r"it searches optimizer.*choose another hydra\.sweep\.dir"):

@@ -123,3 +123,21 @@ def test_a_sampler_whose_package_is_missing_names_the_command(monkeypatch: pytes
     with pytest.raises(ConfigError, match=r"optuna: not installed; type pip install 'mnist_exp\[search\]'"):
         Sampler.read("tpe")
     assert Sampler.read("random").name == "random"
+
+
+def test_optuna_is_told_of_a_pruned_trial_what_it_would_have_seen_itself() -> None:
+    optuna = pytest.importorskip("optuna")
+    study = optuna.create_study(direction="maximize")
+    trial = study.ask(samplers.distributions(NUMBERS))
+    for epoch, value in enumerate([0.3, 0.5], start=1):
+        trial.report(value, epoch)
+    study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    [seen] = study.trials
+    told = Told({key: str(value) for key, value in seen.params.items()}, 0.5, pruned_after=2)
+    ours = samplers.optunas_trial(NUMBERS, told, told.value)
+    for fact in ("state", "value", "last_step", "params", "distributions"):
+        assert getattr(ours, fact) == getattr(seen, fact), fact
+    failed = samplers.optunas_trial(NUMBERS, Told(told.setting, None), None)
+    assert failed.state == optuna.trial.TrialState.FAIL
+    assert not told.has_result
+    assert Told(told.setting, 0.5).has_result

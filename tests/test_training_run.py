@@ -1,7 +1,7 @@
 """When a run stops early; and it equals a run that was configured with that length."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -27,8 +27,12 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "draw", lambda results, dark=False: {})
 
 
-def made_up(best_by: str, patience: int, *rows: tuple[float, float]) -> TrainingRun:
-    cfg = OmegaConf.create({"epochs": 9, "best_by": best_by, "patience": patience})
+def made_up(
+    best_by: str, patience: int, *rows: tuple[float, float], stop_below: Sequence[float] | None = None
+) -> TrainingRun:
+    cfg = OmegaConf.create(
+        {"epochs": 9, "best_by": best_by, "patience": patience, "stop_below": stop_below, "stop_after": None}
+    )
     run = TrainingRun(cfg, cast(HydraConf, OmegaConf.create({"runtime": {"output_dir": "none"}})))
     run.rows = [Row(i, 0, 0, loss, accuracy, 0, 0) for i, (loss, accuracy) in enumerate(rows, 1)]
     return run
@@ -54,6 +58,43 @@ def test_when_a_run_has_waited_long_enough(
     run = made_up(best_by, patience, *rows)
     assert run.stopped == stopped
     assert run.is_over == (stopped is not None or len(rows) == 9)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "stopped"),
+    [
+        ([], None),
+        ([0.1], None),  # equal to the limit
+        ([0.09], "pruned"),
+        ([0.5, 0.1], None),  # the best one so far counts
+        ([0.1, 0.1], None),
+        ([0.3, 0.1, 0.2], "pruned"),  # before patience, which has waited as long
+        ([0.4, 0.1, 0.2], "patience"),
+        ([0.1, 0.2, 0.3, 0.3], None),  # after the last limit
+        ([0.1] * 9, None),  # nothing is left to save
+    ],
+)
+def test_a_run_below_its_limit_is_pruned(accuracies: list[float], stopped: str | None) -> None:
+    rows = [(1.0, accuracy) for accuracy in accuracies]
+    run = made_up("val_accuracy", 2 if len(rows) == 3 else 99, *rows, stop_below=[0.1, 0.0, 0.4])
+    assert run.stopped == stopped
+    assert run.is_pruned == (stopped == "pruned")
+
+
+def test_a_pruned_run_has_its_epochs_and_no_result(run: Run, tmp_path: Path) -> None:
+    run(*LONG, "epochs=3", "hydra.run.dir=whole")
+    outcome = run(*LONG, "epochs=3", "stop_below=[0,1]", "hydra.run.dir=it")
+    assert outcome.code == 0, outcome.err
+    facts, whole = summary(tmp_path / "it"), summary(tmp_path / "whole")
+    assert (facts["status"], facts["stopped"], facts["epochs"]) == ("pruned", "pruned", 2)
+    assert facts["config_id"] == whole["config_id"]
+    assert (facts["test_accuracy"], facts["error"]) == (None, None)
+    assert set(facts["files"]) == {*run_folder.CHECKSUMMED}
+    rows = [[dict(row, seconds="") for row in metrics(tmp_path / folder)] for folder in ("it", "whole")]
+    assert rows[0] == rows[1][:2]
+    assert "pruned after epoch 2 of 3" in outcome.out
+    assert run("resume=it").code == 0
+    assert summary(tmp_path / "it")["status"] == "pruned"
 
 
 @pytest.mark.parametrize(

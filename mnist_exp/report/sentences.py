@@ -28,7 +28,7 @@ from mnist_exp.system import program, quoting
 MAX_SENTENCES = 10  # about single arms; further arms are counted
 MAX_NAMES = 3  # of failing arms in the headline
 MAX_EQUAL = 20  # arms with the same results, in one sentence
-STATUSES = ("completed", "running", "failed", "interrupted", "pending")
+STATUSES = ("completed", "pruned", "running", "failed", "interrupted", "pending")
 RANKING = (
     "Arms are ranked by mean validation {measure}, at the best epoch of each run. The test results are shown beside it "
     "and choose nothing. Validation results look slightly better than they are, because validation chose the epoch and "
@@ -185,6 +185,13 @@ def searched(results: Results) -> list[str]:
         failing = sum(trial.has_failed for trial in trials)
         sentences.append(
             f"{count(failing, 'trial')} failed ({count_failures(failed)}): the search took that as the worst."
+        )
+    if pruned := [trial for trial in trials if trial.is_pruned]:
+        saved = sum(run.saved_epochs for run in results.search.runs)
+        asked_for = sum(int(run.job.choices["epochs"]) for run in results.search.runs)
+        sentences.append(
+            f"{count(len(pruned), 'trial')} {'was' if len(pruned) == 1 else 'were'} pruned, which saved {saved:,} of "
+            f"{asked_for:,} epochs."
         )
     for each in found:
         if each.finalists and each.finalists[0].fresh.runs:

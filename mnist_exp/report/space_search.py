@@ -12,6 +12,7 @@ from mnist_exp.report import stats
 from mnist_exp.report.labels import label
 from mnist_exp.report.results import Arm, Results, sample
 from mnist_exp.report.runs import CompletedRun, RunResult
+from mnist_exp.store.run_folder import ENDED_WELL, PRUNED
 
 MIN_TRIALS = 10  # with fewer, the importance of a key is noise
 TREES, REPEATS = 100, 10  # of the forest that learns what the trials reached, and permutations of each key
@@ -31,10 +32,21 @@ class Trial(NamedTuple):
         return any(run.job.status == "failed" and run.job.failure for run in self.runs)
 
     @property
+    def is_pruned(self) -> bool:
+        """Whether a run was pruned, so that the trial can't be compared."""
+        return any(run.job.status == PRUNED for run in self.runs)
+
+    @property
     def reached(self) -> float:
-        """The mean validation accuracy; nan if the trial failed, or if no run completed."""
+        """The mean validation accuracy; nan if the trial failed or was pruned, or if no run completed."""
         values = [run.val_accuracy for run in self.runs if isinstance(run, CompletedRun)]
-        return nan if self.has_failed or not values else fmean(values)
+        return nan if self.has_failed or self.is_pruned or not values else fmean(values)
+
+    @property
+    def so_far(self) -> float:
+        """The mean validation accuracy, of a pruned run up to its last epoch; nan if the trial failed."""
+        values = [run.summary["best_val_accuracy"] for run in self.runs if run.job.status in ENDED_WELL]
+        return nan if self.has_failed or not values else fmean(value or 0.0 for value in values)
 
 
 class Finalist(NamedTuple):
@@ -115,7 +127,8 @@ def gain(search: Search, results: Results, count: int) -> stats.Comparison | Non
 def importance(search: Search) -> dict[str, float]:
     """Return each key's share in what the trials reached: Breiman 2001's permutation importance of a random forest.
 
-    A failed trial counts as the worst. There is none for fewer than MIN_TRIALS trials, or where all reached the same.
+    A failed trial counts as the worst, a pruned one by what it had reached. There is none for fewer than MIN_TRIALS
+    trials with a result, or where all reached the same.
     """
     values = [trial.reached for trial in search.completed]
     if len(values) < MIN_TRIALS or min(values) == max(values):
@@ -125,7 +138,7 @@ def importance(search: Search) -> dict[str, float]:
 
     columns = [_numbers([trial.setting[key] for trial in search.trials]) for key in search.keys]
     inputs = list(zip(*columns, strict=True))
-    reached = [trial.reached if trial.reached == trial.reached else min(values) for trial in search.trials]
+    reached = [trial.so_far if trial.so_far == trial.so_far else min(values) for trial in search.trials]
     forest = RandomForestRegressor(TREES, random_state=0).fit(inputs, reached)
     found = permutation_importance(forest, inputs, reached, n_repeats=REPEATS, random_state=0).importances_mean.clip(0)
     return dict(zip(search.keys, found / (found.sum() or 1), strict=True))

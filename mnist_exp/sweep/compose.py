@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from mnist_exp import config
 from mnist_exp.command_line import without_null
 from mnist_exp.store.ledger import Job, is_same
+from mnist_exp.store.run_folder import PRUNED
 from mnist_exp.sweep.template import PackedConfig, Template, shape
 from mnist_exp.system import errors, quoting
 from mnist_exp.system.errors import ConfigError
@@ -71,8 +72,20 @@ class PlannedJob(NamedTuple):
         return self._replace(job=self.job._replace(number=number), config=self.config.changed(changes))
 
     def again(self, known: Job) -> PlannedJob:
-        """Return another attempt at a job that the ledger knows. It stays in its batch, and so in its fused group."""
-        return self._replace(job=self.job._replace(attempt=known.attempt + 1, batch=known.batch))
+        """Return another attempt at a job that the ledger knows. It stays in its batch, and what prunes it too."""
+        again = self._replace(job=self.job._replace(attempt=known.attempt + 1, batch=known.batch))
+        return again.pruned_by({key: self.job.choices.get(key) or known.choices.get(key) for key in config.PRUNING})
+
+    def pruned_by(self, limits: Mapping[str, Any]) -> PlannedJob:
+        """Return the job with what ends it early: values of config.PRUNING, None for no limit."""
+        changes = {key: value for key, value in limits.items() if value != self.job.choices.get(key)}
+        job = self.job._replace(choices=self.job.choices | changes)
+        return self._replace(job=job, config=self.config.changed(changes)) if changes else self
+
+    def goes_beyond(self, known: Job) -> bool:
+        """Return whether the job trains further than a pruned one that the ledger knows."""
+        after = self.job.choices.get("stop_after")
+        return known.status == PRUNED and after is not None and after > (known.choices.get("stop_after") or after)
 
     def resuming(self, checkpoint: Path) -> PlannedJob:
         """Return the job as it resumes from a checkpoint."""

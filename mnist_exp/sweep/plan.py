@@ -8,12 +8,12 @@ from pathlib import Path
 from mnist_exp import config
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Job, keys_beside_identity
-from mnist_exp.store.run_folder import LAST
+from mnist_exp.store.run_folder import ENDED_WELL, LAST, SUMMARY
 from mnist_exp.sweep.compose import PlannedJob
 from mnist_exp.sweep.lr_search import one_per_arm
 from mnist_exp.system.errors import ConfigError
 
-DONE = ("completed", "replaced")  # statuses of jobs that never run again
+DONE = ("completed", "pruned", "replaced")  # statuses of jobs that never run again
 
 
 def unique(planned: Sequence[PlannedJob]) -> list[PlannedJob]:
@@ -56,7 +56,8 @@ def left_to_run(
     left: list[PlannedJob] = []
     for each in planned:
         job = by_id.get(each.job.id_beside(beside))
-        if job and (job.status == "completed" or (job.status == "failed" and not retry_failed)):
+        has_ended = job and (job.status in ENDED_WELL or (job.status == "failed" and not retry_failed))
+        if job and has_ended and not each.goes_beyond(job):
             continue
         changed = by_overrides.get(tuple(sorted(each.job.overrides)))
         if not job and changed and not allow_changed:
@@ -107,7 +108,7 @@ def describe(planned: Sequence[PlannedJob]) -> str:
 
 
 def prepared(planned: PlannedJob, folder: Path, before: Job | None) -> PlannedJob:
-    """Return a job as it will run: from its last checkpoint if it was interrupted, else from the start.
+    """Return a job as it will run: from its last checkpoint if it was interrupted or pruned, else from the start.
 
     Args:
         planned: The job.
@@ -116,7 +117,9 @@ def prepared(planned: PlannedJob, folder: Path, before: Job | None) -> PlannedJo
     """
     own = folder / str(planned.job.number)
     # A pending job may have a checkpoint: it was interrupted in an earlier session, and has not run since.
-    if before and before.status in ("pending", "interrupted", "lost") and (own / LAST).is_file():
+    if before and before.status in ("pending", "interrupted", "pruned", "lost") and (own / LAST).is_file():
+        if before.status == "pruned":  # its process may be killed before it starts: then it has not ended again
+            (own / SUMMARY).unlink(missing_ok=True)
         return planned.resuming(own / LAST)
     run_folder.clear(own)
     return planned

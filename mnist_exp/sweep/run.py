@@ -54,7 +54,7 @@ GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctr
 class Runner:
     """Runs sweeps for one command.
 
-    The last fourteen attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
+    The last fifteen attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
 
     Attributes:
         context: Hydra's config loader and callbacks.
@@ -74,6 +74,7 @@ class Runner:
     max_seeds: int
     smallest: float
     search: Any
+    prune: Any
     finalists: int
     work: bool
     close: bool
@@ -147,7 +148,7 @@ class Runner:
     def _search(self, asked: request.Request) -> Search | None:
         """Return the search that comes before the jobs, if there is one."""
         is_fused = grouping.is_fused(self.launcher_config)
-        options = search_request.Options(self.search, self.finalists, self.at_once, is_fused, self.max_jobs)
+        options = search_request.Options(self.search, self.prune, self.finalists, self.at_once, is_fused, self.max_jobs)
         loader = self.context.config_loader
         return search_request.new(asked.jobs, asked.plan, asked.tuned, options, loader, asked.folder)
 
@@ -376,6 +377,8 @@ class Runner:
         decision = further.next(sweep)
         if decision.text:
             log.info(decision.text)
+        for number in decision.ended:
+            keeping.drop_checkpoints(sweep.job_folder(number))
         return self._left(decision.jobs, sweep, sweep.read()[1])
 
     def _introduce(self, left: Sequence[PlannedJob], sweep: Sweep, facts: Session | None = None) -> list[PlannedJob]:
