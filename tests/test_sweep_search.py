@@ -15,7 +15,7 @@ from helpers.run_folders import learned
 
 from mnist_exp.report import figures
 from mnist_exp.report.results import read
-from mnist_exp.report.space_search import searches
+from mnist_exp.report.search import searches
 from mnist_exp.store.ledger import Ledger
 
 Run = Callable[..., Outcome]
