@@ -53,7 +53,12 @@ def prepare(run: TrainingRun) -> None:
 
 
 def finish(run: TrainingRun) -> None:
-    """Evaluate the best epoch's weights on the validation images again, and on the test set, once; draw the results."""
+    """Evaluate the best epoch's weights on the validation images again, and on the test set, once; draw the results.
+
+    A run that was pruned has none.
+    """
+    if run.is_pruned:
+        return
     from mnist_exp.training.loop import evaluate
 
     model, loss = run.training.model, run.training.loss

@@ -27,8 +27,14 @@ GROUPS = ("data", "augmentation", "model", "activation", "init", "optimizer", "s
 # Keys that decide where and how fast a run trains, not what it trains. config_id leaves them out.
 # (Bits may differ between devices and thread counts: summary.json records both.)
 RUNTIME_KEYS = ("device", "threads", "plots", "predictions", "deterministic", "data.root", "resume", "tags")
-EXCLUDED_FROM_ID = (*RUNTIME_KEYS, "optimizer.lr_range")  # the range is for sweeps alone
-OFF: dict[str, Any] = {"patience": None, "tags": [], "predictions": True}  # values of keys that older versions lack
+PRUNING = "stop_below"  # a run that this ends is pruned: it has no result that could differ
+EXCLUDED_FROM_ID = (*RUNTIME_KEYS, PRUNING, "optimizer.lr_range")  # the range is for sweeps alone
+OFF: dict[str, Any] = {  # values of keys that older versions lack
+    "patience": None,
+    "stop_below": None,
+    "tags": [],
+    "predictions": True,
+}
 SEEDS = ("seed", "data.seed")  # runs that differ in these alone are one arm
 SEARCHED = re.compile(r"\b(interval|choice)\(")  # values among which a search chooses
 # The keys that may change when a run is resumed.
@@ -41,6 +47,7 @@ class Config:
 
     epochs: int = MISSING
     patience: int | None = MISSING
+    stop_below: list[float] | None = MISSING
     best_by: str = MISSING
     seed: int = MISSING
     device: str = MISSING
@@ -97,6 +104,10 @@ INTERPOLATION = Limit(lambda value: value in ("nearest", "bilinear"), "nearest o
 LIMITS = {
     "epochs": COUNT,
     "patience": Limit(lambda value: value >= 1, "1 or more epochs, or null for no limit"),
+    "stop_below": Limit(
+        lambda value: all(0 <= accuracy <= 1 for accuracy in value),
+        "a list of accuracies from 0 to 1, one per epoch, or null for no limit",
+    ),
     "best_by": Limit(lambda value: value in ("val_loss", "val_accuracy"), "val_loss or val_accuracy"),
     "seed": SEED,
     "tags": Limit(lambda value: all(isinstance(word, str) for word in value), "a list of words, such as [baseline,v2]"),

@@ -31,7 +31,7 @@ def test_an_altered_summary_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("completed", "failed"))
     with pytest.raises(ConfigError, match="is damaged: its checksum does not match"):
         run_folder.read_summary(tmp_path)
-    assert not run_folder.has_completed(tmp_path, "abc")
+    assert not run_folder.has_status(tmp_path, "abc", "completed")
 
 
 def test_keys_that_came_later_may_be_missing_and_others_may_not(tmp_path: Path) -> None:
@@ -48,11 +48,11 @@ def test_keys_that_came_later_may_be_missing_and_others_may_not(tmp_path: Path) 
         run_folder.read_summary(tmp_path)
 
 
-def test_only_the_same_config_has_completed(tmp_path: Path) -> None:
-    assert not run_folder.has_completed(tmp_path, "abc")
+def test_only_the_same_config_has_the_status(tmp_path: Path) -> None:
+    assert not run_folder.has_status(tmp_path, "abc", "completed")
     completed(tmp_path)
-    assert run_folder.has_completed(tmp_path, "abc")
-    assert not run_folder.has_completed(tmp_path, "other")
+    assert run_folder.has_status(tmp_path, "abc", "completed")
+    assert not run_folder.has_status(tmp_path, "other", "completed")
 
 
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:

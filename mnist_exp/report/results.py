@@ -26,7 +26,7 @@ from mnist_exp.report.runs import (
 from mnist_exp.store import keeping, run_folder
 from mnist_exp.store.ledger import Session, keys_beside_identity
 from mnist_exp.store.predictions import RunPredictions
-from mnist_exp.store.run_folder import PREDICTIONS
+from mnist_exp.store.run_folder import PREDICTIONS, PRUNED
 from mnist_exp.system import program, quoting
 from mnist_exp.system.errors import ConfigError
 
@@ -53,7 +53,7 @@ class Arm(NamedTuple):
 
     @property
     def planned(self) -> int:
-        """The number of runs in the sweep, whatever their status."""
+        """The number of runs in the sweep, but for pruned ones."""
         return len(self.runs) + len(self.failed) + self.missing
 
     @property
@@ -235,7 +235,8 @@ def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str], measur
     choices = {key: format_value(its[key]) for key in swept if key in its}
     completed = sorted((run for run in members if isinstance(run, CompletedRun)), key=lambda run: run.job.seeds)
     failed = tuple(run for run in members if run.job.status == "failed" and run.job.failure)
-    missing = len(members) - len(completed) - len(failed)
+    pruned = sum(run.job.status == PRUNED for run in members)
+    missing = len(members) - len(completed) - len(failed) - pruned
     if not completed:
         return Arm(arm_id, choices, (), stats.NOTHING, stats.NOTHING, math.nan, failed, missing)
     splits, ratio = [run.job.seeds.split for run in completed], val_per_train(completed[0])

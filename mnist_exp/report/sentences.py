@@ -29,7 +29,7 @@ from mnist_exp.system import program, quoting
 MAX_SENTENCES = 10  # about single arms; further arms are counted
 MAX_NAMES = 3  # of failing arms in the headline
 MAX_EQUAL = 20  # arms with the same results, in one sentence
-STATUSES = ("completed", "running", "failed", "interrupted", "pending")
+STATUSES = ("completed", "pruned", "running", "failed", "interrupted", "pending")
 RANKING = (
     "Arms are ranked by mean validation {measure}, at the best epoch of each run. The test results are shown beside it "
     "and choose nothing. Validation results look slightly better than they are, because validation chose the epoch and "

@@ -21,12 +21,19 @@ from mnist_exp.store import metrics, progress, sweep_folder, workers
 from mnist_exp.store.ledger import Session, without_collector
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.progress import Progress
-from mnist_exp.store.run_folder import LEDGER, SEARCHES, STOP_FILE
+from mnist_exp.store.run_folder import LEDGER, PRUNED, SEARCHES, STOP_FILE
 from mnist_exp.store.workers import Liveness
 
 COMPLETED, RUNNING, WAITING, STOPPED, FAILED = "completed", "running", "waiting", "stopped", "failed"
-STATES = (COMPLETED, RUNNING, WAITING, STOPPED, FAILED)  # of a run; stopped: it goes on when the sweep is resumed
-ENDED = (COMPLETED, FAILED)
+STATES = (
+    COMPLETED,
+    PRUNED,
+    RUNNING,
+    WAITING,
+    STOPPED,
+    FAILED,
+)  # of a run; stopped: it goes on when the sweep is resumed
+ENDED = (COMPLETED, PRUNED, FAILED)
 NAMES = {"pending": WAITING, "interrupted": STOPPED}  # of a job's status in the ledger
 ALIVE, OVER, GONE = "alive", "over", "gone"  # states of a worker; gone: it died
 PAUSE = 60  # seconds in which nothing ran: the rate counts from their end

@@ -1,4 +1,4 @@
-"""What is kept of a completed run of a sweep: hydra.launcher.keep.
+"""What is kept of a run of a sweep that has ended: hydra.launcher.keep. A pruned run never keeps its checkpoints.
 
 With `best`, a run has six files, and with `none` five. What is dropped repeats the ledger and multirun.yaml, or serves
 to train the run longer. Its summary records what was dropped, so nobody takes the run for damaged.
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_exp.store import run_folder
-from mnist_exp.store.run_folder import BEST, HYDRA, LAST, OVERRIDES
+from mnist_exp.store.run_folder import BEST, HYDRA, LAST, OVERRIDES, PRUNED
 from mnist_exp.system.errors import ConfigError
 
 DROPPED = {"all": (), "best": (LAST, HYDRA, OVERRIDES), "none": (LAST, BEST, HYDRA, OVERRIDES)}
@@ -29,10 +29,13 @@ def of(launcher: Mapping[str, Any]) -> str:
 
 
 def drop(folder: Path, keep: str) -> None:
-    """Delete what is not kept of a completed run, after its summary has recorded that. An error leaves the files."""
+    """Delete what is not kept of a run, after its summary has recorded that. An error leaves the files."""
     summary = run_folder.read_summary(folder)
-    names = [name for name in DROPPED[keep] if (folder / name).is_file()]
-    if not summary or not names:
+    if not summary:
+        return
+    of_pruned = (LAST, BEST) if summary["status"] == PRUNED else ()
+    names = [name for name in {*DROPPED[keep], *of_pruned} if (folder / name).is_file()]
+    if not names:
         return
     with suppress(OSError):  # a full disk; the run is complete all the same
         dropped = {*(summary["dropped"] or ()), *map(str, names)}
@@ -44,8 +47,12 @@ def drop(folder: Path, keep: str) -> None:
 
 def why_gone(folder: Path, name: Path) -> str:
     """Return why a run lacks a file, as the rest of a sentence."""
-    dropped = "was dropped when the run was completed (hydra.launcher.keep)"
-    return dropped if was_dropped(folder, name) else "is gone"
+    if not was_dropped(folder, name):
+        return "is gone"
+    summary = run_folder.read_summary(folder)
+    if summary and summary["status"] == PRUNED:
+        return "was dropped when the run was pruned (hydra.sweeper.prune)"
+    return "was dropped when the run was completed (hydra.launcher.keep)"
 
 
 def was_dropped(folder: Path, name: Path) -> bool:

@@ -67,11 +67,13 @@ class Job(NamedTuple):
     arm: str  # the config_id without config.SEEDS: equal for jobs that differ in nothing else
     seed: int
     choices: dict[str, Any]  # every key of its config, and the option of each group
-    status: str = "pending"  # running, completed, failed, interrupted; replaced: its config is no longer asked for
+    status: str = (
+        "pending"  # running, completed, pruned, failed, interrupted; replaced: its config is no longer asked for
+    )
     value: float | None = None  # the best validation loss
     error: str | None = None
     failure: str | None = None  # how the run itself failed, as errors.failure says
-    data: str | None = None  # SHA-256 of the data that a completed job was trained on
+    data: str | None = None  # SHA-256 of the data that a completed or pruned job was trained on
     pid: int | None = None  # of the process that ran it last
     started: str | None = None
     ended: str | None = None

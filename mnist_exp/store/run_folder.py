@@ -32,6 +32,8 @@ WRITTEN = (  # everything that a run writes into its folder, except its log
     *(f"plots/{name}.png" for name in FIGURES),
     f"**/{files.TEMPORARY}",
 )
+PRUNED, PATIENCE = "pruned", "patience"  # what ends a run before its last epoch
+ENDED_WELL = ("completed", PRUNED)  # statuses of runs that have done what they were asked to do
 SPLIT_KEYS = ("validation", "test", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
 CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # files that every completed run has; its summary holds their SHA-256
 
@@ -83,7 +85,7 @@ class Resumption(TypedDict):
 class Summary(TypedDict):
     """The content of summary.json. Accuracies are fractions. A value is None until the run knows it."""
 
-    status: str | None  # completed, failed, interrupted
+    status: str | None  # completed, pruned, failed, interrupted
     error: str | None
     config_id: str | None
     seed: int | None
@@ -106,10 +108,10 @@ class Summary(TypedDict):
     inference: InferenceFacts | None
     files: dict[str, str] | None  # SHA-256 of those in CHECKSUMMED, and of PREDICTIONS if it was kept
     resumed: list[Resumption]
-    stopped: str | None  # "patience", where it ended the run early
+    stopped: str | None  # PATIENCE or PRUNED, where that ended the run early
     tags: list[str] | None
     failure: str | None  # diverged, out of memory, error: how the run itself failed
-    dropped: list[str] | None  # files that were deleted when the run was completed: hydra.launcher.keep
+    dropped: list[str] | None  # files that were deleted when the run ended: hydra.launcher.keep, or pruning
 
 
 class RunState(TypedDict):
@@ -194,10 +196,10 @@ def require_same_data(before: DataFacts | None, sha256: str) -> None:
         )
 
 
-def has_completed(folder: Path, config_id: str) -> bool:
-    """Return whether the folder holds a completed run of this config_id."""
+def has_status(folder: Path, config_id: str, status: str) -> bool:
+    """Return whether the folder holds a run of this config_id that ended with this status."""
     summary = _readable_summary(folder)
-    return bool(summary and summary["status"] == "completed" and summary["config_id"] == config_id)
+    return bool(summary and summary["status"] == status and summary["config_id"] == config_id)
 
 
 def failed_before_start(folder: Path) -> bool:

@@ -71,8 +71,16 @@ class PlannedJob(NamedTuple):
         return self._replace(job=self.job._replace(number=number), config=self.config.changed(changes))
 
     def again(self, known: Job) -> PlannedJob:
-        """Return another attempt at a job that the ledger knows. It stays in its batch, and so in its fused group."""
-        return self._replace(job=self.job._replace(attempt=known.attempt + 1, batch=known.batch))
+        """Return another attempt at a job that the ledger knows. It stays in its batch, and what prunes it too."""
+        again = self._replace(job=self.job._replace(attempt=known.attempt + 1, batch=known.batch))
+        limits = known.choices.get(config.PRUNING)
+        return again.pruned_below(limits) if limits and not self.job.choices[config.PRUNING] else again
+
+    def pruned_below(self, limits: Sequence[float]) -> PlannedJob:
+        """Return the job as it ends early if its best validation accuracy so far is below these, one per epoch."""
+        changes = {config.PRUNING: list(limits)}
+        job = self.job._replace(choices=self.job.choices | changes)
+        return self._replace(job=job, config=self.config.changed(changes))
 
     def resuming(self, checkpoint: Path) -> PlannedJob:
         """Return the job as it resumes from a checkpoint."""

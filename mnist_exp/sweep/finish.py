@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 
 from mnist_exp import command_line
 from mnist_exp.store.ledger import Job
+from mnist_exp.store.run_folder import ENDED_WELL
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import errors, quoting, signals
 
@@ -35,7 +36,7 @@ def finish(sweep: Sweep, numbers: Collection[int], is_search: bool, is_sequentia
         launcher = [word for word in command_line.typed() if word.startswith(("hydra/launcher", "hydra.launcher"))]
         target = quoting.override("resume", sweep.folder.parent if is_search else sweep.folder)
         log.info(f"to resume: {quoting.command('-m', *flags, target, *launcher)}")
-    completed = {job.number for job in found if job.status == "completed"}
+    completed = {job.number for job in found if job.status in ENDED_WELL}
     is_search_finished = is_search and not is_unfinished
     succeeded = is_search_finished or (not failed and completed.issuperset(numbers))
     try:

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from mnist_exp.config import key_of
 from mnist_exp.store import keeping, provenance, run_folder
 from mnist_exp.store.ledger import Job
+from mnist_exp.store.run_folder import ENDED_WELL
 from mnist_exp.sweep import gpus
 from mnist_exp.sweep.sweep import Outcome, Sweep, outcome
 from mnist_exp.system import errors, files, signals, streams
@@ -199,7 +200,7 @@ class Task:
         for hydra in work.jobs:
             number, folder = _number(hydra), Path(hydra.runtime.output_dir)
             outcomes[number] = outcome(folder, self.ids[number], end.code, end.error, failure)
-            if outcomes[number]["status"] == "completed":
+            if outcomes[number]["status"] in ENDED_WELL:
                 keeping.drop(folder, self.keep)
             if outcomes[number]["status"] == "interrupted":
                 self.sweep.stop(end.code)
@@ -258,11 +259,13 @@ class Task:
     def _log_outcome(self, number: int, outcome: Outcome, hydra: HydraConf) -> None:
         """Log one line: the progress of the sweep, the time that is left, and the result of the job."""
         text = f"failed: {outcome['error']}" if "error" in outcome else outcome["status"]
-        if outcome["status"] == "completed":
+        if outcome["status"] in ENDED_WELL:
             summary = run_folder.read_summary(Path(hydra.runtime.output_dir))
             assert summary
-            val, test = summary["best_val_accuracy"], summary["test_accuracy"]
-            text = f"val {val:.2%}, test {test:.2%}, {summary['seconds']:.1f} s"
+            end = f"pruned after epoch {summary['epochs']}"
+            if outcome["status"] == "completed":
+                end = f"test {summary['test_accuracy']:.2%}"
+            text = f"val {summary['best_val_accuracy']:.2%}, {end}, {summary['seconds']:.1f} s"
         own = [override for override in hydra.overrides.task if override not in self.shared_overrides]
         log.info(f"{self._progress()}  #{number} {' '.join(own)}: {text}")
 

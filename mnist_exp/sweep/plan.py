@@ -8,12 +8,12 @@ from pathlib import Path
 from mnist_exp import config
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Job, keys_beside_identity
-from mnist_exp.store.run_folder import LAST
+from mnist_exp.store.run_folder import ENDED_WELL, LAST
 from mnist_exp.sweep.compose import PlannedJob
 from mnist_exp.sweep.lr_search import one_per_arm
 from mnist_exp.system.errors import ConfigError
 
-DONE = ("completed", "replaced")  # statuses of jobs that never run again
+DONE = ("completed", "pruned", "replaced")  # statuses of jobs that never run again
 
 
 def unique(planned: Sequence[PlannedJob]) -> list[PlannedJob]:
@@ -56,7 +56,7 @@ def left_to_run(
     left: list[PlannedJob] = []
     for each in planned:
         job = by_id.get(each.job.id_beside(beside))
-        if job and (job.status == "completed" or (job.status == "failed" and not retry_failed)):
+        if job and (job.status in ENDED_WELL or (job.status == "failed" and not retry_failed)):
             continue
         changed = by_overrides.get(tuple(sorted(each.job.overrides)))
         if not job and changed and not allow_changed:

@@ -25,7 +25,7 @@ from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system.errors import ConfigError
 
 FIRST_SEEDS = range(5)  # if the command types none: with fewer, no difference of two arms is large enough for a claim
-ENDED = ("completed", "failed")
+ENDED = ("completed", "pruned", "failed")
 MAX_NAMES = 4  # of arms in a line of the log; more are counted
 REASONS = {
     sequential.DECIDED: "every comparison with the leader is decided",

@@ -52,7 +52,7 @@ GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctr
 class Runner:
     """Runs sweeps for one command.
 
-    The last fourteen attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
+    The last fifteen attributes are keys of hydra.sweeper; hydra_plugins/mnist_exp/sweeper.py explains them.
 
     Attributes:
         context: Hydra's config loader and callbacks.
@@ -72,6 +72,7 @@ class Runner:
     max_seeds: int
     smallest: float
     search: Any
+    prune: Any
     finalists: int
     work: bool
     close: bool
@@ -131,7 +132,7 @@ class Runner:
     def _search(self, asked: request.Request) -> Search | None:
         """Return the search that comes before the jobs, if there is one."""
         is_fused = grouping.is_fused(self.launcher_config)
-        options = search_request.Options(self.search, self.finalists, self.at_once, is_fused, self.max_jobs)
+        options = search_request.Options(self.search, self.prune, self.finalists, self.at_once, is_fused, self.max_jobs)
         loader = self.context.config_loader
         return search_request.new(asked.jobs, asked.plan, asked.tuned, options, loader, asked.folder)
 

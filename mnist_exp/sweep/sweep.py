@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from mnist_exp.store import run_folder, workers
 from mnist_exp.store.ledger import Job, Ledger, Session
-from mnist_exp.store.run_folder import SEARCHES, STOP_FILE, SWEEP_LOCK, WORKERS
+from mnist_exp.store.run_folder import ENDED_WELL, SEARCHES, STOP_FILE, SWEEP_LOCK, WORKERS
 from mnist_exp.store.workers import Worker
 from mnist_exp.sweep.plan import DONE
 from mnist_exp.system import files, quoting, signals
@@ -25,9 +25,9 @@ INTERRUPTED = {128 + number for number in signals.STOP_SIGNALS}  # the exit code
 class Outcome(TypedDict, total=False):
     """How a job ended, as the ledger records it."""
 
-    status: str  # completed, failed, interrupted
+    status: str  # completed, pruned, failed, interrupted
     value: float | None  # the best validation loss
-    data: str | None  # SHA-256 of the data that a completed job was trained on
+    data: str | None  # SHA-256 of the data that the job was trained on, if it is completed or pruned
     error: str | None
     failure: str | None  # how the run itself failed: diverged, out of memory, error
 
@@ -62,7 +62,7 @@ class Sweep:
         return self.ledger.path.exists()
 
     def read(self) -> tuple[list[Session], dict[int, Job]]:
-        """Return the sessions and the jobs by number. A completed job whose results are gone has the status `lost`.
+        """Return the sessions and the jobs by number. An ended job whose results are gone has the status `lost`.
 
         Raises:
             ConfigError: The ledger is damaged.
@@ -73,7 +73,8 @@ class Sweep:
         }
 
     def _is_lost(self, job: Job) -> bool:
-        return job.status == "completed" and not run_folder.has_completed(self.job_folder(job.number), job.config_id)
+        folder = self.job_folder(job.number)
+        return job.status in ENDED_WELL and not run_folder.has_status(folder, job.config_id, job.status)
 
     def require_whole_list(self) -> None:
         """Raise ConfigError if a crash tore the list of jobs."""
@@ -173,7 +174,7 @@ class Sweep:
         return {job.pid for job in jobs if job.pid and job.host in here} - {os.getpid()}
 
     def record_dead_jobs(self) -> None:
-        """Mark jobs whose process died as completed, failed or interrupted, by what they left."""
+        """Mark jobs whose process died as completed, pruned, failed or interrupted, by what they left."""
         liveness = workers.Liveness(self.folder)
         running = [job for job in self.ledger.read()[1].values() if job.status == "running"]
         dead = [job for job in running if not job.worker or liveness.is_dead(job.worker)]
@@ -202,9 +203,9 @@ def outcome(
         summary = run_folder.read_summary(folder)
     except ConfigError:  # a damaged file says nothing
         summary = None
-    if summary and summary["status"] == "completed" and summary["config_id"] == config_id:
-        data = summary["data"]
-        return {"status": "completed", "value": summary["best_val_loss"], "data": data["sha256"] if data else None}
+    if summary and summary["status"] in ENDED_WELL and summary["config_id"] == config_id:
+        data, status = summary["data"], str(summary["status"])
+        return {"status": status, "value": summary["best_val_loss"], "data": data["sha256"] if data else None}
     if code is None or code in INTERRUPTED:
         return {"status": "interrupted"}
     if summary and summary["status"] == "failed":

@@ -22,7 +22,13 @@ from mnist_exp.track.runs import Snapshot, TrackedRun
 DATABASE = "sqlite:///mlflow.db"  # in the current folder
 EXPERIMENT = "mnist_exp"  # where MLFLOW_EXPERIMENT_NAME names no other
 ID, STATE = "mnist_exp.id", "mnist_exp.state"  # tags
-STATUSES = {"running": "RUNNING", "completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+STATUSES = {
+    "running": "RUNNING",
+    "completed": "FINISHED",
+    "pruned": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+}
 AT_ONCE = 90  # params, and epochs, in one call: MLflow takes 100 params and 1,000 values in all
 DEFAULTS = {  # of MLflow's environment variables
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -38,7 +38,7 @@ class TrackedRun:
     choices: Mapping[str, Any]  # every key of its config, and the option of each group
     tags: Mapping[str, str]
     labels: Sequence[str]  # what the user typed as tags=[...]
-    status: str  # running, completed, failed, interrupted
+    status: str  # running, completed, pruned, failed, interrupted
     rows: Sequence[Row]
     times: Sequence[float]  # of the end of each row's epoch
     started: float

@@ -16,6 +16,7 @@ from typing import Any
 from mnist_exp import config
 from mnist_exp.report.labels import format_value
 from mnist_exp.store.metrics import Row
+from mnist_exp.store.run_folder import ENDED_WELL
 from mnist_exp.system import extras, files, quoting
 from mnist_exp.track.runs import Snapshot, TrackedRun
 
@@ -115,7 +116,7 @@ def _events(run: TrackedRun) -> Iterator[Any]:
     values = [Summary.Value(tag=f"results/{key}", simple_value=value) for key, value in run.results.items()]
     values += [Summary.Value(tag=f"pictures/{path.stem}", image=_image(path)) for path in run.pictures]
     yield Event(wall_time=run.ended, step=len(run.rows), summary=Summary(value=values))
-    status = api_pb2.STATUS_SUCCESS if run.status == "completed" else api_pb2.STATUS_FAILURE
+    status = api_pb2.STATUS_SUCCESS if run.status in ENDED_WELL else api_pb2.STATUS_FAILURE
     end = SessionEndInfo(status=status, end_time_secs=run.ended)
     yield Event(wall_time=run.ended, summary=_hparams(HParamsPluginData(session_end_info=end)))
 

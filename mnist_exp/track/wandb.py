@@ -19,7 +19,7 @@ from mnist_exp.track.runs import Snapshot, TrackedRun
 
 PROJECT = "mnist_exp"  # where WANDB_PROJECT names no other
 STATE = "mnist_exp.state"  # a file beside those of W&B
-EXIT_CODES = {"completed": 0, "failed": 1, "interrupted": 130}  # by which W&B tells how a run ended
+EXIT_CODES = {"completed": 0, "pruned": 0, "failed": 1, "interrupted": 130}  # by which W&B tells how a run ended
 QUIET: dict[str, Any] = {  # settings: what would describe this machine and this command, not those of the run
     "console": "off",
     "disable_git": True,

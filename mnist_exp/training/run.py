@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from mnist_exp import config
 from mnist_exp.store import metrics, provenance, run_folder
 from mnist_exp.store.metrics import METRICS, Row
-from mnist_exp.store.run_folder import PREDICTIONS, RunState
+from mnist_exp.store.run_folder import PATIENCE, PREDICTIONS, PRUNED, RunState
 from mnist_exp.system import errors, files, program, quoting, signals
 from mnist_exp.training import resume
 
@@ -112,16 +112,30 @@ class TrainingRun:
 
     @property
     def is_over(self) -> bool:
-        """Whether all epochs are trained, or patience has ended the run early."""
+        """Whether all epochs are trained, or patience or pruning has ended the run early."""
         return len(self.rows) >= self.cfg.epochs or self.stopped is not None
 
     @property
     def stopped(self) -> str | None:
-        """What ended the run before its last epoch: "patience", if best_by has not improved for that many epochs."""
+        """What ended the run before its last epoch.
+
+        PRUNED: the best validation accuracy so far is below that of stop_below for the epoch.
+        PATIENCE: best_by has not improved for that many epochs.
+        """
+        done = len(self.rows)
+        if not 0 < done < self.cfg.epochs:
+            return None
+        below = [*(self.cfg.stop_below or ()), *[0.0] * done][done - 1]
         losses = [LOSSES[self.cfg.best_by](row) for row in self.rows]
-        waited = len(losses) - 1 - losses.index(min(losses)) if losses else 0
         patience = math.inf if self.cfg.patience is None else self.cfg.patience
-        return "patience" if len(losses) < self.cfg.epochs and waited >= patience else None
+        if max(row.val_accuracy for row in self.rows) < below:
+            return PRUNED
+        return PATIENCE if done - 1 - losses.index(min(losses)) >= patience else None
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether the run ended because it fell behind others, so that it has no result."""
+        return self.stopped == PRUNED
 
     @property
     def best(self) -> Row:
@@ -241,16 +255,19 @@ class TrainingRun:
         self.is_open = False
 
     def close(self) -> None:
-        """Write the summary of a completed run.
+        """Write the summary of a completed run, or of a pruned one.
 
         Raises:
             OSError: The folder can't be written.
         """
-        names = [*run_folder.CHECKSUMMED, *([PREDICTIONS] if self.cfg.predictions else [])]
+        has_predictions = self.cfg.predictions and not self.is_pruned
+        names = [*run_folder.CHECKSUMMED, *([PREDICTIONS] if has_predictions else [])]
         self.summary["files"] = {name: files.sha256(self.folder / name) for name in names}
-        self._write_summary("completed")
+        self._write_summary(PRUNED if self.is_pruned else "completed")
+        if self.is_pruned:
+            self.log.info(f"pruned: by epoch {len(self.rows)} others had a better validation accuracy")
         self.log.info(self.folder)
-        if self.is_single:
+        if self.is_single and not self.is_pruned:
             self.log.info(
                 f"to try it on your own drawing: {program.tool('draw')} {quoting.for_shell(str(self.folder))}"
             )

@@ -19,6 +19,7 @@ from typing import Any
 
 from mnist_exp.store.ledger import Ledger, Session
 from mnist_exp.store.run_folder import SEARCHES
+from mnist_exp.sweep import plan
 from mnist_exp.sweep.launchers import slurm_script, workers
 from mnist_exp.sweep.launchers.slurm_script import CLOSING, SCRIPTS, TASKS
 from mnist_exp.sweep.launchers.workers import HandOver
@@ -276,7 +277,7 @@ def _wait(folder: Path, job: str) -> None:
     except KeyboardInterrupt:
         log.info(f"the Slurm jobs go on\n{_how_to_follow(folder, job)}")
         raise
-    if any(status not in ("completed", "replaced") for status in _statuses(folder)):
+    if any(status not in plan.DONE for status in _statuses(folder)):
         sys.exit(1)
 
 

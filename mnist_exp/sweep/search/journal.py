@@ -49,20 +49,8 @@ class Journal:
                 study = optuna.create_study(
                     storage=self._storage, study_name=name, direction="maximize", load_if_exists=True
                 )
-                kinds = samplers.distributions(space)
-                study.add_trials(
-                    [
-                        optuna.create_trial(
-                            state=optuna.trial.TrialState.FAIL
-                            if trial.value is None
-                            else optuna.trial.TrialState.COMPLETE,
-                            params=samplers.parameters(space, trial.setting),
-                            distributions=kinds,
-                            value=trial.value,
-                        )
-                        for trial in told[self._written.get(name, 0) :]
-                    ]
-                )
+                new = told[self._written.get(name, 0) :]
+                study.add_trials([samplers.optunas_trial(space, trial, trial.value) for trial in new])
                 self._written[name] = len(told)
         except OSError as error:  # a full disk: the search itself goes on
             log.warning(f"{self.path}: {error}")

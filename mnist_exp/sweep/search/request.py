@@ -14,6 +14,7 @@ from mnist_exp.sweep import lr_search
 from mnist_exp.sweep.compose import Plan, PlannedJob
 from mnist_exp.sweep.search import samplers, space
 from mnist_exp.sweep.search.journal import Journal
+from mnist_exp.sweep.search.pruners import NONE, Pruner
 from mnist_exp.sweep.search.samplers import Sampler
 from mnist_exp.sweep.search.search import Arm, Search, Spec
 from mnist_exp.sweep.search.space import Space
@@ -28,6 +29,7 @@ class Options(NamedTuple):
 
     Attributes:
         sampler: hydra.sweeper.search.
+        pruner: hydra.sweeper.prune.
         finalists: hydra.sweeper.finalists.
         workers: The jobs that its launcher runs at once.
         is_fused: Whether its launcher trains jobs that are alike as one.
@@ -35,6 +37,7 @@ class Options(NamedTuple):
     """
 
     sampler: Any
+    pruner: Any
     finalists: int
     workers: int
     is_fused: bool
@@ -63,6 +66,11 @@ def new(
     Raises:
         ConfigError: The search can't be.
     """
+    if words == [] and Pruner.read(options.pruner).name != NONE:
+        raise ConfigError(
+            f"hydra.sweeper.prune={Pruner.read(options.pruner).name}: prunes a search, and nothing is searched; give a "
+            "key interval(LOW,HIGH) or choice(A,B), and hydra.sweeper.trials=N, or remove it"
+        )
     searched = {name: each for name, each in lr_search.one_per_arm(planned).items() if each.search.rates}
     if not searched:
         return None
@@ -96,7 +104,8 @@ def _spec(words: Sequence[str] | None, options: Options, arms: int, folder: Path
     if not words:
         return Spec((), Sampler(samplers.GRID), 1, 1, False)
     batch = FUSED_TRIALS if options.is_fused else max(1, -(-options.workers // arms))  # no worker is idle
-    spec = Spec(tuple(words), Sampler.read(options.sampler), options.finalists, batch, options.is_fused)
+    sampler, pruner = Sampler.read(options.sampler), Pruner.read(options.pruner)
+    spec = Spec(tuple(words), sampler, options.finalists, batch, options.is_fused, pruner)
     return spec.continued(before, folder) if before else spec
 
 

@@ -32,6 +32,12 @@ class Told(NamedTuple):
 
     setting: Setting
     value: float | None  # the mean validation accuracy; None if it failed
+    pruned_after: int | None = None  # epochs; None if it was not pruned
+
+    @property
+    def has_result(self) -> bool:
+        """Whether the trial can be compared with others: it neither failed nor was pruned."""
+        return self.value is not None and self.pruned_after is None
 
 
 class Sampler(NamedTuple):
@@ -157,7 +163,7 @@ def _untried(space: Space, tried: Sequence[Setting]) -> Setting | None:
 
 
 def objective(told: Sequence[Told]) -> list[float]:
-    """Return what each trial reached. A failed one is as bad as the worst: a sampler must learn from it."""
+    """Return what each trial reached, a pruned one so far. A failed one is as bad as the worst: samplers must learn."""
     worst = min((trial.value for trial in told if trial.value is not None), default=WORST)
     return [worst if trial.value is None else trial.value for trial in told]
 
@@ -180,6 +186,21 @@ def parameters(space: Space, setting: Setting) -> dict[str, Any]:
     """Return a setting as Optuna's parameters."""
     numbers = {each.key: int if each.is_int else float for each in space if isinstance(each, Interval)}
     return {key: numbers.get(key, str)(text) for key, text in setting.items()}
+
+
+def optunas_trial(space: Space, trial: Told, value: float | None) -> Any:
+    """Return a trial as Optuna's, which reached a value; None: it failed."""
+    import optuna
+    from optuna.trial import TrialState
+
+    state = TrialState.COMPLETE if trial.pruned_after is None else TrialState.PRUNED
+    return optuna.create_trial(
+        state=TrialState.FAIL if value is None else state,
+        params=parameters(space, trial.setting),
+        distributions=distributions(space),
+        value=value,
+        intermediate_values={} if value is None or trial.pruned_after is None else {trial.pruned_after: value},
+    )
 
 
 def _seed(sampler: Sampler, number: int, attempt: int) -> int:
@@ -217,12 +238,7 @@ def _ask_optuna(sampler: Sampler, space: Space, told: Sequence[Told]) -> Callabl
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     kinds = distributions(space)
     study = optuna.create_study(direction="maximize")
-    study.add_trials(
-        [
-            optuna.create_trial(params=parameters(space, trial.setting), distributions=kinds, value=value)
-            for trial, value in zip(told, objective(told), strict=True)
-        ]
-    )
+    study.add_trials([optunas_trial(space, trial, value) for trial, value in zip(told, objective(told), strict=True)])
 
     def ask(number: int, attempt: int) -> Setting:
         study.sampler = _optunas(sampler, _seed(sampler, number, attempt))

@@ -16,14 +16,17 @@ from typing import Any, NamedTuple, cast
 from mnist_exp import config
 from mnist_exp.report import formats
 from mnist_exp.report.labels import label
-from mnist_exp.store import run_folder
+from mnist_exp.store import metrics, run_folder
 from mnist_exp.store.ledger import Job, Session
+from mnist_exp.store.metrics import METRICS
+from mnist_exp.store.run_folder import ENDED_WELL, PRUNED
 from mnist_exp.sweep import lr_search
 from mnist_exp.sweep.compose import Plan, PlannedJob
 from mnist_exp.sweep.launchers import grouping
 from mnist_exp.sweep.rounds import ENDED, Decision
 from mnist_exp.sweep.search import samplers, space
 from mnist_exp.sweep.search.journal import Journal
+from mnist_exp.sweep.search.pruners import NONE, Pruner
 from mnist_exp.sweep.search.samplers import Sampler, Told
 from mnist_exp.sweep.search.space import Setting, Space
 from mnist_exp.sweep.sweep import Sweep
@@ -39,6 +42,7 @@ class Spec(NamedTuple):
         finalists: How many settings of each arm are compared with its default run.
         batch: The trials of each arm that run before the sampler learns from them.
         alike: Whether the trials of a batch are trained as one, so that they must share their structure.
+        pruner: What ends trials early.
     """
 
     words: tuple[str, ...]
@@ -46,16 +50,20 @@ class Spec(NamedTuple):
     finalists: int
     batch: int
     alike: bool
+    pruner: Pruner = Pruner()
 
     @classmethod
     def read(cls, saved: Mapping[str, Any]) -> Spec:
         """Return what the ledger keeps of a search, the inverse of `saved`."""
-        return cls(**{**saved, "words": tuple(saved["words"]), "sampler": Sampler.read(saved["sampler"])})
+        pruner = Pruner.read(saved.get("pruner", NONE))  # older versions did not prune
+        sampler = Sampler.read(saved["sampler"])
+        return cls(**{**saved, "words": tuple(saved["words"]), "sampler": sampler, "pruner": pruner})
 
     @property
     def saved(self) -> dict[str, Any]:
         """This spec in JSON."""
-        return self._asdict() | {"words": list(self.words), "sampler": self.sampler.typed}
+        parts = {"sampler": self.sampler.typed, "pruner": self.pruner.typed}
+        return self._asdict() | {"words": list(self.words)} | parts
 
     def continued(self, before: Spec, folder: Path) -> Spec:
         """Return the spec of a search that exists, typed once more: only the number of finalists may change.
@@ -66,6 +74,7 @@ class Spec(NamedTuple):
         for key, now, was in (
             ("space", " ".join(self.words), " ".join(before.words)),
             ("hydra.sweeper.search", self.sampler.typed, before.sampler.typed),
+            ("hydra.sweeper.prune", self.pruner.typed, before.pruner.typed),
         ):
             if now != was:
                 raise ConfigError(f"{key}: {folder} searches {was}, not {now}; choose another hydra.sweep.dir")
@@ -116,7 +125,8 @@ class Search:
     plan: Plan
     folder: Path
     journal: Journal
-    _accuracies: dict[int, float] = field(default_factory=dict)  # of completed jobs, which never change
+    _summaries: dict[int, run_folder.Summary] = field(default_factory=dict)  # of jobs that never run again
+    _curves: dict[int, list[float]] = field(default_factory=dict)
 
     @property
     def is_of_rates(self) -> bool:
@@ -137,7 +147,7 @@ class Search:
     def first(self, sweep: Sweep, retry_failed: bool) -> list[PlannedJob]:
         """Return the jobs that are left of the batches so far."""
         if self.is_of_rates:  # all trials are known: a changed file is found before one runs
-            return self._jobs({})
+            return self._jobs({}, {})
         return [self.plan(overrides) for overrides in sweep.unfinished(retry_failed)]
 
     def next(self, sweep: Sweep) -> Decision:
@@ -145,24 +155,42 @@ class Search:
         trials = self._trials(sweep)
         if any(not trial.has_ended for found in trials.values() for trial in found):
             return Decision([], "")
-        told = {
-            arm: [Told(trial.setting, self._value(trial, sweep)) for trial in found] for arm, found in trials.items()
-        }
+        told = {arm: [self._told(trial, sweep) for trial in found] for arm, found in trials.items()}
         if sweep.exists and not self.is_of_rates:
             self.journal.write({arm.label: (arm.space, told[arm.name]) for arm in self.arms})
-        return Decision(self._jobs(told), "" if self.is_of_rates else self._progress(told))
+        limits = {arm: self._limits(found, told[arm], sweep) for arm, found in trials.items()}
+        return Decision(self._jobs(told, limits), "" if self.is_of_rates else self._progress(told))
 
-    def _jobs(self, told: Mapping[str, Sequence[Told]]) -> list[PlannedJob]:
-        return [
-            self.plan([*arm.overrides, *space.words(setting), f"seed={seed}"])
-            for arm in self.arms
-            for setting in self._batch(arm, told.get(arm.name, ()))
-            for seed in arm.seeds
-        ]
+    def _jobs(
+        self, told: Mapping[str, Sequence[Told]], limits: Mapping[str, Sequence[float] | None]
+    ) -> list[PlannedJob]:
+        """Return the jobs of the next batches, each with the limits of its arm."""
+        planned: list[PlannedJob] = []
+        for arm in self.arms:
+            settings, below = self._batch(arm, told.get(arm.name, ())), limits.get(arm.name)
+            words = [[*space.words(setting), f"seed={seed}"] for setting in settings for seed in arm.seeds]
+            jobs = [self.plan([*arm.overrides, *of_job]) for of_job in words]
+            planned += [job.pruned_below(below) for job in jobs] if below else jobs
+        return planned
+
+    def _limits(self, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> Sequence[float] | None:
+        """Return what prunes the runs of an arm's next batch, by the batches before it."""
+        before = list(zip(trials, told, strict=True))[: self._start(told)]
+        return self.spec.pruner.limits(
+            [
+                [self._curve(job, sweep) for job in trial.jobs if job.status == "completed"]
+                for trial, known in before
+                if known.has_result
+            ]
+        )
+
+    def _start(self, told: Sequence[Told]) -> int:
+        """Return the number of the first trial of the batch that is next, or whose list a crash tore."""
+        return len(told) - len(told) % self.spec.batch
 
     def _batch(self, arm: Arm, told: Sequence[Told]) -> list[Setting]:
         """Return the settings of an arm's next batch. One whose list a crash tore is suggested again, as it was."""
-        start = len(told) - len(told) % self.spec.batch
+        start = self._start(told)
         if len(told) >= arm.trials:
             return []
         alike = [each.key for each in arm.space if not grouping.is_free(each.key)] if self.spec.alike else []
@@ -187,18 +215,28 @@ class Search:
             for arm in self.arms
         }
 
-    def _value(self, trial: Trial, sweep: Sweep) -> float | None:
-        """Return the mean validation accuracy of a trial; None if a run failed itself, or none completed."""
-        if any(job.status == "failed" and job.failure for job in trial.jobs):
-            return None
-        values = [self._accuracy(job, sweep) for job in trial.jobs if job.status == "completed"]
-        return fmean(values) if values else None
+    def _told(self, trial: Trial, sweep: Sweep) -> Told:
+        """Return how a trial ended. It failed if a run failed itself, or none came to its end."""
+        summaries = [self._summary(job, sweep) for job in trial.jobs if job.status in ENDED_WELL]
+        if not summaries or any(job.status == "failed" and job.failure for job in trial.jobs):
+            return Told(trial.setting, None)
+        pruned = [cast(int, each["epochs"]) for each in summaries if each["status"] == PRUNED]
+        values = [cast(float, each["best_val_accuracy"]) for each in summaries]
+        return Told(trial.setting, fmean(values), min(pruned, default=None))
 
-    def _accuracy(self, job: Job, sweep: Sweep) -> float:
-        if job.number not in self._accuracies:
-            summary = run_folder.read_summary(sweep.job_folder(job.number))
-            self._accuracies[job.number] = cast(float, summary["best_val_accuracy"] if summary else 0.0)
-        return self._accuracies[job.number]
+    def _summary(self, job: Job, sweep: Sweep) -> run_folder.Summary:
+        if job.number not in self._summaries:
+            found = run_folder.read_summary(sweep.job_folder(job.number))
+            assert found  # or the job would be lost
+            self._summaries[job.number] = found
+        return self._summaries[job.number]
+
+    def _curve(self, job: Job, sweep: Sweep) -> list[float]:
+        """Return the validation accuracy of a job at each epoch."""
+        if job.number not in self._curves:
+            columns = metrics.read_columns(sweep.job_folder(job.number) / METRICS)
+            self._curves[job.number] = columns.get("val_accuracy", [])
+        return self._curves[job.number]
 
     def chosen(self, sweep: Sweep) -> dict[str, list[Told]]:
         """Return the best settings of each arm, the best one first: of equal ones, the earlier.
@@ -208,8 +246,8 @@ class Search:
         """
         trials, best = self._trials(sweep), dict[str, list[Told]]()
         for arm in self.arms:
-            told = [Told(trial.setting, self._value(trial, sweep)) for trial in trials[arm.name]]
-            completed = [trial for trial in told if trial.value is not None]
+            told = [self._told(trial, sweep) for trial in trials[arm.name]]
+            completed = [trial for trial in told if trial.has_result]
             if not completed:
                 noun = "rate" if self.is_of_rates else "setting"
                 raise ConfigError(
@@ -273,11 +311,13 @@ class Search:
         """Return how far each arm came, and the best setting so far."""
         lines = []
         for arm in self.arms:
-            completed = [trial for trial in told[arm.name] if trial.value is not None]
+            completed = [trial for trial in told[arm.name] if trial.has_result]
+            pruned = sum(trial.pruned_after is not None for trial in told[arm.name])
             if completed:
                 best = max(completed, key=lambda trial: trial.value or 0)
                 lines.append(
-                    f"{len(told[arm.name])} of {arm.trials} trials{self._in(arm)}; best so far: "
+                    f"{len(told[arm.name])} of {arm.trials} trials{self._in(arm)}"
+                    f"{f', {pruned} pruned' if pruned else ''}; best so far: "
                     f"{formats.percent(best.value or 0)} with {label(best.setting)}"
                 )
         return "\n".join(lines)
