@@ -13,6 +13,7 @@ from mnist_exp.report import stats
 from mnist_exp.report.labels import label
 from mnist_exp.report.results import Arm, Results, sample
 from mnist_exp.report.runs import CompletedRun, RunResult
+from mnist_exp.store.run_folder import PRUNED
 
 MIN_TRIALS = 10  # with fewer, the importance of a key is noise
 TREES, REPEATS = 100, 10  # of the forest that learns what the trials reached, and permutations of each key
@@ -33,8 +34,10 @@ class Trial(NamedTuple):
 
     @property
     def values(self) -> list[float]:
-        """The validation accuracy of each run that completed; none if one failed itself."""
-        return [run.val_accuracy for run in self.runs if isinstance(run, CompletedRun)] if not self.failed else []
+        """The validation accuracy of each run that completed; none if one failed itself, or was pruned."""
+        if self.failed or any(run.job.status == PRUNED for run in self.runs):
+            return []
+        return [run.val_accuracy for run in self.runs if isinstance(run, CompletedRun)]
 
     @property
     def reached(self) -> float:
@@ -137,7 +140,8 @@ def gain(search: Search, results: Results, count: int) -> stats.Comparison | Non
 def importance(search: Search) -> dict[str, float]:
     """Return each key's share in what the trials reached: Breiman 2001's permutation importance of a random forest.
 
-    A failed trial counts as the worst. There is none for fewer than MIN_TRIALS trials, or where all reached the same.
+    A trial that failed or was pruned counts as the worst. There is none for fewer than MIN_TRIALS trials, or where all
+    reached the same.
     """
     values = [trial.reached for trial in search.completed]
     if len(values) < MIN_TRIALS or min(values) == max(values):

@@ -24,6 +24,7 @@ from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, image_source
 from mnist_exp.report.runs import RunResult, count_failures, total_seconds
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
+from mnist_exp.store.run_folder import ENDED_WELL, PRUNED
 from mnist_exp.system import program, quoting
 
 MAX_SENTENCES = 10  # about single arms; further arms are counted
@@ -152,7 +153,15 @@ def searched(results: Results) -> list[str]:
     if failed := [trial for trial in trials if trial.failed]:
         reasons = count_failures([run for trial in failed for run in trial.failed])
         sentences.append(f"{count(len(failed), 'trial')} failed ({reasons}): the search took that as the worst.")
-    done = sum(run.job.status == "completed" for run in runs) + sum(len(trial.failed) for trial in failed)
+    if pruned := [run for run in runs if run.job.status == PRUNED]:
+        ended = [run for run in runs if run.job.status in ENDED_WELL]
+        trained = sum(run.summary["epochs"] or 0 for run in ended)
+        planned = sum(int(run.job.choices["epochs"]) for run in ended)
+        sentences.append(
+            f"Pruning ended {count(len(pruned), 'run')} early, so that the search trained {trained:,} of {planned:,} "
+            "epochs. The trials of these runs have no result."
+        )
+    done = sum(run.job.status in ENDED_WELL for run in runs) + sum(len(trial.failed) for trial in failed)
     if unfinished := len(runs) - done:
         sentences.append(f"{count(unfinished, 'run')} of the search did not finish; the others stand for their trials.")
     for each in found:

@@ -31,7 +31,7 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
     rows = 1 + math.ceil(len(keys) / COLUMNS)
     note = ["Dots: trials, by their number and by the value of each key.", "Line: the best trial so far."]
     if failed := sum(len(each.trials) - len(each.completed) for each in found):
-        note.append(f"Left out: {count(failed, 'trial')} without a result.")
+        note.append(f"Left out: {count(failed, 'trial')} that failed, were pruned or did not finish.")
     if len(searches) > len(found):
         note.append(f"Not shown: {count(len(searches) - len(found), 'arm')}.")
     legend, top = Legend([each.label for each in found]), head_height(note)
