@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.sweeps import edit_ledger, edit_summary, set_accuracy, sweep
+from helpers.sweeps import edit_summary, set_accuracy, sweep
 
 from mnist_exp.report import figures, search, sentences, tables
 from mnist_exp.report.results import Results, read
@@ -162,16 +162,12 @@ def test_a_sweep_without_a_search_says_nothing(tmp_path: Path) -> None:
 def test_a_pruned_trial_has_no_result_and_what_it_saved_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "s"
     searched(folder, SEEN, 0.98)
-
-    def change(entry: dict[str, Any]) -> None:
-        if entry.get("job") == 0 and entry["status"] == "completed":
-            entry["status"] = "pruned"
-        if "choices" in entry:
-            entry["choices"]["epochs"] = 12
-
-    edit_ledger(folder / "search", change)
+    Ledger(folder / "search").append({"job": 0, "status": "pruned"})
     edit_summary(folder / "search" / "0", {"status": "pruned", "epochs": 2})
     found = read([folder])
+    assert found.search
+    for run in found.search.runs:
+        run.job.choices["epochs"] = 12
     [only] = search.searches(found)
     assert [number for number, trial in enumerate(only.trials) if isnan(trial.reached)] == [0]
     [text] = [text for text in sentences.searched(found) if text.startswith("Pruning")]
