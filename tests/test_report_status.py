@@ -147,6 +147,7 @@ def _ends(times: Sequence[float]) -> list[float]:
 def test_the_runs_of_a_search_that_are_to_come_count(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s" / "search", GRID, seeds=[7, 8])
     listed = len(Ledger(folder).read()[1])
-    Ledger(folder).append({"then": [["a=1", "seed=0"], ["a=1", "seed=1"]], "trials": [[listed, [7, 8]]] * 2})
+    facts = {"then": [["a=1", "seed=0"], ["a=1", "seed=1"]], "trials": [[listed, [7, 8]]] * 2}
+    edit_ledger(folder, lambda entry: entry.update(facts) if "command" in entry else None)
     found = status.read(str(tmp_path / "s"))
     assert (found.stage.to_come, found.stage.left) == (listed, listed)

@@ -122,6 +122,7 @@ def test_choice_is_a_list_as_long_as_there_are_no_trials(run: Run) -> None:
         (["hydra.sweeper.trials=20000"], "no more runs than hydra.sweeper.max_jobs=10,000; these are 20,000"),
         (["hydra.sweeper.trial_seeds=[]"], "hydra.sweeper.trial_seeds=[]: must be one seed or more"),
         (["hydra.sweeper.finalists=0"], "hydra.sweeper.finalists=0: must be 1 or more"),
+        (["experiment=activations,search_mlp"], "experiment=search_mlp: holds a search, optimizer.lr=tag"),
         (["hydra.sweeper.search=bayes"], "hydra.sweeper.search=bayes: must be tpe, random"),
         (
             ["hydra.sweeper.search={sampler:random,gama:1}"],

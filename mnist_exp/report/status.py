@@ -213,7 +213,7 @@ def read(target: str) -> Status:
 def _asked(sessions: Sequence[Session]) -> int:
     """Return how many runs the last command asked a search for: of each arm the trials, times their seeds."""
     asked = [session for session in sessions if "then" in session][-1:]
-    pairs = [pair for session in asked for pair in zip(session["then"], session["trials"], strict=True)]
+    pairs = [pair for session in asked for pair in zip(session["then"], session.get("trials", ()), strict=False)]
     arms = {tuple(word for word in words if key_of(word) != "seed"): trials for words, trials in pairs}
     return sum(number * len(seeds) for number, seeds in arms.values())
 
