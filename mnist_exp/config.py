@@ -50,6 +50,7 @@ OFF: dict[str, Any] = {  # values of keys that older versions lack
     "tracker": None,
 }
 SEEDS = ("seed", "data.seed")  # runs that differ in these alone are one arm
+INTERVAL = re.compile(r"\binterval\(")
 SEARCHED = re.compile(r"\b(interval|choice)\(")  # values among which a search chooses
 # The keys that may change when a run is resumed.
 RESUME_KEYS = ("epochs", "patience", *(key for key in RUNTIME_KEYS if key != "resume"))

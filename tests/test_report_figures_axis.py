@@ -51,3 +51,25 @@ def test_limits_of_a_loss_leave_out_what_is_far_above_and_end_at_0() -> None:
     assert -0.001 < low <= 0
     assert high > 0.012
     assert axis.limits([0.2], sign=-1, least=0.001) == pytest.approx((0.199, 0.201))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (1e-4, 1e-2, "0.0001 0.001 0.01"),
+        (0.009, 0.11, "0.01 0.02 0.05 0.1"),
+        (0.0095, 0.032, "0.01 0.015 0.02 0.03"),
+        (0.0101, 0.0119, "0.0102 0.0104 0.0106 0.0108 0.011 0.0112 0.0114 0.0116 0.0118"),
+        (1e-8, 1e8, "1e-08 1e-06 0.0001 0.01 1 100 1e+04 1e+06 1e+08"),
+    ],
+)
+def test_there_are_three_to_ten_ticks_on_a_logarithmic_axis(low: float, high: float, labels: str) -> None:
+    assert " ".join(axis.log_ticks(low, high)[1]) == labels
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [(1.9, 4.2, "98 97.5 97 96"), (0.5, 60, "99.5 99 98 95 90 80 50"), (0.01, 90, "99.99 99.9 99 90")],
+)
+def test_ticks_of_misses_are_labelled_with_accuracies(low: float, high: float, labels: str) -> None:
+    assert " ".join(axis.accuracy_ticks(low, high)[1]) == labels

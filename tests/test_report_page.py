@@ -85,7 +85,7 @@ def test_page_omits_parts_without_content(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", **KINDS["one_seed"])
     text = to_html(read([folder]), folder, {}, {})
     assert Page(text).having("section", id="leaderboard")
-    for part in ("figures", "learning-rates", "failures"):
+    for part in ("figures", "search", "failures"):
         assert part not in re.findall(r'(?:id="|href="#)([\w-]+)"', text)
     assert "tags</button>" not in text
     Page(to_html(results([]), folder, {}, {}))
@@ -110,12 +110,12 @@ def test_warnings_and_tags_are_shown(failed: Results, folder: Path, tmp_path: Pa
 
 
 def test_learning_rates_are_shown(tmp_path: Path) -> None:
-    folder = sweep(tmp_path / "s", {"optimizer": ["adam"]}, [0])
+    folder = sweep(tmp_path / "s", {"optimizer": ["adam"], "optimizer.lr": [0.01]}, [0])
     sweep(folder / "lr_search", {"optimizer": ["adam"], "optimizer.lr": [0.01, 0.1]}, [7])
     text = to_html(read([folder]), folder, {}, {})
-    assert Page(text).having("section", id="learning-rates")
-    assert '<td class="left">default</td><td>0.01 to 0.1</td>' in text
-    assert "A search chose the learning rate of each arm: 2 rates" in text
+    assert Page(text).having("section", id="search")
+    assert '<td class="left">lr=0.01</td><td>1</td>' in text
+    assert "A search tried 2 settings of optimizer.lr, each with 1 seed" in text
 
 
 def test_figures_are_shown_in_both_themes(failed: Results, folder: Path) -> None:

@@ -10,6 +10,7 @@ from helpers.sweeps import edit_ledger, sweep
 
 from mnist_exp.report import status
 from mnist_exp.report.status import COMPLETED, FAILED, RUNNING, STOPPED, WAITING
+from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.run_folder import SWEEP_LOCK
 from mnist_exp.system import files
 
@@ -141,3 +142,12 @@ def test_the_interval_holds_the_truth_in_about_95_of_100_sweeps(ended: int) -> N
 
 def _ends(times: Sequence[float]) -> list[float]:
     return [sum(times[: number + 1]) for number in range(len(times))]
+
+
+def test_the_runs_of_a_search_that_are_to_come_count(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "s" / "search", GRID, seeds=[7, 8])
+    listed = len(Ledger(folder).read()[1])
+    facts = {"then": [["a=1", "seed=0"], ["a=1", "seed=1"]], "trials": [[listed, [7, 8]]] * 2}
+    edit_ledger(folder, lambda entry: entry.update(facts) if "command" in entry else None)
+    found = status.read(str(tmp_path / "s"))
+    assert (found.stage.to_come, found.stage.left) == (listed, listed)

@@ -15,7 +15,7 @@ from helpers.run_folders import learned, metrics, summary
 
 from mnist_exp.report import figures
 from mnist_exp.report.results import read
-from mnist_exp.report.space_search import searches
+from mnist_exp.report.search import searches
 from mnist_exp.store.ledger import Ledger
 
 Run = Callable[..., Outcome]
@@ -123,6 +123,7 @@ def test_choice_is_a_list_as_long_as_there_are_no_trials(run: Run) -> None:
         (["hydra.sweeper.trial_seeds=[]"], "hydra.sweeper.trial_seeds=[]: must be one seed or more"),
         (["hydra.sweeper.prune=medain"], "hydra.sweeper.prune=medain: no such pruner, did you mean median?"),
         (["hydra.sweeper.finalists=0"], "hydra.sweeper.finalists=0: must be 1 or more"),
+        (["experiment=activations,search_mlp"], "experiment=search_mlp: holds a search, optimizer.lr=tag"),
         (["hydra.sweeper.search=bayes"], "hydra.sweeper.search=bayes: must be tpe, random"),
         (
             ["hydra.sweeper.search={sampler:random,gama:1}"],

@@ -71,7 +71,7 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
     long = {
         "leaderboard": tables.leaderboard(results),
         "comparisons": tables.comparisons(results),
-        "learning-rates": tables.learning_rates(results),
+        "search": tables.finalists(results),
     }
     failures = tables.failures(results)
     links = [tables.link(run, out) if (run.folder / METRICS).is_file() else "" for run in results.runs[:PART]]
@@ -88,9 +88,7 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         method=sentences.method(results),
         comparisons=long["comparisons"],
         about_comparisons=sentences.about_comparisons(results),
-        learning_rates=long["learning-rates"],
-        rate_sentences=sentences.learning_rates(results),
-        finalists=tables.finalists(results),
+        finalists=long["search"],
         search_sentences=sentences.searched(results),
         importance=tables.importance(results),
         about_importance=sentences.IMPORTANCE,

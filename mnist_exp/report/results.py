@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
@@ -29,6 +30,7 @@ from mnist_exp.store.run_folder import PREDICTIONS, PRUNED
 from mnist_exp.system import program, quoting
 from mnist_exp.system.errors import ConfigError
 
+IS_LOG = re.compile(r"\btag\(\s*log\b")  # in the words of a searched interval
 WITH_PREDICTIONS = 4  # arms of which the report shows what they confuse with what
 
 
@@ -36,7 +38,7 @@ class Arm(NamedTuple):
     """Runs that differ in their seeds alone. Validation is at each run's best epoch."""
 
     id: str
-    choices: dict[str, str]  # the value of each swept key
+    choices: dict[str, str]  # the value of each swept key that the arm has
     runs: tuple[CompletedRun, ...]  # by data.seed and seed
     val: stats.Summary  # of the report's measure
     test: stats.Summary
@@ -86,11 +88,10 @@ class Results(NamedTuple):
     arms: list[Arm]  # with a completed run: those without failed runs first, then by the measure's validation mean
     comparisons: list[stats.Comparison]  # of the first of `compared` with each other one; p is corrected
     warnings: list[str]  # why results may not be comparable
-    lr_search: Results | None = None  # the sweep that chose the learning rates
+    search: Results | None = None  # the sweep that chose the settings, or the learning rates
     without_results: Sequence[Arm] = ()  # arms of which no run completed and some failed themselves
     measure: Measure = ACCURACY  # by which the arms are ranked and compared
     without_predictions: int = 0  # completed runs that kept no predictions
-    search: Results | None = None  # the sweep that chose values of intervals and choices
 
     @property
     def compared(self) -> list[Arm]:
@@ -108,9 +109,26 @@ class Results(NamedTuple):
         return shown_keys(self.runs, self.swept)
 
     @property
+    def tuned(self) -> dict[str, bool]:
+        """The keys whose values a search chose, and whether it took their ratios; none without a search."""
+        if not self.search:
+            return {}
+        words = [word for session in self.search.sessions for word in session.get("search", {}).get("words", ())]
+        of_rates = any(folder.name == run_folder.LR_SEARCH for folder in self.search.folders)
+        return ({config.LR: True} if of_rates else {}) | {
+            word.partition("=")[0]: bool(IS_LOG.search(word.partition("=")[2])) for word in words
+        }
+
+    @property
+    def has_finalists(self) -> bool:
+        """Whether arms are the defaults and finalists of a search: a selection, whose averages say nothing."""
+        return any(folder.name == run_folder.SEARCH for folder in (self.search.folders if self.search else ()))
+
+    @property
     def crossed(self) -> tuple[str, ...]:
-        """The swept keys whose values were typed, not found by a learning-rate search."""
-        return tuple(key for key in self.swept if not self.lr_search or key != config.LR)
+        """The swept keys whose values were typed, not found by a search."""
+        tuned = set(map(config.key_of, self.tuned))
+        return tuple(key for key in self.swept if key not in tuned)
 
 
 def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
@@ -140,15 +158,15 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
             *altered,
             *integrity.mixes(list(distinct.values())),
         ],
-        lr_search=_read_searches(folders, run_folder.LR_SEARCH),
-        search=_read_searches(folders, run_folder.SEARCH),
+        search=_read_searches(folders),
         without_predictions=sum(checksum_of_predictions(run) is None for run in distinct.values()),
     )
 
 
-def _read_searches(folders: Sequence[Path], name: str) -> Results | None:
-    """Read the searches of this name that come before sweeps; None if there are none."""
-    found = [folder / name for folder in folders if (folder / name / run_folder.LEDGER).is_file()]
+def _read_searches(folders: Sequence[Path]) -> Results | None:
+    """Read the searches that come before sweeps; None if there are none."""
+    names = [folder / name for folder in folders for name in run_folder.SEARCHES]
+    found = [folder for folder in names if (folder / run_folder.LEDGER).is_file()]
     return read_trials(found) if found else None
 
 
@@ -213,7 +231,8 @@ def _group(runs: Sequence[RunResult], swept: Sequence[str], measure: Measure) ->
 
 
 def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str], measure: Measure) -> Arm:
-    choices = {key: format_value(members[0].job.choices.get(key)) for key in swept}
+    its = members[0].job.choices  # an option may have keys that others have not
+    choices = {key: format_value(its[key]) for key in swept if key in its}
     completed = sorted((run for run in members if isinstance(run, CompletedRun)), key=lambda run: run.job.seeds)
     failed = tuple(run for run in members if run.job.status == "failed" and run.job.failure)
     pruned = sum(run.job.status == PRUNED for run in members)

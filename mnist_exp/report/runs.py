@@ -17,7 +17,7 @@ from mnist_exp.store import keeping, metrics, predictions, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
-from mnist_exp.store.run_folder import HYDRA, LEDGER, PREDICTIONS, PRUNED, DataFacts, Summary
+from mnist_exp.store.run_folder import HYDRA, LEDGER, PREDICTIONS, DataFacts, Summary
 from mnist_exp.system.errors import ConfigError
 
 COLUMNS = {  # of results.csv and of the Python API: keys of summary.json
@@ -54,12 +54,6 @@ class RunResult:
     def id(self) -> tuple[str, str]:
         """A value that is equal for runs that repeat each other."""
         return self.job.config_id, self.job.arm
-
-    @property
-    def saved_epochs(self) -> int:
-        """The epochs that a pruned run was asked for and has not trained; 0 for other runs."""
-        trained = self.summary["epochs"] if self.job.status == PRUNED else None
-        return 0 if trained is None else int(self.job.choices["epochs"]) - trained
 
     @cached_property
     def curves(self) -> Mapping[str, Sequence[float]]:

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from math import isnan
 
-from mnist_exp.report import lr_search, sequential, space_search, stats, verdicts
+from mnist_exp.config import LR
+from mnist_exp.report import search, sequential, stats, verdicts
 from mnist_exp.report.formats import (
     ALMOST_NOTHING,
     clock,
@@ -23,6 +24,7 @@ from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, image_source
 from mnist_exp.report.runs import RunResult, count_failures, total_seconds
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
+from mnist_exp.store.run_folder import ENDED_WELL, PRUNED
 from mnist_exp.system import program, quoting
 
 MAX_SENTENCES = 10  # about single arms; further arms are counted
@@ -74,7 +76,8 @@ COMPARISONS_OF_SPLITS = (
 def title(results: Results) -> str:
     """Return what was swept, and on which data."""
     data = dict.fromkeys(run.data["name"] for arm in results.arms for run in arm.runs)
-    swept = " \u00d7 ".join(results.crossed) or "One config"
+    alone = f"Search of {join(list(results.tuned))}" if results.tuned else "One config"
+    swept = " \u00d7 ".join(results.crossed) or alone
     return f"{swept} on {', '.join(data)}" if data else swept
 
 
@@ -133,77 +136,50 @@ def warnings(results: Results) -> list[str]:
     return [*results.warnings, f"{commands} although code, packages or data had changed (allow_changed)"]
 
 
-def learning_rates(results: Results) -> list[str]:
-    """Return how the learning rates were chosen, what that cost, and where the range may have been too narrow."""
-    if not results.lr_search:
-        return []
-    trials = results.lr_search
-    found = lr_search.searches(trials)
-    rates = " or ".join(map(str, sorted({len(search.rates) for search in found})))
-    seeds = " or ".join(map(str, sorted({len({run.job.seed for run in search.trials}) for search in found})))
-    how = f"{rates} rates with {seeds} {'seed' if seeds == '1' else 'seeds'} each, compared by validation accuracy"
-    cost = f"The {count(len(trials.runs), 'trial')} took {clock(total_seconds(trials.runs))} of run time"
-    cost += f", the {count(len(results.runs), 'run')} of the sweep {clock(total_seconds(results.runs))}"
-    sentences = [f"A search chose the learning rate of each arm: {how}. Other seeds judge the chosen rate. {cost}."]
-    failed = [run for search in found for run in search.failed]
-    if failed:
-        excluded = len({run.job.arm for run in failed})
-        verb = "was" if excluded == 1 else "were"
-        sentences.append(
-            f"{count(excluded, 'rate')} {verb} excluded because trials failed there ({count_failures(failed)})."
-        )
-    missing = len(trials.runs) - len(failed) - sum(len(arm.runs) for arm in trials.arms)
-    if missing:
-        sentences.append(f"{count(missing, 'trial')} did not finish; the others judge the rates.")
-    for search in found:
-        if search.is_at_edge:
-            edge = "lowest" if search.chosen == search.rates[0] else "highest"
-            sentences.append(
-                f"{in_backticks(search.label)} did best at the {edge} rate, {search.chosen:g}: "
-                "a better one may lie outside optimizer.lr_range."
-            )
-    return sentences
-
-
 def searched(results: Results) -> list[str]:
     """Return what a search tried, what it cost, and what its best setting is worth with seeds that took no part."""
-    found = space_search.searches(results)
+    found = search.searches(results)
     if not found or not results.search:
         return []
     keys = join(list(dict.fromkeys(key for each in found for key in each.keys)))
-    trials = [trial for each in found for trial in each.trials]
-    seeds = count(len({run.job.seed for trial in trials for run in trial.runs}), "seed")
+    trials, runs = [trial for each in found for trial in each.trials], results.search.runs
+    seeds = count(len({run.job.seed for run in runs}), "seed")
     arms = f" in {len(found)} arms" if len(found) > 1 else ""
-    cost = f"Its {count(len(results.search.runs), 'run')} took {clock(total_seconds(results.search.runs))} of run time"
+    judged = "the best ones and the default" if results.has_finalists else "the best one"
+    cost = f"Its {count(len(runs), 'run')} took {clock(total_seconds(runs))} of run time"
     cost += f", the {count(len(results.runs), 'run')} of the sweep {clock(total_seconds(results.runs))}"
-    how = (
-        f"A search tried {count(len(trials), 'setting')} of {keys}{arms}, each with {seeds}, compared by validation "
-        f"accuracy. Other seeds judge the best ones and the default. {cost}."
-    )
-    sentences = [how]
-    if failed := [run for trial in trials if trial.has_failed for run in trial.runs if run.job.failure]:
-        failing = sum(trial.has_failed for trial in trials)
+    how = f"A search tried {count(len(trials), 'setting')} of {keys}{arms}, each with {seeds}, compared by validation"
+    sentences = [f"{how} accuracy. Other seeds judge {judged}{' of each arm' if arms else ''}. {cost}."]
+    if failed := [trial for trial in trials if trial.failed]:
+        reasons = count_failures([run for trial in failed for run in trial.failed])
+        sentences.append(f"{count(len(failed), 'trial')} failed ({reasons}): the search took that as the worst.")
+    if pruned := [run for run in runs if run.job.status == PRUNED]:
+        ended = [run for run in runs if run.job.status in ENDED_WELL]
+        trained = sum(run.summary["epochs"] or 0 for run in ended)
+        planned = sum(int(run.job.choices["epochs"]) for run in ended)
         sentences.append(
-            f"{count(failing, 'trial')} failed ({count_failures(failed)}): the search took that as the worst."
+            f"Pruning ended {count(len(pruned), 'run')} early, so that the search trained {trained:,} of {planned:,} "
+            "epochs. The trials of these runs have no result."
         )
-    if pruned := [trial for trial in trials if trial.is_pruned]:
-        saved = sum(run.saved_epochs for run in results.search.runs)
-        asked_for = sum(int(run.job.choices["epochs"]) for run in results.search.runs)
-        sentences.append(
-            f"{count(len(pruned), 'trial')} {'was' if len(pruned) == 1 else 'were'} pruned, which saved {saved:,} of "
-            f"{asked_for:,} epochs."
-        )
+    done = sum(run.job.status in ENDED_WELL for run in runs) + sum(len(trial.failed) for trial in failed)
+    if unfinished := len(runs) - done:
+        sentences.append(f"{count(unfinished, 'run')} of the search did not finish; the others stand for their trials.")
     for each in found:
+        if each.best and each.edge:
+            sentences.append(
+                f"The best {LR}{_of(each)}, {each.best.setting[LR]}, is the {each.edge} that was tried: a better one "
+                "may lie outside the range."
+            )
         if each.finalists and each.finalists[0].fresh.runs:
             sentences += _search_and_truth(each, results, len(found))
     return sentences
 
 
-def _search_and_truth(found: space_search.Search, results: Results, count_of_arms: int) -> list[str]:
+def _search_and_truth(found: search.Search, results: Results, count_of_arms: int) -> list[str]:
     """Return how the best setting of an arm compares with the default, and with what the search saw of it."""
     best = found.finalists[0]
     sentences = []
-    if (test := space_search.gain(found, results, count_of_arms)) and found.default:
+    if (test := search.gain(found, results, count_of_arms)) and found.default:
         chosen, default = best.fresh._replace(choices=best.trial.setting), found.default._replace(choices={})
         verdict = verdicts.sentence(chosen, default, test, results.measure, sequential.smallest(results))
         sentences.append(f"The search's best{_of(found)} against the default: {verdict}")
@@ -219,7 +195,7 @@ def _search_and_truth(found: space_search.Search, results: Results, count_of_arm
     return sentences
 
 
-def _of(found: space_search.Search) -> str:
+def _of(found: search.Search) -> str:
     return f" of {in_backticks(found.label)}" if found.label else ""
 
 

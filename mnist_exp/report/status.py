@@ -95,6 +95,7 @@ class Stage(NamedTuple):
     workers: Sequence[Worker]
     now: float
     jobs: Mapping[int, Progress]
+    to_come: int = 0  # further runs of a search, whose settings depend on these
 
     @property
     def counts(self) -> Counter[str]:
@@ -105,7 +106,7 @@ class Stage(NamedTuple):
     def left(self) -> int:
         """The number of runs that have not ended."""
         counts = self.counts
-        return len(self.runs) - sum(counts[state] for state in ENDED)
+        return len(self.runs) + self.to_come - sum(counts[state] for state in ENDED)
 
     @property
     def is_worked_on(self) -> bool:
@@ -204,7 +205,17 @@ def read(target: str) -> Status:
     search = _stage(found[0]) if found else None
     sweep = _stage(folder) if (folder / LEDGER).is_file() else None
     lists = [session["then"] for session in search.sessions if "then" in session] if search else []
+    if search and not sweep:
+        search = search._replace(to_come=max(0, _asked(search.sessions) - len(search.runs)))
     return Status(folder, search, sweep, len(lists[-1]) if lists else 0)
+
+
+def _asked(sessions: Sequence[Session]) -> int:
+    """Return how many runs the last command asked a search for: of each arm the trials, times their seeds."""
+    asked = [session for session in sessions if "then" in session][-1:]
+    pairs = [pair for session in asked for pair in zip(session["then"], session.get("trials", ()), strict=False)]
+    arms = {tuple(word for word in words if key_of(word) != "seed"): trials for words, trials in pairs}
+    return sum(number * len(seeds) for number, seeds in arms.values())
 
 
 def outlook(spans: Iterable[tuple[float, float]], left: int, now: float) -> Outlook | None:

@@ -134,7 +134,7 @@ def _progress(found: Status) -> Iterator[Line]:
 def _counted(stage: Stage) -> str:
     """Return how many runs are in each state: "12 of 40 runs completed, 2 running, 26 waiting"."""
     counts = stage.counts
-    first = f"{counts[COMPLETED]:,} of {_count(len(stage.runs), 'run')} completed"
+    first = f"{counts[COMPLETED]:,} of {_count(len(stage.runs) + stage.to_come, 'run')} completed"
     return ", ".join([first, *(f"{counts[state]:,} {state}" for state in STATES[1:] if counts[state])])
 
 

@@ -12,16 +12,15 @@ from statistics import fmean
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from mnist_exp.report import formats, lr_search, sentences, space_search, verdicts
+from mnist_exp.report import formats, search, sentences, verdicts
 from mnist_exp.report.labels import format_value
 from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results
-from mnist_exp.report.runs import RunResult, count_failures, total_seconds
+from mnist_exp.report.runs import RunResult, total_seconds
 from mnist_exp.report.stats import Estimate
 from mnist_exp.store import run_folder
 
 BALANCED = "test, balanced (%)"  # the header of a column that only data with classes of different sizes has
-NEARLY_BEST = 0.005  # a rate whose accuracy is this close to the best rate's would have done nearly as well
 
 
 class Table(NamedTuple):
@@ -148,24 +147,11 @@ def _has_splits(results: Results) -> bool:
     return any(test.splits > 1 for test in results.comparisons)
 
 
-def learning_rates(results: Results) -> Table:
-    """Return what the learning-rate search found for each arm; no rows without a search."""
-    headers = ["arm", "rates tried", "chosen", "validation (%)", f"within {100 * NEARLY_BEST:g} pp", "failed", "time"]
-    rows = []
-    for search in lr_search.searches(results.lr_search) if results.lr_search else ():
-        near = sum(arm.val.mean >= search.reached - NEARLY_BEST for arm in search.arms)
-        tried = f"{search.rates[0]:g} to {search.rates[-1]:g}"
-        row = [search.label, tried, _number(search.chosen, "g"), _percent(search.reached)]
-        row += [f"{near} of {len(search.rates)}", count_failures(search.failed), formats.clock(search.seconds)]
-        rows.append(row)
-    return Table(headers, rows, ["arm"])
-
-
 def finalists(results: Results) -> Table:
     """Return what the best settings of a search became with fresh seeds, each arm's default last; no rows without."""
     headers = ["arm", "setting", "trial", "in the search (%)", "fresh seeds (%)", "95 % interval", "seeds"]
     rows = []
-    for each in space_search.searches(results):
+    for each in search.searches(results):
         for finalist in each.finalists:
             number, reached = each.trials.index(finalist.trial) + 1, _percent(finalist.trial.reached)
             rows.append([each.label, finalist.label, f"{number:,}", reached, *_fresh(finalist.fresh)])
@@ -185,7 +171,7 @@ def _fresh(arm: Arm) -> list[str]:
 
 def importance(results: Results) -> Table:
     """Return the share of each searched key in what the trials reached; no rows where too few trials say it."""
-    found = [(each.label or "importance (%)", space_search.importance(each)) for each in space_search.searches(results)]
+    found = [(f"{each.label or 'importance'} (%)", search.importance(each)) for each in search.searches(results)]
     found = [(name, shares) for name, shares in found if shares]
     keys = dict.fromkeys(key for _, shares in found for key in sorted(shares, key=lambda key: -shares[key]))
     rows = [[key, *(f"{100 * shares[key]:.0f}" if key in shares else "" for _, shares in found)] for key in keys]
@@ -209,7 +195,8 @@ def runs(results: Results) -> RunTable:
     shown = values(results)
     rows = []
     for run, versions in zip(results.runs, uncommon_versions(results.runs), strict=True):
-        choices = [format_value(run.job.choices.get(key)) for key in keys]
+        own = run.job.choices
+        choices = [format_value(own[key]) if key in own else "" for key in keys]
         summary: Mapping[str, Any] = run.summary
         rows.append(
             RunRow(

@@ -69,11 +69,9 @@ def to_markdown(results: Results, pictures: Sequence[str]) -> str:
         parts += ["## Leaderboard", _markdown_table(leaderboard), about]
     if (comparisons := tables.comparisons(results)).rows:
         parts += ["## Comparisons with the leader", _markdown_table(comparisons), sentences.about_comparisons(results)]
-    if results.lr_search:
-        rates = _markdown_table(tables.learning_rates(results))
-        parts += ["## Learning rates", *sentences.learning_rates(results), rates]
     if results.search:
-        parts += ["## Search", *sentences.searched(results), _markdown_table(tables.finalists(results))]
+        parts += ["## Search", "\n".join(f"- {sentence}" for sentence in sentences.searched(results))]
+        parts += [_markdown_table(tables.finalists(results))]
         if (importance := tables.importance(results)).rows:
             parts += [_markdown_table(importance), sentences.IMPORTANCE]
     if pictures:
@@ -115,7 +113,6 @@ def to_terminal(results: Results, width: int | None = None, color: bool = False)
     styled = [
         (sentences.progress(results.runs), ""),
         *((warning, "yellow") for warning in sentences.warnings(results)),
-        *((sentence, "") for sentence in sentences.learning_rates(results)),
         *((sentence, "") for sentence in sentences.searched(results)),
         (headline, "bold"),
         *((sentence, "") for sentence in sentences.advice(results)),

@@ -156,6 +156,14 @@ def grids(
     jobs: list[tuple[str, ...]] = []
     for chosen in product(*experiments.values()):
         own = composer.params(chosen) if are_several else params
+        searched = (
+            config.SEARCHED if composer.master.hydra.sweeper.trials else config.INTERVAL
+        )  # without trials, choice is a list
+        if are_several and (tuned := [f"{key}={values}" for key, values in own.items() if searched.search(values)]):
+            raise ConfigError(
+                f"{' '.join(chosen)}: holds a search, {tuned[0]}, and searches of several experiments are sweeps of "
+                "their own; name one experiment in a command"
+            )
         grid = axes([f"{key}={values}" for key, values in own.items()], composer.loader, max_jobs)
         grid |= typed | {key: [override] for key, override in zip(experiments, chosen, strict=True)}
         if seeds and "seed" not in map(config.key_of, grid):

@@ -174,8 +174,7 @@ class Rounds(NamedTuple):
     def _new(self, found: Results, race: Sequence[Arm], rule: Rule) -> list[tuple[str, int]]:
         """Return new seeds for every arm in the race, without those of a search."""
         before = {run.job.seed for run in found.runs}
-        searches = [each for each in (found.lr_search, found.search) if each]
-        of_trials = {run.job.seed for each in searches for run in each.runs}
+        of_trials = {run.job.seed for run in (found.search.runs if found.search else ())}
         number = min(self._seeds(len(race)), rule.max_seeds - len(before))
         new = islice((seed for seed in count(max(before) + 1) if seed not in of_trials), number)
         return [(arm, seed) for seed in new for arm in _in_order(found, race)]

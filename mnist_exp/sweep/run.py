@@ -126,7 +126,7 @@ class Runner:
             return
         with self._tracked(asked):
             if search:
-                trials = Sweep(search.folder)
+                trials = search.sweep
                 if self._run_search(search, trials, planned, asked.rule):
                     return
                 planned, text = search.finals(planned, trials)
@@ -235,7 +235,7 @@ class Runner:
         """Log what would run."""
         is_fused = grouping.is_fused(self.launcher_config)
         if search:
-            trials = Sweep(search.folder)
+            trials = search.sweep
             _list_jobs(search.first(trials, self.retry_failed) or search.next(trials).jobs, is_fused)
             log.info(search.outlook([each.job for each in planned]))
         _list_jobs(planned, is_fused)
@@ -451,7 +451,7 @@ class Runner:
 
 def _stage(folder: Path) -> Sweep:
     """Return the sweep in a folder, or the search that comes before it as long as it is not over."""
-    sweeps = [Sweep(folder), *(Sweep(folder / name) for name in SEARCHES)]
+    sweeps = [Sweep(folder), *(Sweep(folder / name, name=folder) for name in SEARCHES)]
     return next((sweep for sweep in sweeps if sweep.exists), sweeps[0])
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 from mnist_exp.store import run_folder, workers
 from mnist_exp.store.ledger import Job, Ledger, Session
-from mnist_exp.store.run_folder import ENDED_WELL, SEARCHES, STOP_FILE, SWEEP_LOCK, WORKERS
+from mnist_exp.store.run_folder import ENDED_WELL, STOP_FILE, SWEEP_LOCK, WORKERS
 from mnist_exp.store.workers import Worker
 from mnist_exp.sweep.plan import DONE
 from mnist_exp.system import files, quoting, signals
@@ -39,22 +39,20 @@ class Sweep:
         folder: The folder of the sweep.
         ledger: What has happened in it.
         stop_file: The file whose existence stops the sweep.
+        name: The folder that commands know the sweep by.
     """
 
-    def __init__(self, folder: Path, worker: Worker | None = None) -> None:
+    def __init__(self, folder: Path, worker: Worker | None = None, name: Path | None = None) -> None:
         """Describe a sweep, without touching its folder.
 
         Args:
             folder: The folder of the sweep.
             worker: The worker that this process is. It writes its own part of the ledger, and stops only itself.
+            name: Of a search, the folder of the sweep after it.
         """
-        self.folder, self.ledger = folder, Ledger(folder, worker.name if worker else None)
+        self.folder, self.name = folder, name or folder
+        self.ledger = Ledger(folder, worker.name if worker else None)
         self.stop_file = worker.stop_file if worker else folder / STOP_FILE
-
-    @property
-    def name(self) -> Path:
-        """The folder that commands know the sweep by: a learning-rate search belongs to the sweep after it."""
-        return self.folder.parent if self.folder.name in SEARCHES else self.folder
 
     @property
     def exists(self) -> bool:

@@ -77,7 +77,9 @@ def work(
     at_once = n_jobs or launcher["n_jobs"] or _at_once(composer.rebuild(its_jobs[0], sweep.folder), launcher)
     with workers.living(sweep.folder, at_once, _stop_silent_worker) as worker:
         known = _known(sweep)  # nobody changes the list from now on, because this worker lives
-        its = _Batches(context, main, composer, Sweep(sweep.folder, worker), worker, launcher, known, at_once, minutes)
+        its = _Batches(
+            context, main, composer, Sweep(sweep.folder, worker, sweep.name), worker, launcher, known, at_once, minutes
+        )
         log.info(
             f"{worker.name}: takes jobs of {sweep.name}, {len(_left(known))} of {len(known)} are left, {at_once} at "
             "once"

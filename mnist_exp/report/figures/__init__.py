@@ -15,8 +15,8 @@ from mnist_exp.report.figures import (
     evidence,
     heat_maps,
     leaderboard,
-    learning_rates,
     parallel_coordinates,
+    response,
     search,
 )
 from mnist_exp.report.figures.page import DARK, LIGHT, Theme
@@ -25,8 +25,9 @@ from mnist_exp.report.results import Results
 FIGURES: dict[str, Callable[[Results, Theme], Figure | None]] = {  # in reading order
     "leaderboard.png": leaderboard.draw,
     "evidence.png": evidence.draw,
-    "lr_search.png": learning_rates.draw,
+    "lr_search.png": response.draw,
     "search.png": search.draw,
+    "trials.png": parallel_coordinates.draw_trials,
     "curves.png": curves.draw,
     "effects.png": effects.draw,
     "heat_maps.png": heat_maps.draw,
@@ -38,6 +39,7 @@ CAPTIONS = {
     "evidence.png": "Evidence that the leader and another arm differ, by seeds, one line per pair.",
     "lr_search.png": "Validation accuracy of the trials by learning rate; large: the chosen rate.",
     "search.png": "The best trial of the search so far, and every trial by the value of each searched key.",
+    "trials.png": "Each trial of the search as a line through its setting to its validation mean.",
     "curves.png": "Validation accuracy and loss after each epoch, one line per arm.",
     "effects.png": "Validation mean by the value of each swept key, averaged over the others.",
     "heat_maps.png": "Validation mean for each pair of swept keys, averaged over the other keys.",

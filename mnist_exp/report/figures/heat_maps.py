@@ -103,7 +103,7 @@ def draw(results: Results, theme: Theme = LIGHT) -> Figure | None:
 
 def _heat_map(down: Key, across: Key) -> HeatMap:
     def cells(rows: Sequence[list[Arm]]) -> list[list[list[Arm]]]:
-        return [[[arm for arm in row if arm.choices[across.name] == value] for value in across.values] for row in rows]
+        return [[[arm for arm in row if across.value_of(arm) == value] for value in across.values] for row in rows]
 
     means = np.array([[averages.mean(cell, down.measure) for cell in row] for row in cells(down.arms)])
     failing = np.array([[bool(cell) for cell in row] for row in cells(down.failing)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from mnist_exp.report.labels import format_value
 from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results
 
+WIDE = 20  # times the lowest number: from here on an axis is logarithmic
 MAX_NAMES = 20  # values: a key of more names is left out; a key of more numbers has no heat map
 
 
@@ -29,6 +30,10 @@ class Key(NamedTuple):
     arms: tuple[list[Arm], ...]  # those with each value that are compared
     failing: tuple[list[Arm], ...]  # those with each value that have failed runs, and are in no mean
     measure: Measure = ACCURACY
+
+    def value_of(self, arm: Arm) -> str | None:
+        """Return the value of an arm; None if it has not the key, as an option may have keys that others have not."""
+        return arm.choices.get(self.name)
 
     @property
     def means(self) -> list[float]:
@@ -48,22 +53,28 @@ class Key(NamedTuple):
         return max(means) - min(means)
 
 
-def varying_keys(results: Results) -> tuple[list[Key], list[str]]:
-    """Return the keys of which the compared arms have several values, and a note on keys that are left out."""
+def varying_keys(results: Results, tuned: Mapping[str, bool] = {}) -> tuple[list[Key], list[str]]:
+    """Return the keys of which the compared arms have several values, and a note on keys that are left out.
+
+    Args:
+        results: What to draw. Where a search chose the arms, no average over them says what a key does.
+        tuned: Keys that a search took from intervals, and whether their axes are logarithmic.
+    """
     keys: list[Key] = []
     left_out: list[str] = []
     compared, failing = results.compared, results.failing
-    for name in results.crossed if compared else ():
-        in_order = dict.fromkeys(format_value(run.job.choices.get(name)) for run in results.runs)
-        present = {arm.choices[name] for arm in (*compared, *failing)}
+    for name in results.crossed if compared and not results.has_finalists else ():
+        choices = [run.job.choices for run in results.runs]
+        in_order = dict.fromkeys(format_value(each[name]) for each in choices if name in each)
+        present = {arm.choices[name] for arm in (*compared, *failing) if name in arm.choices}
         values = [value for value in in_order if value in present]
         numbers = as_numbers(values)
         if len(values) > MAX_NAMES and not numbers:
             left_out.append(f"{name} ({len(values)} values)")
-        elif len({arm.choices[name] for arm in compared}) > 1:
+        elif len({arm.choices.get(name) for arm in compared} - {None}) > 1:
             values = sorted(values, key=float) if numbers else values
             line = np.array(sorted(numbers)) if numbers else np.arange(len(values))
-            log = bool(numbers and line[0] > 0 and line[-1] / line[0] >= 20)
+            log = bool(numbers and line[0] > 0 and tuned.get(name, line[-1] / line[0] >= WIDE))
             line = np.log(line) if log else line
             places = tuple(((line - line[0]) / (line[-1] - line[0])).tolist())
             arms, without = (_by_value(group, name, values) for group in (compared, failing))
@@ -75,14 +86,15 @@ def _by_value(arms: Sequence[Arm], name: str, values: Sequence[str]) -> tuple[li
     """Return the arms with each value of a key."""
     found: dict[str, list[Arm]] = {value: [] for value in values}
     for arm in arms:
-        found[arm.choices[name]].append(arm)
+        if name in arm.choices:
+            found[arm.choices[name]].append(arm)
     return tuple(found.values())
 
 
 def unbalanced(arms: Sequence[Arm], keys: Sequence[Key]) -> list[str]:
     """Return a note if some combination of values has no arm, so that averages over other keys mislead."""
     combinations = math.prod(len(key.values) for key in keys)
-    completed = len({tuple(arm.choices[key.name] for key in keys) for arm in arms})
+    completed = len({tuple(key.value_of(arm) for key in keys) for arm in arms})
     return [f"Not balanced: {completed} of {combinations} combinations completed."] if completed < combinations else []
 
 

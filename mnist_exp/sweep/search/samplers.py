@@ -6,6 +6,7 @@ fresh sampler with a seed of its own learns all of them. So a search that is sto
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,14 +15,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mnist_exp.report.labels import format_value
 from mnist_exp.sweep.search.space import Interval, Setting, Space
 from mnist_exp.system import extras
-from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.errors import ConfigError, offer
 
 GRID, RANDOM, QMC, CMAES, TPE, GP = "grid", "random", "qmc", "cmaes", "tpe", "gp"
 OPTUNAS = {TPE: "TPESampler", GP: "GPSampler"}
 NAMES = (TPE, RANDOM, QMC, CMAES, GP, GRID)
 EXTRAS = {TPE: "optuna", GP: "optuna", CMAES: "cmaes"}  # the package of the extra `search` that a sampler needs
+NOT_TYPED = ("seed", "bounds", "mean", "cov", "constraints_func")  # arguments that are no settings of a command
+SIGMA = 0.3  # of cmaes at first, as a share of each interval
 ATTEMPTS = 10  # at a setting that was not tried yet
 MOST_LISTED = 100_000  # settings of a space without intervals, which are counted through when few are left
 WORST = 0.0  # what a failed trial reached, if no other trial completed
@@ -57,7 +61,10 @@ class Sampler(NamedTuple):
         options = dict(typed) if isinstance(typed, Mapping) else {"sampler": typed}
         name, seed = options.pop("sampler", TPE), options.pop("seed", 0)
         if name not in NAMES:
-            raise ConfigError(f"hydra.sweeper.search={name}: must be {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+            raise ConfigError(
+                f"hydra.sweeper.search={format_value(name)}: must be {', '.join(NAMES[:-1])} or {NAMES[-1]}, or a "
+                "mapping {sampler:NAME,seed:0}"
+            )
         if not (isinstance(seed, int) and seed >= 0):
             raise ConfigError(f"hydra.sweeper.search.seed={seed}: must be a whole number, 0 or more")
         if name in EXTRAS:
@@ -74,6 +81,18 @@ class Sampler(NamedTuple):
         return {"sampler": self.name, "seed": self.seed, **self.options}
 
     def _check_options(self) -> None:
+        """Raise ConfigError for settings that the package's class has not, or whose values it can't be made with."""
+        known = self._settings()
+        for key, value in self.options.items():
+            if key not in known:
+                raise ConfigError(
+                    f"hydra.sweeper.search.{key}: {self.name} has no such setting, {offer(key, sorted(known))}"
+                )
+            if type(known[key]) in (bool, int, float) and type(value) not in (bool, int, float):
+                raise ConfigError(
+                    f"hydra.sweeper.search.{key}={format_value(value)}: must be a number, as its default "
+                    f"{format_value(known[key])} is"
+                )
         try:
             if self.name in OPTUNAS:
                 _optunas(self, 0)
@@ -81,6 +100,23 @@ class Sampler(NamedTuple):
                 _cma(self, 2, 0)
         except (TypeError, ValueError, AssertionError) as error:
             raise ConfigError(f"hydra.sweeper.search={self.name}: {error}") from error
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings of the package's class that may be set, with their defaults."""
+        if self.name in OPTUNAS:
+            import optuna
+
+            made: Any = getattr(optuna.samplers, OPTUNAS[self.name])
+        elif self.name == CMAES:
+            import cmaes
+
+            made = cmaes.CMA
+        else:
+            return {}
+        found = inspect.signature(made).parameters
+        return {
+            key: each.default for key, each in found.items() if key not in NOT_TYPED and not callable(each.default)
+        } | ({"sigma": SIGMA} if self.name == CMAES else {})
 
     def check(self, space: Space) -> None:
         """Raise ConfigError if the sampler can't search a space."""
@@ -255,7 +291,7 @@ def _ask_optuna(sampler: Sampler, space: Space, told: Sequence[Told]) -> Callabl
 def _cma(sampler: Sampler, dimensions: int, seed: int) -> Any:
     from cmaes import CMA
 
-    arguments: dict[str, Any] = {"mean": np.full(dimensions, 0.5), "sigma": 0.3, **sampler.options}
+    arguments: dict[str, Any] = {"mean": np.full(dimensions, 0.5), "sigma": SIGMA, **sampler.options}
     return CMA(bounds=np.array([[0.0, 1.0]] * dimensions), seed=seed, **arguments)
 
 

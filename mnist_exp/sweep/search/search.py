@@ -131,6 +131,11 @@ class Search:
     _curves: dict[tuple[int, int], list[float]] = field(default_factory=dict)
 
     @property
+    def sweep(self) -> Sweep:
+        """The search as a sweep, which commands know by the folder that it is in."""
+        return Sweep(self.folder, name=self.folder.parent)
+
+    @property
     def is_of_rates(self) -> bool:
         """Whether this is a learning-rate search: it has a fixed list of trials, and its best replaces the default."""
         return not self.spec.words

@@ -1,4 +1,4 @@
-"""Reads a search over intervals and choices: its trials, what they show of each key, and what the finalists became."""
+"""Reads a search of settings or of learning rates: its trials, what they show of each key, what the best became."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from mnist_exp import config
+from mnist_exp.config import LR
 from mnist_exp.report import stats
 from mnist_exp.report.labels import label
 from mnist_exp.report.results import Arm, Results, sample
@@ -27,9 +28,16 @@ class Trial(NamedTuple):
     runs: list[RunResult]
 
     @property
-    def has_failed(self) -> bool:
-        """Whether a run failed itself."""
-        return any(run.job.status == "failed" and run.job.failure for run in self.runs)
+    def failed(self) -> list[RunResult]:
+        """The runs that failed themselves."""
+        return [run for run in self.runs if run.job.status == "failed" and run.job.failure]
+
+    @property
+    def values(self) -> list[float]:
+        """The validation accuracy of each run that completed; none if one failed itself, or was pruned."""
+        if self.failed or self.is_pruned:
+            return []
+        return [run.val_accuracy for run in self.runs if isinstance(run, CompletedRun)]
 
     @property
     def is_pruned(self) -> bool:
@@ -39,14 +47,13 @@ class Trial(NamedTuple):
     @property
     def reached(self) -> float:
         """The mean validation accuracy; nan if the trial failed or was pruned, or if no run completed."""
-        values = [run.val_accuracy for run in self.runs if isinstance(run, CompletedRun)]
-        return nan if self.has_failed or self.is_pruned or not values else fmean(values)
+        return fmean(self.values) if self.values else nan
 
     @property
     def so_far(self) -> float:
         """The mean validation accuracy, of a pruned run up to its last epoch; nan if the trial failed."""
-        values = [run.summary["best_val_accuracy"] for run in self.runs if run.job.status in ENDED_WELL]
-        return nan if self.has_failed or not values else fmean(value or 0.0 for value in values)
+        values = [run.summary["best_val_accuracy"] or 0.0 for run in self.runs if run.job.status in ENDED_WELL]
+        return nan if self.failed or not values else fmean(values)
 
 
 class Finalist(NamedTuple):
@@ -68,8 +75,26 @@ class Search(NamedTuple):
     keys: tuple[str, ...]
     trials: list[Trial]  # in the order in which they were suggested
     finalists: list[Finalist]  # the best one by the search first; none before the sweep after it has begun
-    default: Arm | None  # the arm without a search
+    default: Arm | None  # the arm without a search; after one of learning rates the best takes its place
     log_keys: frozenset[str]  # those that are searched by ratio
+
+    @property
+    def is_of_rates(self) -> bool:
+        """Whether it tried learning rates alone, so that the result is a curve over them."""
+        return self.keys == (LR,) and LR in self.log_keys
+
+    @property
+    def best(self) -> Trial | None:
+        """The trial that reached most, the first of equals; None if none completed."""
+        return max(self.completed, key=lambda trial: trial.reached, default=None)
+
+    @property
+    def edge(self) -> str:
+        """Whether the best learning rate is the `lowest` or the `highest` that was tried; nothing if it is neither."""
+        if not self.is_of_rates or not self.best:
+            return ""
+        rates = sorted(float(trial.setting[LR]) for trial in self.trials)
+        return {rates[-1]: "highest", rates[0]: "lowest"}.get(float(self.best.setting[LR]), "")
 
     @property
     def completed(self) -> list[Trial]:
@@ -90,8 +115,7 @@ def searches(results: Results) -> list[Search]:
     """Return the search of each arm, in the order in which the arms were asked for; none without a search."""
     if not results.search:
         return []
-    words = [session["search"]["words"] for session in results.search.sessions if "search" in session]
-    keys = {word.partition("=")[0]: "log" in word.partition("=")[2] for typed in words for word in typed}
+    keys = results.tuned
     trials: dict[tuple[str, ...], dict[tuple[str, ...], Trial]] = {}
     for run in results.search.runs:
         setting, arm = _divide(run, keys)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mnist_exp.config import LR
 from mnist_exp.report import results
-from mnist_exp.report.figures import learning_rates
+from mnist_exp.report.figures import response
 from mnist_exp.report.results import Results
 from mnist_exp.store.run_folder import LR_SEARCH
 
@@ -19,7 +19,7 @@ from mnist_exp.store.run_folder import LR_SEARCH
 def searched(folder: Path, rates: list[float], **arguments: Any) -> Results:
     """A sweep of two optimizers, after a search of the learning rates for each."""
     optimizers = ["adam", "sgd"]
-    sweep(folder, {"optimizer": optimizers}, range(2))
+    sweep(folder, {"optimizer": optimizers, LR: rates[:1]}, range(2))
     sweep(folder / LR_SEARCH, {"optimizer": optimizers, LR: rates}, [7, 8], **arguments)
     return results.read([folder])
 
@@ -27,7 +27,7 @@ def searched(folder: Path, rates: list[float], **arguments: Any) -> Results:
 @pytest.fixture(scope="module")
 def figure(tmp_path_factory: pytest.TempPathFactory) -> Figure:
     folder = tmp_path_factory.mktemp("search") / "sweep"
-    figure = learning_rates.draw(searched(folder, [0.001, 0.01, 0.1], spoiled={2: "failed"}))
+    figure = response.draw(searched(folder, [0.001, 0.01, 0.1], spoiled={2: "failed"}))
     assert figure
     return figure
 
@@ -45,7 +45,7 @@ def test_each_arm_has_a_line_of_its_rates_and_a_large_dot_at_the_best(figure: Fi
 
 def test_lines_hold_the_means_of_the_misses(tmp_path: Path) -> None:
     found = searched(tmp_path / "sweep", [0.001, 0.01])
-    figure = learning_rates.draw(found)
+    figure = response.draw(found)
     assert figure
     trials = [
         run for run in results.read([tmp_path / "sweep" / LR_SEARCH]).runs if run.job.choices["optimizer"] == "sgd"
@@ -59,33 +59,11 @@ def test_lines_hold_the_means_of_the_misses(tmp_path: Path) -> None:
 
 
 def test_rates_within_a_decade_have_labels(tmp_path: Path) -> None:
-    figure = learning_rates.draw(searched(tmp_path / "sweep", [0.012, 0.03, 0.08]))
+    figure = response.draw(searched(tmp_path / "sweep", [0.012, 0.03, 0.08]))
     assert figure
     labels = [label.get_text() for label in figure.axes[1].get_xticklabels()]
     assert labels == ["0.015", "0.02", "0.03", "0.04", "0.05", "0.07"]
 
 
 def test_there_is_no_figure_without_a_search(make_results: MakeResults) -> None:
-    assert learning_rates.draw(make_results({"optimizer": ["adam", "sgd"]}, seeds=[0])) is None
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "labels"),
-    [
-        (1e-4, 1e-2, "0.0001 0.001 0.01"),
-        (0.009, 0.11, "0.01 0.02 0.05 0.1"),
-        (0.0095, 0.032, "0.01 0.015 0.02 0.03"),
-        (0.0101, 0.0119, "0.0102 0.0104 0.0106 0.0108 0.011 0.0112 0.0114 0.0116 0.0118"),
-        (1e-8, 1e8, "1e-08 1e-06 0.0001 0.01 1 100 1e+04 1e+06 1e+08"),
-    ],
-)
-def test_there_are_three_to_ten_ticks_of_learning_rates(low: float, high: float, labels: str) -> None:
-    assert " ".join(learning_rates.rate_ticks(low, high)[1]) == labels
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "labels"),
-    [(1.9, 4.2, "98 97.5 97 96"), (0.5, 60, "99.5 99 98 95 90 80 50"), (0.01, 90, "99.99 99.9 99 90")],
-)
-def test_ticks_of_misses_are_labelled_with_accuracies(low: float, high: float, labels: str) -> None:
-    assert " ".join(learning_rates.accuracy_ticks(low, high)[1]) == labels
+    assert response.draw(make_results({"optimizer": ["adam", "sgd"]}, seeds=[0])) is None
