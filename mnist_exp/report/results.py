@@ -172,6 +172,8 @@ def _read_sweeps(folders: Sequence[Path]) -> tuple[list[Session], list[RunResult
     if not runs:
         raise ConfigError(f"{', '.join(map(str, folders))}: the ledger has no jobs")
     beside = keys_beside_identity(run.job for run in runs)
+    if not beside:
+        return sessions, runs
     return sessions, [replace(run, job=run.job._replace(arm=run.job.arm_beside(beside))) for run in runs]
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mnist_exp import config
 from mnist_exp.report.measures import ACCURACY, MEASURES
-from mnist_exp.store import keeping, metrics, predictions, run_folder
+from mnist_exp.store import keeping, metrics, predictions, result, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
@@ -49,6 +49,7 @@ class RunResult:
     job: Job
     summary: Summary  # empty if the run has none
     measured: Mapping[str, float] = field(default_factory=dict, kw_only=True)  # MEASURED, if it kept its predictions
+    is_as_recorded: bool = field(default=False, kw_only=True)  # its files were not opened: the ledger has the same
 
     @property
     def id(self) -> tuple[str, str]:
@@ -95,10 +96,10 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
     if not (folder / run_folder.LEDGER).is_file():
         raise ConfigError(f"{folder}: {_describe(folder)}")
     sessions, jobs = Ledger(folder).read()
-    runs: list[RunResult] = []
+    results, runs = result.Results(folder), list[RunResult]()
     for number in sorted(jobs):
         if jobs[number].status != "replaced":
-            runs.append(_read_run(folder, jobs[number]))
+            runs.append(_read_run(folder, jobs[number], results))
             _share(runs[-2:])
     return sessions, runs
 
@@ -134,14 +135,10 @@ def _of_ledger(folder: Path) -> config.Recorded:
     return config.Recorded(job.overrides, job.config_id, job.arm, job.seed, job.choices)
 
 
-def _read_run(sweep: Path, job: Job) -> RunResult:
+def _read_run(sweep: Path, job: Job, results: result.Results) -> RunResult:
     folder = sweep / str(job.number)
-    try:
-        summary = run_folder.read_summary(folder) or run_folder.empty_summary()
-    except (OSError, ConfigError):
-        summary = run_folder.empty_summary()
-    if summary["config_id"] != job.config_id:  # of another run, or of one that failed before it knew its config_id
-        summary = run_folder.empty_summary()
+    recorded = results.summary(job.number, job.config_id, job.result) if job.status == "completed" else None
+    summary = recorded or _read_summary(folder, job)
     if job.status != "completed" or summary["status"] != "completed":
         return RunResult(sweep, folder, job, summary)
     facts: Mapping[str, Any] = summary  # of a completed run, in which no result is None
@@ -159,7 +156,18 @@ def _read_run(sweep: Path, job: Job) -> RunResult:
         misses=facts["test_errors"],
         val=facts["best_val_accuracy"],
         test=facts["test_accuracy"],
+        is_as_recorded=recorded is not None,
     )
+
+
+def _read_summary(folder: Path, job: Job) -> Summary:
+    """Return the summary of a job; an empty one if it can't be read, or is not of this job."""
+    try:
+        summary = run_folder.read_summary(folder)
+    except (OSError, ConfigError):
+        summary = None
+    # One of another config_id is of another run, or of one that failed before it knew its config_id.
+    return summary if summary and summary["config_id"] == job.config_id else run_folder.empty_summary()
 
 
 def _share(runs: Sequence[RunResult]) -> None:

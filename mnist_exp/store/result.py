@@ -15,8 +15,10 @@ from mnist_exp.store import run_folder
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import PREDICTIONS, SUMMARY, Summary
 from mnist_exp.system import files
+from mnist_exp.system.errors import ConfigError
 
 FIGURES = (  # of summary.json: what hardly two runs share
+    "seed",
     "epochs",
     "best_epoch",
     "best_val_loss",
@@ -28,7 +30,7 @@ FIGURES = (  # of summary.json: what hardly two runs share
     "seconds",
     "images_per_second",
 )
-OWN = {*FIGURES, "config_id", "seed", "files"}  # of one run; every other key of summary.json belongs to `rest`
+OWN = {*FIGURES, "config_id", "files"}  # of one run; every other key of summary.json belongs to `rest`
 
 
 class Result(TypedDict):
@@ -44,7 +46,7 @@ def of(folder: Path) -> Result | None:
     """Return the result of a completed run; None if a file of it can't be read."""
     try:
         stamped, summary = stamps(folder), run_folder.read_summary(folder)
-    except (OSError, run_folder.ConfigError):
+    except (OSError, ConfigError):
         return None
     if not summary:
         return None
@@ -70,17 +72,17 @@ def stamps(folder: Path | str) -> list[int]:
 class Results:
     """The summaries of the runs of a sweep, made of what the ledger records."""
 
-    def __init__(self) -> None:
-        """Know no run yet."""
+    def __init__(self, sweep: Path) -> None:
+        """Read the results of the sweep in a folder."""
+        self._sweep = str(sweep)
         self._rest: dict[str, Summary] = {}
 
-    def summary(self, folder: Path | str, config_id: str, seed: int, result: Result | None) -> Summary | None:
+    def summary(self, number: int, config_id: str, result: Result | None) -> Summary | None:
         """Return the summary of a completed run, whose `files` has predictions.npz alone.
 
         Args:
-            folder: The run folder.
-            config_id: The config_id of the run.
-            seed: Its seed.
+            number: The number of its job.
+            config_id: Its config_id.
             result: What the ledger records of it.
 
         Returns:
@@ -88,6 +90,7 @@ class Results:
         """
         if not result:
             return None
+        folder = f"{self._sweep}/{number}"
         try:
             if stamps(folder) != result["stamps"]:
                 return None
@@ -98,14 +101,14 @@ class Results:
             return None
         kept = result["predictions"]
         own = dict(zip(FIGURES, result["figures"], strict=True))
-        own |= {"config_id": config_id, "seed": seed, "files": {PREDICTIONS: kept} if kept else {}}
+        own |= {"config_id": config_id, "files": {PREDICTIONS: kept} if kept else {}}
         return cast(Summary, rest | own)
 
     def _read(self, folder: Path, digest: str) -> Summary | None:
         """Return a summary with this rest, of which later runs have the facts too; None if that of the run has not."""
         try:
             summary = run_folder.read_summary(folder)
-        except (OSError, run_folder.ConfigError):
+        except (OSError, ConfigError):
             return None
         if not summary or _digest_of_rest(summary) != digest:
             return None
