@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mnist_exp import config
 from mnist_exp.report.measures import ACCURACY, MEASURES
 from mnist_exp.store import keeping, metrics, predictions, result, run_folder
-from mnist_exp.store.ledger import Job, Ledger, Session
+from mnist_exp.store.ledger import Job, Ledger, Session, without_collector
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
 from mnist_exp.store.run_folder import HYDRA, LEDGER, PREDICTIONS, DataFacts, Summary
@@ -95,12 +95,13 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
     """
     if not (folder / run_folder.LEDGER).is_file():
         raise ConfigError(f"{folder}: {_describe(folder)}")
-    sessions, jobs = Ledger(folder).read()
-    results, runs = result.Results(folder), list[RunResult]()
-    for number in sorted(jobs):
-        if jobs[number].status != "replaced":
-            runs.append(_read_run(folder, jobs[number], results))
-            _share(runs[-2:])
+    with without_collector():
+        sessions, jobs = Ledger(folder).read()
+        results, runs = result.Results(folder), list[RunResult]()
+        for number in sorted(jobs):
+            if jobs[number].status != "replaced":
+                runs.append(_read_run(folder, jobs[number], results))
+                _share(runs[-2:])
     return sessions, runs
 
 
@@ -172,7 +173,7 @@ def _read_summary(folder: Path, job: Job) -> Summary:
 
 def _share(runs: Sequence[RunResult]) -> None:
     """Let the second of two runs have the facts of the first where they are equal, for the sake of memory."""
-    if len(runs) == 2:
+    if len(runs) == 2 and not runs[1].is_as_recorded:
         first, second = (run.summary for run in runs)
         equal = {key: first[key] for key in ("versions", "git", "data", "inference") if first[key] == second[key]}
         cast(dict[str, Any], second).update(equal)
@@ -195,8 +196,8 @@ def checksum_of_predictions(run: RunResult) -> str | None:
 
 def measured(kept: RunPredictions) -> dict[str, float]:
     """Return the values of the columns MEASURED for what a run has kept of its predictions."""
-    values = {f"{part}_{measure.name}": measure.of(getattr(kept, part)) for part in PARTS for measure in MEASURES}
-    return {column: values[column] for column in MEASURED}
+    measures = {f"{part}_{measure.name}": (measure, part) for part in PARTS for measure in MEASURES}
+    return {column: measures[column][0].of(getattr(kept, measures[column][1])) for column in MEASURED}
 
 
 def count_failures(runs: Sequence[RunResult]) -> str:
