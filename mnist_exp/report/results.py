@@ -20,7 +20,9 @@ from mnist_exp.report.runs import (
     count_failures,
     measured,
     read_predictions,
+    read_right,
     read_sweep,
+    recorded_measures,
 )
 from mnist_exp.store import keeping, run_folder
 from mnist_exp.store.ledger import Session, keys_beside_identity
@@ -254,7 +256,11 @@ def _measured(runs: Iterable[RunResult], measure: Measure) -> tuple[list[RunResu
     for place, run in enumerate(found):
         if not isinstance(run, CompletedRun):
             continue
+        known = recorded_measures(run) if measure is ACCURACY else {}
         try:
+            if known:
+                found[place] = replace(run, measured=known, images=read_right(run))
+                continue
             kept = read_predictions(run)
         except (OSError, ConfigError):
             altered.append(run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from mnist_exp.store import keeping, metrics, predictions, result, run_folder
 from mnist_exp.store.ledger import Job, Ledger, Session, without_collector
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
+from mnist_exp.store.result import Result
 from mnist_exp.store.run_folder import HYDRA, LEDGER, PREDICTIONS, DataFacts, Summary
 from mnist_exp.system.errors import ConfigError
 
@@ -189,6 +191,17 @@ def read_predictions(run: RunResult) -> RunPredictions | None:
     return predictions.read(run.folder, checksum_of_predictions(run))
 
 
+def read_right(run: RunResult) -> NDArray[Any] | None:
+    """Return whether a completed run classified each validation image correctly; None if it has kept no predictions.
+
+    Raises:
+        OSError: The file can't be read.
+        ConfigError: The file was altered or deleted.
+    """
+    sha256 = checksum_of_predictions(run)
+    return predictions.read_right(run.folder, sha256) if sha256 else None
+
+
 def checksum_of_predictions(run: RunResult) -> str | None:
     """Return the checksum of predictions.npz that the run recorded; None if it has kept no predictions."""
     return (run.summary["files"] or {}).get(PREDICTIONS)
@@ -198,6 +211,21 @@ def measured(kept: RunPredictions) -> dict[str, float]:
     """Return the values of the columns MEASURED for what a run has kept of its predictions."""
     measures = {f"{part}_{measure.name}": (measure, part) for part in PARTS for measure in MEASURES}
     return {column: measures[column][0].of(getattr(kept, measures[column][1])) for column in MEASURED}
+
+
+def recorded(folder: Path) -> Result | None:
+    """Return what the ledger records of a completed run; None if its files can't be read."""
+    found = result.of(folder)
+    with suppress(OSError, ConfigError):
+        if found and (kept := predictions.read(folder, found["predictions"])):
+            found["measured"] = list(measured(kept).values())
+    return found
+
+
+def recorded_measures(run: RunResult) -> dict[str, float]:
+    """Return the values of the columns MEASURED that the ledger has recorded; nothing if it has none."""
+    values = run.job.result["measured"] if run.is_as_recorded and run.job.result else []
+    return dict(zip(MEASURED, values, strict=True)) if len(values) == len(MEASURED) else {}
 
 
 def count_failures(runs: Sequence[RunResult]) -> str:

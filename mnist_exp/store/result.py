@@ -40,6 +40,7 @@ class Result(TypedDict):
     figures: list[Any]  # the values of FIGURES
     predictions: str | None  # SHA-256 of predictions.npz; None if the run has not kept it
     rest: str  # digest of the other keys of summary.json
+    measured: list[float]  # what is computed from predictions.npz, in the order of report.runs.MEASURED; may be empty
 
 
 def of(folder: Path) -> Result | None:
@@ -56,6 +57,7 @@ def of(folder: Path) -> Result | None:
         "figures": [values[key] for key in FIGURES],
         "predictions": (summary["files"] or {}).get(PREDICTIONS),
         "rest": _digest_of_rest(summary),
+        "measured": [],
     }
 
 
