@@ -70,8 +70,6 @@ def test_workers_and_a_torn_line(folder: Path) -> None:
     entries = [files.unseal(line) for line in lines]
     ended = [entry for entry in entries if entry.get("job", 0) > 7 and entry["status"] != "pending"]
     of_worker = [entry | {"attempt": 1} for entry in ended]
-        entry | {"attempt": 1} for entry in entries if entry.get("job", 0) > 7 and entry["status"] != "pending"
-    ]
     left = [entry for entry in entries if entry.get("job", 0) <= 7 or entry["status"] == "pending"]
     ledger.path.write_text("".join(files.seal(entry) + "\n" for entry in left))
     ledger.workers.mkdir()
