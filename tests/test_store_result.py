@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, TINY, Outcome
 from helpers.sweeps import edit_ledger, edit_summary, sweep
 
 from mnist_exp.report import results
-from mnist_exp.report.runs import CompletedRun, RunResult, read_sweep
+from mnist_exp.report.runs import MEASURED, CompletedRun, RunResult, read_sweep
 from mnist_exp.report.text import to_csv, to_markdown
 from mnist_exp.store import result, run_folder, workers
 from mnist_exp.store.ledger import Ledger
@@ -19,6 +19,8 @@ from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import PREDICTIONS, SUMMARY
 from mnist_exp.system import files
 
+Run = Callable[..., Outcome]
+QUICK = [word for word in TINY if not word.startswith("plots")]
 GRID = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.001, 0.01]}
 SPOILED = {1: "failed", 6: "interrupted", 7: "running", 11: "pending", 12: "killed"}
 
@@ -30,7 +32,11 @@ def folder(tmp_path: Path) -> Path:
 
 def _forget(folder: Path) -> Path:
     """Let the ledger of a sweep be as an older version wrote it."""
-    edit_ledger(folder, lambda entry: entry.pop("result", None))
+    for path in (folder / "ledger.jsonl", *folder.glob("workers/*.jsonl")):
+        entries = files.unseal_lines(path.read_bytes().split(b"\n")[:-1])
+        for entry in entries:
+            entry.pop("result", None)
+        path.write_text("".join(files.seal_line(entry) + "\n" for entry in entries))
     return folder
 
 
@@ -78,6 +84,19 @@ def test_workers_and_a_torn_line(folder: Path) -> None:
     found = read_sweep(folder)[1]
     assert [run.is_as_recorded for run in found[8:]] == [True, True, True, False, False, True, True, False]
     assert found[-1].job.status == "running"
+
+
+def test_a_real_sweep_and_a_worker_record_what_their_runs_reached(run: Run) -> None:
+    here, there = Path("here"), Path("there")
+    assert run("-m", *QUICK, "seed=0,1", f"hydra.sweep.dir={here}").code == 0
+    to_workers = ["hydra/launcher=workers", "hydra.launcher.keep=best", f"hydra.sweep.dir={there}"]
+    assert run("-m", *QUICK, "seed=0,1", *to_workers).code == 0
+    assert run("-m", f"resume={there}", "hydra.sweeper.work=true").code == 0
+    for folder in (here, there):
+        assert [each.is_as_recorded for each in read_sweep(folder)[1]] == [True, True]
+        recorded = [job.result for job in Ledger(folder).read()[1].values()]
+        assert [len(each["measured"]) for each in recorded if each] == 2 * [len(MEASURED)]
+        _require_equal(folder)
 
 
 @pytest.mark.parametrize(

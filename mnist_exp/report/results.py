@@ -258,14 +258,13 @@ def _measured(runs: Iterable[RunResult], measure: Measure) -> tuple[list[RunResu
             continue
         known = recorded_measures(run) if measure is ACCURACY else {}
         try:
-            if known:
-                found[place] = replace(run, measured=known, images=read_right(run))
-                continue
-            kept = read_predictions(run)
+            right, kept = (read_right(run), None) if known else (None, read_predictions(run))
         except (OSError, ConfigError):
             altered.append(run)
             continue
-        if kept:
+        if known:
+            found[place] = replace(run, measured=known, images=right)
+        elif kept:
             found[place] = _with_predictions(run, measure, kept)
     if not altered:
         return found, []
