@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from conftest import ROOT, TINY, Outcome
@@ -21,7 +21,7 @@ from mnist_exp.system import files
 
 Run = Callable[..., Outcome]
 QUICK = [word for word in TINY if not word.startswith("plots")]
-GRID = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.001, 0.01]}
+GRID: dict[str, list[Any]] = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.001, 0.01]}
 SPOILED = {1: "failed", 6: "interrupted", 7: "running", 11: "pending", 12: "killed"}
 
 
@@ -43,7 +43,8 @@ def _forget(folder: Path) -> Path:
 def _without_record(run: RunResult) -> RunResult:
     """A run without what depends on whether its files were opened."""
     kept = {name: sha for name, sha in (run.summary["files"] or {}).items() if name == PREDICTIONS}
-    return replace(run, job=run.job._replace(result=None), summary={**run.summary, "files": kept}, is_as_recorded=False)
+    summary = cast(run_folder.Summary, {**run.summary, "files": kept})
+    return replace(run, job=run.job._replace(result=None), summary=summary, is_as_recorded=False)
 
 
 def _require_equal(folder: Path) -> list[RunResult]:
@@ -59,7 +60,12 @@ def _require_equal(folder: Path) -> list[RunResult]:
 
 def test_runs_are_read_from_the_ledger_as_from_their_files(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, opened = run_folder.read_summary, list[Path]()
-    monkeypatch.setattr(run_folder, "read_summary", lambda folder: opened.append(folder) or read(folder))
+
+    def count(folder: Path) -> run_folder.Summary | None:
+        opened.append(folder)
+        return read(folder)
+
+    monkeypatch.setattr(run_folder, "read_summary", count)
     found = read_sweep(folder)[1]
     completed = [run for run in found if isinstance(run, CompletedRun)]
     assert len(completed) == 11
