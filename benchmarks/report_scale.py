@@ -6,7 +6,7 @@ The sweep is simulated: its folders have the files of real runs but the checkpoi
 predictions for so many validation images and as many test images; 50 files of them are real, and the others are links
 to these. Each round is a process of its own. Prints a line of JSON for each figure:
 
-files        seconds to open and read each summary.json: the floor
+files        seconds to open and read each summary.json, which the ledger spares the others
 read         seconds to read the ledger and the results, and to compare the arms
 report       seconds to write the whole report
 memory       peak of that process in MB

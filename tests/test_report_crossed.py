@@ -87,6 +87,10 @@ def test_components_are_those_of_each_difference(kind: str) -> None:
             seeds, images, rest = sums_of_squares(values[a].astype(float) - values[b].astype(float))
             expected = ((seeds - rest) / 50, (images - rest) / 3, rest)
             assert [part[a, b] for part in found] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    of_first = crossed.components(values, of_first=True)
+    assert [part.shape for part in of_first] == [(1, 4)] * 3
+    for part, whole in zip(of_first, found, strict=True):
+        assert part[0] == pytest.approx(whole[0], rel=1e-9, abs=1e-12)
 
 
 def test_small_differences_of_large_values_keep_their_digits() -> None:

@@ -648,9 +648,9 @@ def test_many_arms_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     components, power = crossed.components, crossed._power
     shapes, planned = [], set()
 
-    def decompose(tables: NDArray[Any]) -> crossed.Components:
+    def decompose(tables: NDArray[Any], of_first: bool) -> crossed.Components:
         shapes.append(tables.shape)
-        return components(tables)
+        return components(tables, of_first)
 
     def count(difference: NDArray[np.float64], *rest: Any) -> Any:
         planned.add(len(difference))

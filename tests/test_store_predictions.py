@@ -56,6 +56,11 @@ def test_what_is_written_is_read_again(tmp_path: Path, kept: RunPredictions) -> 
             assert one.dtype == other.dtype
             assert np.array_equal(one, other)
     assert found.val.right.mean() == np.mean(kept.val.label == kept.val.predicted) > 0.5
+    right = predictions.read_right(tmp_path, files.sha256(tmp_path / PREDICTIONS))
+    assert right.dtype == bool
+    assert np.array_equal(right, kept.val.right)
+    with pytest.raises(ConfigError, match="was altered"):
+        predictions.read_right(tmp_path, "0" * 64)
 
 
 def test_equal_predictions_have_equal_bytes_whenever_they_are_written(

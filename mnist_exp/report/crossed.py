@@ -77,7 +77,7 @@ class Contrasts(NamedTuple):
         return self._replace(images=0 * self.images, images_error=0 * self.images_error)
 
 
-def components(tables: NDArray[Any]) -> Components:
+def components(tables: NDArray[Any], of_first: bool = False) -> Components:
     """Return the components of variance of the difference between each two tables, by analysis of variance.
 
     The two-way random-effects model without replicates; for balanced tables whose estimates are positive they equal
@@ -85,12 +85,14 @@ def components(tables: NDArray[Any]) -> Components:
 
     Args:
         tables: What each seed of each arm reached with each image, (k, seeds, images); two or more of each.
+        of_first: Whether the differences from the first table are enough: (1, k) instead of (k, k), and quick.
     """
     _, n, images = tables.shape
-    mean = n * images * squares(tables.mean((1, 2), dtype=float)[:, None])
-    by_seed = images * squares(tables.mean(2, dtype=float)) - mean
-    by_image = n * squares(tables.mean(1, dtype=float)) - mean
-    total: Floats = sum((squares(tables[:, seed]) for seed in range(n)), start=-mean)
+    squares_of = squares_from_first if of_first else squares
+    mean = n * images * squares_of(tables.mean((1, 2), dtype=float)[:, None])
+    by_seed = images * squares_of(tables.mean(2, dtype=float)) - mean
+    by_image = n * squares_of(tables.mean(1, dtype=float)) - mean
+    total: Floats = sum((squares_of(tables[:, seed]) for seed in range(n)), start=-mean)
     rest = (total - by_seed - by_image) / ((n - 1) * (images - 1))
     return Components((by_seed / (n - 1) - rest) / images, (by_image / (images - 1) - rest) / n, rest)
 
@@ -101,6 +103,12 @@ def squares(rows: NDArray[Any]) -> Floats:
     products = centered @ centered.T
     lengths = np.diag(products)
     return np.asarray(np.maximum(lengths[:, None] + lengths - 2 * products, 0))
+
+
+def squares_from_first(rows: NDArray[Any]) -> Floats:
+    """Return the sum of squares of the difference between the first row and each: (k, N) -> (1, k)."""
+    differences = rows - rows[0].astype(float)
+    return np.asarray(np.einsum("ij,ij->i", differences, differences)[None])
 
 
 def margin(contrasts: Contrasts, alpha: Any, is_anytime: bool) -> Floats:

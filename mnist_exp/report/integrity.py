@@ -23,7 +23,8 @@ def lost_or_repeated(runs: Sequence[RunResult], distinct: int) -> list[str]:
         warnings.append(f"completed runs are left out because their results are lost or damaged: {paths}")
     if repeated := len(completed) - distinct:
         warnings.append(f"{repeated} completed runs repeat others (same config_id); each config and seed counts once")
-    changed = [run.folder for run in completed if not run_folder.is_unaltered(run.folder, run.summary, METRICS)]
+    opened = [run for run in completed if not run.is_as_recorded]
+    changed = [run.folder for run in opened if not run_folder.is_unaltered(run.folder, run.summary, METRICS)]
     if changed:
         warnings.append(f"metrics.csv was changed after the run: {enumerate_paths(changed)}")
     return warnings

@@ -154,7 +154,7 @@ def _more_runs(results: Results, table: RunTable, out: Path) -> dict[str, Any]:
         "columns": _columns(cells),
         "marks": _column([tuple(row.marks) for row in rows]),
         "sweep": _column([tables.link_to(run.sweep, out) for run in runs]),
-        "has_folder": _column([int((run.folder / METRICS).is_file()) for run in runs]),
+        "has_folder": _column([int(run.is_as_recorded or (run.folder / METRICS).is_file()) for run in runs]),
     }
 
 

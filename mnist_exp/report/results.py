@@ -21,7 +21,9 @@ from mnist_exp.report.runs import (
     count_failures,
     measured,
     read_predictions,
+    read_right,
     read_sweep,
+    recorded_measures,
 )
 from mnist_exp.store import keeping, run_folder
 from mnist_exp.store.ledger import Session, keys_beside_identity
@@ -190,6 +192,8 @@ def _read_sweeps(folders: Sequence[Path]) -> tuple[list[Session], list[RunResult
     if not runs:
         raise ConfigError(f"{', '.join(map(str, folders))}: the ledger has no jobs")
     beside = keys_beside_identity(run.job for run in runs)
+    if not beside:
+        return sessions, runs
     return sessions, [replace(run, job=run.job._replace(arm=run.job.arm_beside(beside))) for run in runs]
 
 
@@ -272,12 +276,15 @@ def _measured(runs: Iterable[RunResult], measure: Measure) -> tuple[list[RunResu
     for place, run in enumerate(found):
         if not isinstance(run, CompletedRun):
             continue
+        known = recorded_measures(run) if measure is ACCURACY else {}
         try:
-            kept = read_predictions(run)
+            right, kept = (read_right(run), None) if known else (None, read_predictions(run))
         except (OSError, ConfigError):
             altered.append(run)
             continue
-        if kept:
+        if known:
+            found[place] = replace(run, measured=known, images=right)
+        elif kept:
             found[place] = _with_predictions(run, measure, kept)
     if not altered:
         return found, []

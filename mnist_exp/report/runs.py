@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from mnist_exp import config
 from mnist_exp.report.measures import ACCURACY, MEASURES
-from mnist_exp.store import keeping, metrics, predictions, run_folder
-from mnist_exp.store.ledger import Job, Ledger, Session
+from mnist_exp.store import keeping, metrics, predictions, result, run_folder
+from mnist_exp.store.ledger import Job, Ledger, Session, without_collector
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
+from mnist_exp.store.result import Result
 from mnist_exp.store.run_folder import HYDRA, LEDGER, PREDICTIONS, DataFacts, Summary
 from mnist_exp.system.errors import ConfigError
 
@@ -49,6 +51,7 @@ class RunResult:
     job: Job
     summary: Summary  # empty if the run has none
     measured: Mapping[str, float] = field(default_factory=dict, kw_only=True)  # MEASURED, if it kept its predictions
+    is_as_recorded: bool = field(default=False, kw_only=True)  # its files were not opened: the ledger has the same
 
     @property
     def id(self) -> tuple[str, str]:
@@ -94,12 +97,13 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
     """
     if not (folder / run_folder.LEDGER).is_file():
         raise ConfigError(f"{folder}: {_describe(folder)}")
-    sessions, jobs = Ledger(folder).read()
-    runs: list[RunResult] = []
-    for number in sorted(jobs):
-        if jobs[number].status != "replaced":
-            runs.append(_read_run(folder, jobs[number]))
-            _share(runs[-2:])
+    with without_collector():
+        sessions, jobs = Ledger(folder).read()
+        results, runs = result.Results(folder), list[RunResult]()
+        for number in sorted(jobs):
+            if jobs[number].status != "replaced":
+                runs.append(_read_run(folder, jobs[number], results))
+                _share(runs[-2:])
     return sessions, runs
 
 
@@ -134,14 +138,10 @@ def _of_ledger(folder: Path) -> config.Recorded:
     return config.Recorded(job.overrides, job.config_id, job.arm, job.seed, job.choices)
 
 
-def _read_run(sweep: Path, job: Job) -> RunResult:
+def _read_run(sweep: Path, job: Job, results: result.Results) -> RunResult:
     folder = sweep / str(job.number)
-    try:
-        summary = run_folder.read_summary(folder) or run_folder.empty_summary()
-    except (OSError, ConfigError):
-        summary = run_folder.empty_summary()
-    if summary["config_id"] != job.config_id:  # of another run, or of one that failed before it knew its config_id
-        summary = run_folder.empty_summary()
+    recorded = results.summary(job.number, job.config_id, job.result) if job.status == "completed" else None
+    summary = recorded or _read_summary(folder, job)
     if job.status != "completed" or summary["status"] != "completed":
         return RunResult(sweep, folder, job, summary)
     facts: Mapping[str, Any] = summary  # of a completed run, in which no result is None
@@ -159,12 +159,23 @@ def _read_run(sweep: Path, job: Job) -> RunResult:
         misses=facts["test_errors"],
         val=facts["best_val_accuracy"],
         test=facts["test_accuracy"],
+        is_as_recorded=recorded is not None,
     )
+
+
+def _read_summary(folder: Path, job: Job) -> Summary:
+    """Return the summary of a job; an empty one if it can't be read, or is not of this job."""
+    try:
+        summary = run_folder.read_summary(folder)
+    except (OSError, ConfigError):
+        summary = None
+    # One of another config_id is of another run, or of one that failed before it knew its config_id.
+    return summary if summary and summary["config_id"] == job.config_id else run_folder.empty_summary()
 
 
 def _share(runs: Sequence[RunResult]) -> None:
     """Let the second of two runs have the facts of the first where they are equal, for the sake of memory."""
-    if len(runs) == 2:
+    if len(runs) == 2 and not runs[1].is_as_recorded:
         first, second = (run.summary for run in runs)
         equal = {key: first[key] for key in ("versions", "git", "data", "inference") if first[key] == second[key]}
         cast(dict[str, Any], second).update(equal)
@@ -180,6 +191,17 @@ def read_predictions(run: RunResult) -> RunPredictions | None:
     return predictions.read(run.folder, checksum_of_predictions(run))
 
 
+def read_right(run: RunResult) -> NDArray[Any] | None:
+    """Return whether a completed run classified each validation image correctly; None if it has kept no predictions.
+
+    Raises:
+        OSError: The file can't be read.
+        ConfigError: The file was altered or deleted.
+    """
+    sha256 = checksum_of_predictions(run)
+    return predictions.read_right(run.folder, sha256) if sha256 else None
+
+
 def checksum_of_predictions(run: RunResult) -> str | None:
     """Return the checksum of predictions.npz that the run recorded; None if it has kept no predictions."""
     return (run.summary["files"] or {}).get(PREDICTIONS)
@@ -187,8 +209,23 @@ def checksum_of_predictions(run: RunResult) -> str | None:
 
 def measured(kept: RunPredictions) -> dict[str, float]:
     """Return the values of the columns MEASURED for what a run has kept of its predictions."""
-    values = {f"{part}_{measure.name}": measure.of(getattr(kept, part)) for part in PARTS for measure in MEASURES}
-    return {column: values[column] for column in MEASURED}
+    measures = {f"{part}_{measure.name}": (measure, part) for part in PARTS for measure in MEASURES}
+    return {column: measures[column][0].of(getattr(kept, measures[column][1])) for column in MEASURED}
+
+
+def recorded(folder: Path) -> Result | None:
+    """Return what the ledger records of a completed run; None if its files can't be read."""
+    found = result.of(folder)
+    with suppress(OSError, ConfigError):
+        if found and (kept := predictions.read(folder, found["predictions"])):
+            found["measured"] = list(measured(kept).values())
+    return found
+
+
+def recorded_measures(run: RunResult) -> dict[str, float]:
+    """Return the values of the columns MEASURED that the ledger has recorded; nothing if it has none."""
+    values = run.job.result["measured"] if run.is_as_recorded and run.job.result else []
+    return dict(zip(MEASURED, values, strict=True)) if len(values) == len(MEASURED) else {}
 
 
 def count_failures(runs: Sequence[RunResult]) -> str:

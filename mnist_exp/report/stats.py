@@ -379,7 +379,7 @@ def _paired(samples: Sequence[Sample], a: NDArray[Any], b: NDArray[Any], design:
     if design.images:
         images = design.images[1]
         order = sorted(design.shared)
-        parts = crossed.components(np.array([_table(sample, order) for sample in samples]))
+        parts = crossed.components(np.array([_table(sample, order) for sample in samples]), of_first=not a.any())
         of_images, rest = parts.images[a, b], parts.rest[a, b]
     return Contrasts(
         difference=differences.mean(1),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
-from operator import attrgetter
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypedDict, cast
 
@@ -21,6 +22,7 @@ from filelock import FileLock
 
 from mnist_exp import config
 from mnist_exp.store.provenance import Machine
+from mnist_exp.store.result import Result
 from mnist_exp.store.run_folder import LEDGER, SPLIT_KEYS, WORKERS, GitFacts
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
@@ -81,6 +83,7 @@ class Job(NamedTuple):
     batch: int | None = None  # the number of the jobs that a worker takes at once; None: no worker takes it
     host: str | None = None  # of the process that ran it last
     worker: str | None = None  # that ran it last; None: a process of the command itself
+    result: Result | None = None  # of a completed job; older versions did not record it
 
     def id_beside(self, keys: Sequence[str]) -> tuple[str, ...]:
         """Return a value that is equal for jobs of equal config_id whose values of `keys` are equal too."""
@@ -135,29 +138,72 @@ def is_same(one: Any, other: Any) -> bool:
 
 def keys_beside_identity(jobs: Iterable[Job]) -> tuple[str, ...]:
     """Return the typed keys that tell jobs of equal config_id apart, such as `threads` in `threads=1,2`."""
-    jobs_of_id: defaultdict[str, list[Job]] = defaultdict(list)
-    typed: dict[str, None] = {}
-    for job in jobs:
-        jobs_of_id[job.config_id].append(job)
-        typed |= dict.fromkeys(map(config.key_of, job.overrides))
-    return tuple(
-        key
-        for key in typed
-        if not config.is_in_identity(key)
-        and any(len({job.id_beside([key]) for job in same}) > 1 for same in jobs_of_id.values())
-    )
+    jobs = list(jobs)
+    words = dict.fromkeys(word for job in jobs for word in job.overrides)
+    beside = [key for key in dict.fromkeys(map(config.key_of, words)) if not config.is_in_identity(key)]
+    ids = len({job.config_id for job in jobs})
+    return tuple(key for key in beside if len({job.id_beside([key]) for job in jobs}) > ids)
 
 
 KEYS = {"job", "time", *Job._fields} - {"number"}  # of an entry about a job
 
 
-class _Event(NamedTuple):
-    """An entry about a job, and where it stands."""
+BLOCK = 2000  # lines that are parsed at once
+_Event = tuple[int, dict[str, Any], Path, int]  # about a job: its attempt, the entry, the file and the line
 
-    attempt: int
-    entry: dict[str, Any]
-    path: Path
-    line: int
+
+class _Merged:
+    """What the events so far make of a job."""
+
+    __slots__ = ("attempt", "introduction", "later", "line")
+
+    def __init__(self) -> None:
+        self.attempt, self.line = 0, 0  # of the last event, and of the introduction
+        self.introduction: dict[str, Any] = {}
+        self.later: dict[str, Any] = {}  # what happened in this attempt
+
+    def apply(self, event: _Event) -> None:
+        """Apply an event, whose attempt is not an earlier one.
+
+        Raises:
+            ConfigError: The event is damaged.
+        """
+        attempt, entry, path, line = event
+        try:
+            status, time = entry["status"], entry["time"]
+            if not KEYS.issuperset(entry):
+                raise KeyError(*(entry.keys() - KEYS))
+            if status == "pending":
+                self.introduction, self.later, self.line = entry, {}, line
+            elif not self.introduction:
+                raise KeyError(f"job {entry['job']} is not introduced before")
+            else:
+                if status == "running" and attempt > self.attempt:
+                    self.later = {}  # it knows nothing of earlier attempts
+                self.later |= entry
+                self.later["started" if status == "running" else "ended"] = time
+        except (KeyError, TypeError) as error:
+            raise _damaged(path, line, error) from error
+        self.attempt = attempt
+
+    def apply_all(self, events: deque[_Event], before: float = math.inf) -> None:
+        """Take the events of attempts before this one from a queue, and apply them."""
+        while events and events[0][0] < before:
+            self.apply(events.popleft())
+
+    def job(self, path: Path) -> Job:
+        """Return the job.
+
+        Raises:
+            ConfigError: Its introduction, in this file, is damaged.
+        """
+        fields = self.introduction | self.later
+        try:
+            del fields["time"]
+            number, fields["attempt"] = fields.pop("job"), self.attempt
+            return Job(number, **fields)
+        except (KeyError, TypeError) as error:
+            raise _damaged(path, self.line, error) from error
 
 
 class Ledger:
@@ -211,34 +257,42 @@ class Ledger:
         """
         with without_collector():
             # Before ledger.jsonl is read: then it introduces every job that the workers know.
-            of_workers = [event for path in sorted(self.workers.glob("*.jsonl")) for event in _read_worker(path)]
-            sessions, events = self._read_list()
-            for event in of_workers:
-                events.setdefault(event.entry["job"], []).append(event)
-            return sessions, {number: _merge(number, of_job) for number, of_job in events.items()}
+            of_workers: dict[int, list[_Event]] = {}
+            for event in [event for path in sorted(self.workers.glob("*.jsonl")) for event in _read_worker(path)]:
+                of_workers.setdefault(event[1]["job"], []).append(event)
+            waiting = {number: deque(sorted(events, key=itemgetter(0))) for number, events in of_workers.items()}
+            sessions, jobs = self._read_list(waiting)
+            for number, events in waiting.items():
+                jobs.setdefault(number, _Merged()).apply_all(events)
+            return sessions, {number: each.job(self.path) for number, each in jobs.items()}
 
-    def _read_list(self) -> tuple[list[Session], dict[int, list[_Event]]]:
-        """Return the sessions and the events of ledger.jsonl. One without an attempt belongs to the last one so far."""
+    def _read_list(self, of_workers: Mapping[int, deque[_Event]]) -> tuple[list[Session], dict[int, _Merged]]:
+        """Return what ledger.jsonl has: the sessions, and the jobs with what workers wrote about earlier attempts.
+
+        An entry without an attempt belongs to the last one so far.
+        """
         sessions: list[Session] = []
-        events: dict[int, list[_Event]] = {}
+        jobs: dict[int, _Merged] = {}
         introduced: dict[int, dict[str, Any]] = {}  # the choices of each job
-        lines = _whole_lines(self.path)
-        if lines:
-            self.require_ours(lines[0])
-        entries = enumerate(_unsealed(self.path, lines), start=1)
+        line = 1
         try:
-            for line, entry in entries:
+            for line, entry in _entries(self.path, self.require_ours):
                 if "job" not in entry:
                     sessions.append(cast(Session, entry))
                     continue
                 if entry["status"] == "pending":
                     _complete(entry, introduced)
-                of_job = events.setdefault(entry["job"], [])
-                last = of_job[-1].attempt if of_job else 0
-                of_job.append(_Event(max(last, entry.get("attempt", 0)), entry, self.path, line))
+                number = entry["job"]
+                job = jobs.get(number)
+                if not job:
+                    job = jobs[number] = _Merged()
+                attempt = max(job.attempt, entry.get("attempt", 0))
+                if number in of_workers:
+                    job.apply_all(of_workers[number], before=attempt)
+                job.apply((attempt, entry, self.path, line))
         except (KeyError, TypeError) as error:
             raise _damaged(self.path, line, error) from error
-        return sessions, events
+        return sessions, jobs
 
     def require_ours(self, line: bytes) -> None:
         """Raise ConfigError if a first line is not that of a ledger which this version reads."""
@@ -259,17 +313,29 @@ def _ends_with_newline(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    """Return the lines of a file. What follows the last newline is torn, or nothing."""
-    return path.read_bytes().split(b"\n")[:-1]
+def _entries(path: Path, check: Callable[[bytes], None] = lambda first: None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the entries of a file, and the number of the line of each. What follows the last newline is torn.
+
+    Raises:
+        ConfigError: A line is damaged, or `check` refuses the first one.
+    """
+    lines = path.read_bytes().split(b"\n")[:-1]
+    if lines:
+        check(lines[0])
+    for start in range(0, len(lines), BLOCK):  # all at once would take much memory, and time to get it
+        yield from enumerate(_unsealed(path, lines[start : start + BLOCK], start + 1), start + 1)
 
 
-def _unsealed(path: Path, lines: Sequence[bytes]) -> list[dict[str, Any]]:
-    """Return the entries of lines. Raises ConfigError for the first damaged one."""
+def _unsealed(path: Path, lines: Sequence[bytes], start: int) -> list[dict[str, Any]]:
+    """Return the entries of lines, the first of which has the number `start`.
+
+    Raises:
+        ConfigError: A line is damaged.
+    """
     try:
         return files.unseal_lines(lines)
     except ValueError:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(lines, start):
             try:
                 files.unseal_lines([line])
             except ValueError as error:
@@ -287,37 +353,11 @@ def _complete(entry: dict[str, Any], introduced: dict[int, dict[str, Any]]) -> N
 
 def _read_worker(path: Path) -> list[_Event]:
     """Return what a worker has written about jobs."""
-    entries = enumerate(_unsealed(path, _whole_lines(path)), start=1)
     return [
-        _Event(entry.get("attempt", 0), entry | {"worker": path.stem}, path, number)
-        for number, entry in entries
+        (entry.get("attempt", 0), entry | {"worker": path.stem}, path, number)
+        for number, entry in _entries(path)
         if "job" in entry
     ]
-
-
-def _merge(number: int, events: list[_Event]) -> Job:
-    """Return what the events of all files make of a job."""
-    introduction: dict[str, Any] = {}
-    fields: dict[str, Any] = {}
-    try:
-        for event in sorted(events, key=attrgetter("attempt")):
-            status, time = event.entry["status"], event.entry["time"]
-            if status == "pending":
-                introduction = event.entry | {"attempt": event.attempt}
-            elif not introduction:
-                raise KeyError(f"job {number} is not introduced before")
-            if status == "pending" or (status == "running" and event.attempt > fields["attempt"]):
-                fields = introduction.copy()  # it knows nothing of earlier attempts
-            if status != "pending":
-                fields |= event.entry
-                fields["started" if status == "running" else "ended"] = time
-            if not fields.keys() <= KEYS:
-                raise KeyError(*(fields.keys() - KEYS))
-            fields["attempt"] = event.attempt
-        del fields["job"], fields["time"]
-        return Job(number, **fields)
-    except (KeyError, TypeError) as error:
-        raise _damaged(event.path, event.line, error) from error
 
 
 def _damaged(path: Path, line: int, error: Exception) -> ConfigError:

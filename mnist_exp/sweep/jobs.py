@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from tqdm import tqdm
 
 from mnist_exp.config import key_of
+from mnist_exp.report.runs import recorded
 from mnist_exp.store import keeping, provenance, run_folder
 from mnist_exp.store.ledger import Job
 from mnist_exp.store.run_folder import ENDED_WELL
@@ -202,6 +203,7 @@ class Task:
             outcomes[number] = outcome(folder, self.ids[number], end.code, end.error, failure)
             if outcomes[number]["status"] in ENDED_WELL:
                 keeping.drop(folder, self.keep)
+                outcomes[number]["result"] = recorded(folder)  # of the files as they stay
             if outcomes[number]["status"] == "interrupted":
                 self.sweep.stop(end.code)
         if self.stop_on_failure and any(each["status"] == "failed" for each in outcomes.values()):

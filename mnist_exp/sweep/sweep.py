@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 
 from mnist_exp.store import run_folder, workers
 from mnist_exp.store.ledger import Job, Ledger, Session
+from mnist_exp.store.result import Result
 from mnist_exp.store.run_folder import ENDED_WELL, STOP_FILE, SWEEP_LOCK, WORKERS
 from mnist_exp.store.workers import Worker
 from mnist_exp.sweep.plan import DONE
@@ -30,6 +31,7 @@ class Outcome(TypedDict, total=False):
     data: str | None  # SHA-256 of the data that the job was trained on, if it is completed or pruned
     error: str | None
     failure: str | None  # how the run itself failed: diverged, out of memory, error
+    result: Result | None  # of a completed job
 
 
 class Sweep:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mnist_exp.report.runs import recorded
 from mnist_exp.store import predictions
 from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger
 from mnist_exp.store.metrics import COLUMNS, METRICS
@@ -105,6 +106,8 @@ def sweep(
         elif fate == "killed":
             end["error"] = "killed by SIGKILL: memory ran out, or another process killed it"
         (job / "summary.json").write_text(files.seal(summary | dict(facts or {})))
+        if status == "completed":
+            end["result"] = recorded(job)
         ledger.append(end)
     lines = [files.seal({"time": f"2026-11-23T10:00:{n % 60:02}.000+00:00", **entry}) for n, entry in enumerate(ledger)]
     Ledger(folder).path.write_text("\n".join(lines) + "\n")
