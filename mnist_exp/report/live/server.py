@@ -163,10 +163,12 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._send_events()
 
-    def _refuse(self) -> None:
-        self._answer(405, "This page can only be read.\n", {"Allow": "GET"})
-
-    do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = _refuse
+    def parse_request(self) -> bool:
+        """Return whether the request can be answered: what is not GET is refused."""
+        is_readable = super().parse_request()
+        if is_readable and self.command != "GET":
+            self._answer(405, "This page can only be read.\n", {"Allow": "GET"})
+        return is_readable and self.command == "GET"
 
     def _send_page(self) -> None:
         shown = self.server.shown

@@ -17,7 +17,7 @@ from mnist_exp.store import sweep_folder
 from mnist_exp.system import errors, program, quoting, streams
 
 PAUSE = 1.0  # seconds between two looks
-REST = 10  # times the processor time of a look, so that they take at most a tenth of a core
+REST = 20  # times the processor time that a look took, and that a figure took: together, a tenth of a core at most
 
 
 class Drawing:
@@ -57,6 +57,7 @@ class View:
         self._results: Results | None = None
         self._drawing: Drawing | None = None
         self._pictures: tuple[dict[str, bytes], dict[str, bytes]] = {}, {}
+        self._next_figure = 0.0  # when it may be drawn, by time.monotonic
         self._moved: object = None  # what the tables are of
         self._ended: object = None  # what the figures are of
 
@@ -69,28 +70,45 @@ class View:
         """
         began = time.thread_time()
         found = status.read(str(self.folder))
-        self._renew(found)
+        drawn = self._renew(found)
         shown = Shown(self._page, page.now(found), self._edition, page.POLICY, found.is_over)
-        self.rest = max(PAUSE, REST * (time.thread_time() - began))
+        self.rest = max(PAUSE, REST * (time.thread_time() - began - drawn))
         return shown
 
-    def _renew(self, found: Status) -> None:
-        """Make the page anew if something has changed: the tables at each epoch, a figure at each look."""
+    def _renew(self, found: Status) -> float:
+        """Make the page anew if something has changed: the tables at each epoch, the figures when a run has ended.
+
+        Returns:
+            The processor time that figures took, in seconds.
+        """
         stage, is_over = found.stage, found.is_over
         ended = stage.folder, len(stage.runs), *(stage.counts[state] for state in ENDED)
         running = [run for run in stage.runs if run.state == RUNNING][:MOST]
         moved = ended, stage.counts, [(run.number, run.epoch) for run in running], is_over
-        has_moved = moved != self._moved or self._results is None
-        if self._results is None or has_moved:
+        is_new = moved != self._moved
+        if self._results is None or is_new:
             self._results = results.read([stage.folder], self.by)
         if ended != self._ended and (is_over or not self._drawing):
             self._drawing, self._ended = Drawing(self._results), ended
-        if self._drawing and self._drawing.go_on(to_the_end=is_over):
-            self._pictures, self._drawing, has_moved = (self._drawing.light, self._drawing.dark), None, True
-        if has_moved:
+        began = time.thread_time()
+        is_new |= self._draw(is_over)
+        drawn = time.thread_time() - began
+        if is_new:
             self._edition += 1
             self._page = page.to_html(self._results, *self._pictures, self._edition, is_over)
         self._moved = moved
+        return drawn
+
+    def _draw(self, is_over: bool) -> bool:
+        """Draw a figure if it is time for one, or all if the sweep is over. Return whether all have become new."""
+        if not self._drawing or (time.monotonic() < self._next_figure and not is_over):
+            return False
+        began = time.thread_time()
+        are_drawn = self._drawing.go_on(to_the_end=is_over)
+        self._next_figure = time.monotonic() + REST * (time.thread_time() - began)
+        if are_drawn:
+            self._pictures, self._drawing = (self._drawing.light, self._drawing.dark), None
+        return are_drawn
 
 
 def watch_and_print(target: str, by: str = ACCURACY.name, port: int = 0) -> None:
