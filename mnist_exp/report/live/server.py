@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler
 from socketserver import ThreadingTCPServer
 from threading import Condition, Thread
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
 
 from mnist_exp.system.errors import ConfigError
 
@@ -89,6 +89,11 @@ class Server(ThreadingTCPServer):
         """The URL of the page."""
         return f"http://{HOST}:{self.server_address[1]}/{self.token}/"
 
+    def handle_error(self, *request: Any) -> None:
+        """Print nothing about a browser that went away."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(*request)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Answer requests in the block."""
@@ -154,7 +159,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer with the page, or with events until the browser is gone."""
         base, token = self.path.removesuffix("events"), f"/{self.server.token}/"
-        if urlsplit(f"//{self.headers.get('Host', '')}").hostname not in NAMES:
+        if self.headers.get("Host", "").partition(":")[0].lower() not in NAMES:
             self._answer(403, "This server answers to 127.0.0.1 and localhost.\n")
         elif not secrets.compare_digest(base.encode(errors="replace"), token.encode()):
             self._answer(404, "There is no such page.\n")
