@@ -73,7 +73,7 @@ function update(parent, fresh, dataText = "") {
 
 // What a reader looks at stays where it is.
 function inPlace(change) {
-  const parts = [...main.children], top = part => part.getBoundingClientRect().top;
+  const parts = [...main.children].filter(part => part.id), top = part => part.getBoundingClientRect().top;
   const { id } = parts.find(part => top(part) >= 0) ?? parts.at(-1), before = top(byId(id));
   change();
   const moved = byId(id) ? top(byId(id)) - before : 0;
