@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mnist_exp.figure_page import to_png
@@ -17,7 +19,30 @@ from mnist_exp.store import sweep_folder
 from mnist_exp.system import errors, program, quoting, streams
 
 PAUSE = 1.0  # seconds between two looks
-REST = 20  # times the processor time that a look took, and that a figure took: together, a tenth of a core at most
+REST = 30  # times as long as it took the processor, each of three kinds of work rests: at most a tenth of a core in all
+
+
+class Pace:
+    """Work that rests REST times as long as it took the processor.
+
+    Attributes:
+        next: When it may be done again, by time.monotonic.
+    """
+
+    def __init__(self) -> None:
+        """Begin at once."""
+        self.next = 0.0
+
+    def is_due(self) -> bool:
+        """Return whether it has rested."""
+        return time.monotonic() >= self.next
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Do it in the block."""
+        began = time.thread_time()
+        yield
+        self.next = time.monotonic() + REST * (time.thread_time() - began)
 
 
 class Drawing:
@@ -44,20 +69,15 @@ class Drawing:
 
 
 class View:
-    """What a browser shows of a sweep, made anew as the sweep goes on.
-
-    Attributes:
-        rest: Seconds until the next look.
-    """
+    """What a browser shows of a sweep, made anew as the sweep goes on."""
 
     def __init__(self, folder: Path, by: str) -> None:
         """Show the sweep in `folder`, whose arms the measure `by` ranks."""
-        self.folder, self.by, self.rest = folder, by, PAUSE
+        self.folder, self.by = folder, by
+        self._looks, self._tables, self._figures = Pace(), Pace(), Pace()
         self._edition, self._page = 0, ""
-        self._results: Results | None = None
         self._drawing: Drawing | None = None
         self._pictures: tuple[dict[str, bytes], dict[str, bytes]] = {}, {}
-        self._next_figure = 0.0  # when it may be drawn, by time.monotonic
         self._moved: object = None  # what the tables are of
         self._ended: object = None  # what the figures are of
 
@@ -68,44 +88,42 @@ class View:
             ConfigError: The folder is not a sweep of this program, or there is no such measure of its runs.
             OSError: A file can't be read.
         """
-        began = time.thread_time()
-        found = status.read(str(self.folder))
-        drawn = self._renew(found)
-        shown = Shown(self._page, page.now(found), self._edition, page.POLICY, found.is_over)
-        self.rest = max(PAUSE, REST * (time.thread_time() - began - drawn))
-        return shown
+        with self._looks.work():
+            found = status.read(str(self.folder))
+            now = page.now(found)
+        self._renew(found)
+        return Shown(self._page, now, self._edition, page.POLICY, found.is_over)
 
-    def _renew(self, found: Status) -> float:
-        """Make the page anew if something has changed: the tables at each epoch, the figures when a run has ended.
+    @property
+    def rest(self) -> float:
+        """Seconds until the next look."""
+        return max(PAUSE, self._looks.next - time.monotonic())
 
-        Returns:
-            The processor time that figures took, in seconds.
-        """
+    def _renew(self, found: Status) -> None:
+        """Make the page anew if something has changed: the tables at each epoch, the figures when a run has ended."""
         stage, is_over = found.stage, found.is_over
         ended = stage.folder, len(stage.runs), *(stage.counts[state] for state in ENDED)
         running = [run for run in stage.runs if run.state == RUNNING][:MOST]
         moved = ended, stage.counts, [(run.number, run.epoch) for run in running], is_over
-        is_new = moved != self._moved
-        if self._results is None or is_new:
-            self._results = results.read([stage.folder], self.by)
-        if ended != self._ended and (is_over or not self._drawing):
-            self._drawing, self._ended = Drawing(self._results), ended
-        began = time.thread_time()
-        is_new |= self._draw(is_over)
-        drawn = time.thread_time() - began
-        if is_new:
+        are_drawn = self._draw(to_the_end=False)
+        if not are_drawn and (moved == self._moved or not (self._tables.is_due() or is_over)):
+            return
+        with self._tables.work():
+            content = results.read([stage.folder], self.by)
+            if ended != self._ended and (is_over or not self._drawing):
+                self._drawing, self._ended = Drawing(content), ended
+            if is_over:
+                self._draw(to_the_end=True)
             self._edition += 1
-            self._page = page.to_html(self._results, *self._pictures, self._edition, is_over)
+            self._page = page.to_html(content, *self._pictures, self._edition, is_over)
         self._moved = moved
-        return drawn
 
-    def _draw(self, is_over: bool) -> bool:
-        """Draw a figure if it is time for one, or all if the sweep is over. Return whether all have become new."""
-        if not self._drawing or (time.monotonic() < self._next_figure and not is_over):
+    def _draw(self, to_the_end: bool) -> bool:
+        """Draw a figure if it is time for one, or all. Return whether all have become new."""
+        if not self._drawing or not (to_the_end or self._figures.is_due()):
             return False
-        began = time.thread_time()
-        are_drawn = self._drawing.go_on(to_the_end=is_over)
-        self._next_figure = time.monotonic() + REST * (time.thread_time() - began)
+        with self._figures.work():
+            are_drawn = self._drawing.go_on(to_the_end)
         if are_drawn:
             self._pictures, self._drawing = (self._drawing.light, self._drawing.dark), None
         return are_drawn
