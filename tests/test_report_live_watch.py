@@ -206,7 +206,7 @@ def test_a_sweep_that_is_over_is_shown_once(tmp_path: Path, tab: Any) -> None:
 @pytest.mark.slow
 def test_a_real_sweep_is_watched_from_beginning_to_end(tmp_path: Path, tab: Any) -> None:
     rates = "optimizer.lr=0.01,1e9"
-    words = [*TINY, "epochs=40", "optimizer=sgd", rates, "seed=0,1", "hydra.sweep.dir=s"]
+    words = [*TINY, "epochs=150", "optimizer=sgd", rates, "seed=0,1", "hydra.sweep.dir=s"]
     with subprocess.Popen([sys.executable, str(ROOT / "train.py"), "-m", *words], **QUIET, cwd=tmp_path) as sweeping:
         assert sweeping.stdout
         while not (tmp_path / "s" / "0").is_dir():
