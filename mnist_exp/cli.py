@@ -25,6 +25,7 @@ examples:
   {name} work multirun/2026-11-23/10-00-00-000000           on each machine that sees the folder
   {name} status latest --watch
   {name} report multirun/2026-11-23/10-00-00-000000
+  {name} report latest --watch
   {name} predict latest photo.jpg --show seen.png
   {name} draw latest
   {name} export latest --onnx model.onnx
@@ -119,7 +120,16 @@ def report(parser: Parser, arguments: list[str]) -> None:
     parser.add_argument(
         "--predict", action="store_true", help="first compute the predictions that runs lack, from their checkpoints"
     )
+    parser.add_argument(
+        "--watch", action="store_true", help="write nothing; show one sweep in a browser until it is over, or Ctrl-C"
+    )
+    parser.add_argument("--port", metavar="N", type=int, help="of this machine, for --watch; by default a free one")
     options = parser.parse_args(arguments)
+    if options.watch:
+        _watch(parser, options)
+        return
+    if options.port is not None:
+        parser.error("--port: is for --watch")
     without = 0
     if options.predict:
         from mnist_exp.use.recompute import recompute_and_print
@@ -131,6 +141,18 @@ def report(parser: Parser, arguments: list[str]) -> None:
     write_and_print(options.folders, options.out, options.by)
     if without:
         sys.exit(1)
+
+
+def _watch(parser: Parser, options: argparse.Namespace) -> None:
+    """Show the report of one sweep in a browser."""
+    if options.out or options.predict:
+        parser.error("--watch: writes nothing, so it can't be combined with --out or --predict")
+    if len(options.folders) > 1:
+        parser.error("--watch: shows one sweep at a time; name one folder")
+
+    from mnist_exp.report.live.watch import watch_and_print
+
+    watch_and_print(str(options.folders[0]), options.by, options.port or 0)
 
 
 def status(parser: Parser, arguments: list[str]) -> None:

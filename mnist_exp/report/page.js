@@ -88,7 +88,8 @@ function describe(record) {
   return parts;
 }
 
-const data = JSON.parse(byId("data").textContent), PART = 200;
+const PART = 200;
+let data = JSON.parse(byId("data").textContent);
 
 // The value of each row of a column, whichever form it has.
 const unpack = ({ values, rows }) => rows ? rows.map(place => values[place]) : values;
@@ -108,6 +109,7 @@ class Rows {
     this.box = box, this.body = box.querySelector("tbody"), this.build = build;
     this.headers = [...box.querySelectorAll("th")];
     this.records = records, this.found = records, this.drawn = this.body.rows.length;
+    box.table = this;
     box.addEventListener("scroll", () => this.fill());
     this.headers.forEach((head, column) => head.querySelector("button").addEventListener("click", () => this.sort(head, column)));
   }
@@ -150,8 +152,8 @@ const rowsOf = (columns, count = columns[0]?.length ?? 0) => Array.from({ length
 const textsOf = row => [...row.cells].map(cell => cell.textContent.trim());
 const inWords = (found, all, what) => found ? `${found.toLocaleString("en")} of ${all.toLocaleString("en")} ${what}` : `no ${what.slice(0, -1)} matches`;
 
-// The long tables of arms.
-for (const [name, columns] of Object.entries(data.tables)) {
+// A long table of arms.
+function arrangeArms(name, columns) {
   const section = byId(name), box = section.querySelector(".box"), tools = section.querySelector(".tools");
   const input = tools.querySelector("input"), output = tools.querySelector("output");
   const classes = [...box.querySelectorAll("th")].map(head => head.className);
@@ -164,64 +166,73 @@ for (const [name, columns] of Object.entries(data.tables)) {
   tools.hidden = false;
 }
 
-// The table of runs: show, sort, filter.
-const box = byId("runs"), heads = [...box.querySelectorAll("th")], names = heads.map(head => head.textContent);
-const STATUS = names.indexOf("status", names.indexOf("seed"));
-class Run {
-  constructor(place, cells, status, marks, link, row) {
-    Object.assign(this, { place, cells, status, marks, link, row });
-    if (row) row.record = this;
+// The table of runs: show, sort, filter. `current` is the number of the run that is shown, even if the table is renewed.
+let current = null, isKept = false;
+document.addEventListener("keydown", event => { if (event.key === "Escape") isKept = false; });
+function arrangeRuns() {
+  const box = byId("runs"), heads = [...box.querySelectorAll("th")], names = heads.map(head => head.textContent);
+  const STATUS = names.indexOf("status", names.indexOf("seed"));
+  class Run {
+    constructor(place, cells, status, marks, link, row) {
+      Object.assign(this, { place, cells, status, marks, link, row });
+      if (row) row.record = this;
+    }
+    choices() { return names.slice(1, STATUS).map((name, i) => `${name}=${this.cells[i + 1]}`).join(" "); }
   }
-  choices() { return names.slice(1, STATUS).map((name, i) => `${name}=${this.cells[i + 1]}`).join(" "); }
-}
-function buildRun(run) {
-  const cells = run.cells.map((cell, i) => make("td", { class: heads[i].className }, cell));
-  cells[0].replaceChildren(make("a", run.link ? { href: run.link } : { tabindex: 0 }, run.cells[0]));
-  cells[STATUS].replaceChildren(make("span", { class: `status ${run.status}` }, run.status), ...run.marks.flatMap(mark => [" ", make("span", { class: "mark" }, mark)]));
-  const row = make("tr", {}, ...cells);
-  row.record = run;
-  return row;
-}
-const runs = [...box.querySelectorAll("tbody tr")].map((row, place) => new Run(place, textsOf(row), row.dataset.status, [], row.querySelector("a").getAttribute("href"), row));
-if (data.more.columns) {
-  const marks = unpack(data.more.marks), sweeps = unpack(data.more.sweep), hasFolder = unpack(data.more.has_folder);
-  rowsOf(data.more.columns.map(unpack)).forEach((cells, i) => {
-    const status = cells[STATUS], link = hasFolder[i] ? `${sweeps[i]}${cells[0]}/` : null;
-    cells[STATUS] = [status, ...marks[i]].join(" ");
-    runs.push(new Run(runs.length, cells, status, marks[i], link));
+  function buildRun(run) {
+    const cells = run.cells.map((cell, i) => make("td", { class: heads[i].className }, cell));
+    cells[0].replaceChildren(make("a", run.link ? { href: run.link } : { tabindex: 0 }, run.cells[0]));
+    cells[STATUS].replaceChildren(make("span", { class: `status ${run.status}` }, run.status), ...run.marks.flatMap(mark => [" ", make("span", { class: "mark" }, mark)]));
+    const row = make("tr", {}, ...cells);
+    row.record = run;
+    return row;
+  }
+  const runs = [...box.querySelectorAll("tbody tr")].map((row, place) => new Run(place, textsOf(row), row.dataset.status, [], row.querySelector("a").getAttribute("href"), row));
+  if (data.more.columns) {
+    const marks = unpack(data.more.marks), sweeps = unpack(data.more.sweep), hasFolder = unpack(data.more.has_folder);
+    rowsOf(data.more.columns.map(unpack)).forEach((cells, i) => {
+      const status = cells[STATUS], link = hasFolder[i] ? `${sweeps[i]}${cells[0]}/` : null;
+      cells[STATUS] = [status, ...marks[i]].join(" ");
+      runs.push(new Run(runs.length, cells, status, marks[i], link));
+    });
+  }
+  const table = new Rows(box, runs, buildRun), body = table.body;
+  let shown = null;
+
+  function show(row) {
+    if (!row || row === shown) return;
+    shown?.removeAttribute("aria-current");
+    shown = row;
+    current = row.record.cells[0];
+    row.setAttribute("aria-current", "true");
+    byId("run").replaceChildren(...describe(row.record));
+  }
+  const rowOf = event => event.target.closest("tbody tr");
+  body.addEventListener("mouseover", event => isKept || show(rowOf(event)));
+  body.addEventListener("focusin", event => { isKept = false; show(rowOf(event)); });
+  body.addEventListener("click", event => { show(rowOf(event)); isKept = true; });
+  body.addEventListener("keydown", event => {
+    if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
+    const row = rowOf(event);
+    if (!row.nextElementSibling) table.add();
+    (event.key === "ArrowDown" ? row.nextElementSibling : row.previousElementSibling)?.querySelector("a").focus();
+    event.preventDefault();
   });
-}
-const table = new Rows(box, runs, buildRun), body = table.body;
-let shown = null, kept = null;
 
-function show(row) {
-  if (!row || row === shown) return;
-  shown?.removeAttribute("aria-current");
-  shown = row;
-  row.setAttribute("aria-current", "true");
-  byId("run").replaceChildren(...describe(row.record));
-}
-const rowOf = event => event.target.closest("tbody tr");
-body.addEventListener("mouseover", event => kept || show(rowOf(event)));
-body.addEventListener("focusin", event => { kept = null; show(rowOf(event)); });
-body.addEventListener("click", event => { show(rowOf(event)); kept = rowOf(event); });
-document.addEventListener("keydown", event => { if (event.key === "Escape") kept = null; });
-body.addEventListener("keydown", event => {
-  if (event.key !== "ArrowDown" && event.key !== "ArrowUp") return;
-  const row = rowOf(event);
-  if (!row.nextElementSibling) table.add();
-  (event.key === "ArrowDown" ? row.nextElementSibling : row.previousElementSibling)?.querySelector("a").focus();
-  event.preventDefault();
-});
-
-function count() { byId("count").textContent = inWords(table.found.length, runs.length, "runs"); }
-function filter() {
-  const status = byId("status").value;
-  table.filter(byId("filter").value, run => status === "" || run.status === status);
+  function count() { byId("count").textContent = inWords(table.found.length, runs.length, "runs"); }
+  function filter() {
+    const status = byId("status").value;
+    table.filter(byId("filter").value, run => status === "" || run.status === status);
+    count();
+  }
+  byId("filter").addEventListener("input", filter);
+  byId("status").addEventListener("change", filter);
   count();
+  for (const id of ["tools", "run"]) byId(id).hidden = false;
+  const first = runs.find(run => run.cells[0] === current) ?? runs.find(run => run.status === "completed") ?? runs[0];
+  if (first) show(first.row ??= buildRun(first));
 }
-byId("filter").addEventListener("input", filter);
-byId("status").addEventListener("change", filter);
-count();
-for (const id of ["theme", "tools", "run"]) byId(id).hidden = false;
-show([...body.rows].find(row => row.record.status === "completed") ?? body.rows[0]);
+
+for (const [name, columns] of Object.entries(data.tables)) arrangeArms(name, columns);
+arrangeRuns();
+byId("theme").hidden = false;

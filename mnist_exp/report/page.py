@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
+from jinja2 import Environment
 from markupsafe import Markup
 
 from mnist_exp.report import figures, formats, sentences, tables, template
@@ -63,9 +64,25 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         light: The figures for a light page, PNG by name.
         dark: The same figures for a dark page.
     """
-    environment = template.environment(FOLDER)
-    environment.filters["with_code"] = with_code
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    code = template.inside([template.BASE, FOLDER / "page.css"], [FOLDER / "page.js"])
+    return environment(FOLDER).get_template("page.html.j2").render(**content(results, out, light, dark), **code)
+
+
+def environment(*folders: Path) -> Environment:
+    """Return the environment of the page's template, and of those that extend it."""
+    made = template.environment(*folders)
+    made.filters["with_code"] = with_code
+    made.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return made
+
+
+def content(
+    results: Results, out: Path | None, light: Mapping[str, bytes], dark: Mapping[str, bytes]
+) -> dict[str, Any]:
+    """Return what page.html.j2 shows, all but its style and its script.
+
+    The arguments are those of `to_html`. A page in no folder, whose `out` is None, has no links to files.
+    """
     headline, *others = sentences.answer(results)
     runs = tables.runs(results)
     long = {
@@ -74,45 +91,45 @@ def to_html(results: Results, out: Path, light: Mapping[str, bytes], dark: Mappi
         "search": tables.finalists(results),
     }
     failures = tables.failures(results)
-    links = [tables.link(run, out) if (run.folder / METRICS).is_file() else "" for run in results.runs[:PART]]
+    links = [tables.link(run, out) if out and _has_folder(run) else "" for run in results.runs[:PART]]
     details = _details(results)
-    return environment.get_template("page.html.j2").render(
-        title=sentences.title(results),
-        scope=sentences.scope(results),
-        notes=sentences.notes(results),
-        warnings=sentences.warnings(results),
-        headline=headline,
-        sentences=others,
-        leaderboard=long["leaderboard"],
-        ranking=sentences.ranking(results),
-        method=sentences.method(results),
-        comparisons=long["comparisons"],
-        about_comparisons=sentences.about_comparisons(results),
-        finalists=long["search"],
-        search_sentences=sentences.searched(results),
-        importance=tables.importance(results),
-        about_importance=sentences.IMPORTANCE,
-        pictures=[
+    return {
+        "title": sentences.title(results),
+        "scope": sentences.scope(results),
+        "notes": sentences.notes(results),
+        "warnings": sentences.warnings(results),
+        "headline": headline,
+        "sentences": others,
+        "leaderboard": long["leaderboard"],
+        "ranking": sentences.ranking(results),
+        "method": sentences.method(results),
+        "comparisons": long["comparisons"],
+        "about_comparisons": sentences.about_comparisons(results),
+        "finalists": long["search"],
+        "search_sentences": sentences.searched(results),
+        "importance": tables.importance(results),
+        "about_importance": sentences.IMPORTANCE,
+        "pictures": [
             Picture(figures.CAPTIONS[name], template.to_base64(png), template.to_base64(dark[name]))
             for name, png in light.items()
         ],
-        progress=sentences.progress(results.runs),
-        statuses=Counter(run.job.status for run in results.runs),
-        runs=runs,
-        links=links,
-        part=PART,
-        with_curves=formats.count(len(details), "run"),
-        failures=failures._replace(rows=failures.rows[:MAX_FAILURES]),
-        failures_in_all=len(failures.rows),
-        provenance=tables.provenance(results),
-        written=written_at(),
-        data={
+        "progress": sentences.progress(results.runs),
+        "statuses": Counter(run.job.status for run in results.runs),
+        "runs": runs,
+        "links": links,
+        "has_links": out is not None,
+        "part": PART,
+        "with_curves": formats.count(len(details), "run"),
+        "failures": failures._replace(rows=failures.rows[:MAX_FAILURES]),
+        "failures_in_all": len(failures.rows),
+        "provenance": tables.provenance(results),
+        "written": written_at(),
+        "data": {
             "runs": details,
             "more": _more_runs(results, runs, out),
             "tables": {name: _columns(table.rows[PART:]) for name, table in long.items() if table.rows[PART:]},
         },
-        **template.inside([template.BASE, FOLDER / "page.css"], [FOLDER / "page.js"]),
-    )
+    }
 
 
 def with_code(sentence: str) -> Markup:
@@ -141,7 +158,7 @@ def _details(results: Results) -> dict[int, RunData]:
     return found
 
 
-def _more_runs(results: Results, table: RunTable, out: Path) -> dict[str, Any]:
+def _more_runs(results: Results, table: RunTable, out: Path | None) -> dict[str, Any]:
     """Return the rows of the table of all runs that are not HTML; nothing if there are none."""
     rows, runs = table.rows[PART:], results.runs[PART:]
     if not rows:
@@ -153,9 +170,14 @@ def _more_runs(results: Results, table: RunTable, out: Path) -> dict[str, Any]:
     return {
         "columns": _columns(cells),
         "marks": _column([tuple(row.marks) for row in rows]),
-        "sweep": _column([tables.link_to(run.sweep, out) for run in runs]),
-        "has_folder": _column([int(run.is_as_recorded or (run.folder / METRICS).is_file()) for run in runs]),
+        "sweep": _column([tables.link_to(run.sweep, out) if out else "" for run in runs]),
+        "has_folder": _column([int(out is not None and _has_folder(run)) for run in runs]),
     }
+
+
+def _has_folder(run: RunResult) -> bool:
+    """Return whether there is something to see in the folder of a run."""
+    return run.is_as_recorded or (run.folder / METRICS).is_file()
 
 
 def _columns(rows: Iterable[Sequence[str]]) -> list[Column]:

@@ -99,16 +99,22 @@ def progress(runs: Sequence[RunResult]) -> str:
 
 def notes(results: Results) -> list[str]:
     """Return what a reader should know first: runs are left to do, the sweep was resumed, the test images are cut."""
-    found = []
+    return [*left(results), *facts(results)]
+
+
+def left(results: Results) -> list[str]:
+    """Return that runs are left to do, and how; nothing if there are none."""
     unfinished = [run.sweep for run in results.runs if run.job.status in ("running", "interrupted", "pending")]
-    if unfinished:
-        commands = [
-            f"`{quoting.command('-m', quoting.override('resume', sweep))}`" for sweep in dict.fromkeys(unfinished)
-        ]
-        found.append(
-            f"Not finished: {progress(results.runs)}. This report covers the runs that have completed so far. "
-            f"To resume: {' and '.join(commands)}."
-        )
+    if not unfinished:
+        return []
+    commands = [f"`{quoting.command('-m', quoting.override('resume', sweep))}`" for sweep in dict.fromkeys(unfinished)]
+    found = f"Not finished: {progress(results.runs)}. This report covers the runs that have completed so far."
+    return [f"{found} To resume: {' and '.join(commands)}."]
+
+
+def facts(results: Results) -> list[str]:
+    """Return what else a reader should know first: the sweep was resumed, the test images are cut."""
+    found = []
     if len(results.sessions) > len(results.folders):
         sweeps = "the sweep" if len(results.folders) == 1 else f"{len(results.folders)} sweeps"
         found.append(f"Resumed: {len(results.sessions)} commands worked on {sweeps}.")

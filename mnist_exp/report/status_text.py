@@ -74,12 +74,18 @@ def lines(found: Status) -> list[Line]:
     sessions = (found.search or stage).sessions
     command = sessions[0].get("command", "") if sessions else ""
     text = [Line(str(found.folder), "bold"), Line(quoting.shown(command), "dim"), Line("")]
-    text += [*_progress(found), *map(Line, _who(stage)), *map(Line, _when(stage))]
+    text += prospects(found)
     text += _section("Workers", _workers(stage))
     shared = stage.shared_overrides
     text += _section("Running", _running(stage, shared))
     text += _section("Failed", _failed(stage, shared))
-    return [*text, *_section("Next", _next(found))]
+    following = commands(found)
+    return [*text, *_section("Next", _columns(following, len(following)))]
+
+
+def prospects(found: Status) -> list[Line]:
+    """Return how many runs are in each state, whether somebody works on the sweep, and when the rest will be done."""
+    return [*_progress(found), *map(Line, _who(found.stage)), *map(Line, _when(found.stage))]
 
 
 def summary(found: Status) -> str:
@@ -171,10 +177,11 @@ def _when(stage: Stage) -> Iterator[str]:
 def _workers(stage: Stage) -> list[str]:
     """Return a row for each worker: those at work first, then those that were seen last."""
     workers = sorted(stage.workers, key=lambda worker: (worker.state != ALIVE, -worker.seen))
-    return _columns([_about(worker, stage.now) for worker in workers[:MOST]], len(workers))
+    return _columns([about_worker(worker, stage.now) for worker in workers[:MOST]], len(workers))
 
 
-def _about(worker: Worker, now: float) -> list[str]:
+def about_worker(worker: Worker, now: float) -> list[str]:
+    """Return where a worker runs, since when or until when, and how many runs ended with it."""
     name = f"{worker.host}, Slurm task {worker.slurm}" if worker.slurm else worker.name
     return [name, _last_seen(worker, now), f"{_count(worker.ended, 'run')} ended"]
 
@@ -189,20 +196,20 @@ def _last_seen(worker: Worker, now: float) -> str:
 
 def _running(stage: Stage, shared: Collection[str]) -> list[str]:
     runs = [run for run in stage.runs if run.state == RUNNING]
-    rows = [[_name(run, shared), f"epoch {run.epoch} of {stage.epochs(run)}", str(run.path)] for run in runs[:MOST]]
+    rows = [[name_of(run, shared), f"epoch {run.epoch} of {stage.epochs(run)}", str(run.path)] for run in runs[:MOST]]
     return _columns(rows, len(runs))
 
 
 def _failed(stage: Stage, shared: Collection[str]) -> list[str]:
     runs = [run for run in stage.runs if run.state == FAILED]
     rows = [
-        [f"{_name(run, shared)}: {quoting.shown(run.job.error or f'see {run.path / LOG}')}"]
+        [f"{name_of(run, shared)}: {quoting.shown(run.job.error or f'see {run.path / LOG}')}"]
         for run in runs[:MOST_FAILURES]
     ]
     return _columns(rows, len(runs))
 
 
-def _next(found: Status) -> list[str]:
+def commands(found: Status) -> list[list[str]]:
     """Return the commands that may be typed next, and what each does."""
     stage = found.stage
     resume = ["-m", *_kept(stage), quoting.override("resume", found.folder)]
@@ -216,7 +223,7 @@ def _next(found: Status) -> list[str]:
         rows.append([quoting.command(*resume, "hydra.sweeper.retry_failed=true"), "runs the failed ones again"])
     if stage.counts[COMPLETED]:
         rows.append([_tool("report", stage), "reports on what is completed"])
-    return _columns(rows, len(rows))
+    return rows
 
 
 def _kept(stage: Stage) -> list[str]:
@@ -239,7 +246,7 @@ def _tool(name: str, stage: Stage) -> str:
     return f"{program.tool(name)} {quoting.for_shell(str(stage.folder))}"
 
 
-def _name(run: Run, shared: Collection[str]) -> str:
+def name_of(run: Run, shared: Collection[str]) -> str:
     """Return the number of a run, and the overrides that others do not have."""
     own = [word for word in run.job.overrides if word not in shared]
     return quoting.shown(" ".join([f"#{run.number}", *own]))

@@ -12,10 +12,10 @@ from markupsafe import Markup
 BASE = Path(__file__).with_name("base.css")  # the colours, light and dark, and the controls of every page
 
 
-def environment(folder: Path) -> Environment:
-    """Return the environment of the templates in a folder. It escapes every value."""
+def environment(*folders: Path) -> Environment:
+    """Return the environment of the templates in folders. It escapes every value."""
     return Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader(folders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "input", "br"}  # tags without an end
+VOID = {"meta", "link", "img", "input", "br"}  # tags without an end
 
 
 class Page(HTMLParser):
