@@ -334,7 +334,7 @@ def _child(function: Callable[[], Any], parent: Connection, workers: int) -> Non
         signals.unblock()
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # stop cleanly if the parent is killed
         silence_console()
-        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # report/live.py shows the progress of all jobs
+        sys.stderr.isatty = lambda: False  # type: ignore[method-assign]  # report/terminal.py shows the progress of all jobs
         if cores() < 2 * workers:
             import torch
 

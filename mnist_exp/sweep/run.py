@@ -23,7 +23,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mnist_exp import command_line, config
-from mnist_exp.report import live
+from mnist_exp.report import terminal
 from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
@@ -180,7 +180,7 @@ class Runner:
             minutes = (end - time.monotonic()) / 60 if end else None
             if minutes is not None and minutes <= 0:
                 sys.exit(work.TIME_IS_OVER)
-            with live.shown(folder):
+            with terminal.shown(folder):
                 code = work.work(self.context, self.main, composer, sweep, self.n_jobs, minutes, self.allow_changed)
             if code:
                 sys.exit(code)
@@ -323,7 +323,7 @@ class Runner:
         left = self._introduce(left, sweep, facts)
         ran = [each.job.number for each in left]
         self.context.callbacks.callbacks.append(jobs.DropConfigs())
-        with live.shown(sweep.name), signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
+        with terminal.shown(sweep.name), signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
             while left:
                 self._launch(left, sweep)
                 left = self._introduce(self._next_round(further, sweep), sweep)

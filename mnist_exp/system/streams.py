@@ -7,7 +7,7 @@ import sys
 from typing import IO, Any
 
 GONE = (errno.EPIPE, errno.EIO)  # the reader of a pipe; a terminal
-ERASE = "\x1b[J"  # a terminal erases what is below its cursor: report/live.py shows there what runs now
+ERASE = "\x1b[J"  # a terminal erases what is below its cursor: report/terminal.py shows there what runs now
 
 
 def harden() -> None:

@@ -30,7 +30,7 @@ def shown(folder: Path) -> Iterator[None]:
     if not streams.is_terminal(sys.stderr):
         yield
         return
-    reader = beside.Reader("report.live", [str(folder)])
+    reader = beside.Reader("report.terminal", [str(folder)])
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from conftest import ROOT, TINY
 from helpers.sweeps import sweep
 from rich.console import Console
 
-from mnist_exp.report import live, status, status_text
+from mnist_exp.report import status, status_text, terminal
 from mnist_exp.store.run_folder import SWEEP_LOCK
 from mnist_exp.system import files
 from mnist_exp.system.streams import ERASE
@@ -60,7 +60,7 @@ def test_a_frame_is_as_wide_as_the_terminal_and_ends_where_it_began(tmp_path: Pa
     with files.locked(folder / SWEEP_LOCK):
         lines = status_text.now(status.read(str(folder)))
     console = Console(file=StringIO(), force_terminal=True, width=20, height=30, legacy_windows=False)
-    frame = live._frame(lines, console)
+    frame = terminal._frame(lines, console)
     assert screen(f"before\r\n{frame}")[:2] == ["before", "1 of 2 runs complet…"]
     assert max(map(len, screen(frame))) == 20
     assert "  #1 optimizer=sgd …" in screen(frame)
