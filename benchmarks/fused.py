@@ -210,8 +210,8 @@ def measure_memory(layers: str) -> None:
             many, few = (run_in_subprocess(partial(measure, group)) for group in (configs, configs[:16]))
             taken = (many - few) / 64
             print(f"{name:12} {source:12} {taken / 2**20:6.2f}, {taken / necessary:.2f} of the necessary", flush=True)
-            facts = {"layers": layers, "of_necessary": taken / necessary}
-            figures.line(f"memory per model, {name}, {source}", taken / 2**20, "MB", **facts)
+            label = f"memory per model, {name}, {source}"
+            figures.line(label, taken / 2**20, "MB", layers=layers, of_necessary=taken / necessary)
 
 
 def compare(count: int, sweeps: dict[str, list[DictConfig]], rounds: int) -> None:
