@@ -62,10 +62,10 @@ def main() -> None:
                 counts[1] += int(p < ALPHA)
                 counts[2] += int(p < ALPHA and np.sign(check) != np.sign(pair.difference))
     show(found, {label: float(array.mean()) for label, array in right.items()})
-    for arms, ways in found.items():
+    for names, ways in found.items():
         for way, (comparisons, claims, failed) in ways.items():
             facts = {"splits": options.splits, "seeds": n, "comparisons": comparisons}
-            figures.line(f"{arms}, {way}: claims that fail", failed / claims if claims else None, "", claims, **facts)
+            figures.line(f"{names}, {way}: claims that fail", failed / claims if claims else None, "", claims, **facts)
 
 
 def show(found: dict[str, dict[str, list[int]]], accuracy: dict[str, Any]) -> None:
