@@ -4,24 +4,23 @@
 
 Each node is a process that takes batches and marks them as done, and writes nothing else. Now and then one is killed by
 SIGKILL while it holds a batch, and another takes its place. At the end, the files say whether every batch was done,
-and the notes of the nodes whether any attempt at a batch was made by two. Prints one line of JSON.
+and the notes of the nodes whether any attempt at a batch was made by two. Prints one line of JSON for each figure.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import random
 import signal
 import tempfile
 import time
-from datetime import date
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import numpy as np
 
-from mnist_exp.store import claims, provenance
+from benchmarks import figures
+from mnist_exp.store import claims
 from mnist_exp.store.claims import Claims
 
 FORK = multiprocessing.get_context("fork")
@@ -52,7 +51,7 @@ def start(folder: Path, number: int, batches: int, kill_after: int | None) -> Fo
     return process
 
 
-def measure(folder: Path, batches: int, nodes: int, kills: int) -> dict[str, object]:
+def measure(folder: Path, batches: int, nodes: int, kills: int) -> dict[str, float]:
     """Have nodes take all batches, kill some, and return what was measured."""
     chance, began = random.Random(0), time.perf_counter()
     share = max(2, batches // nodes)
@@ -84,13 +83,11 @@ def measure(folder: Path, batches: int, nodes: int, kills: int) -> dict[str, obj
         "batches": batches,
         "done": sum(state.is_done for state in states.values()),
         "attempts": sum(state.attempt for state in states.values()),
-        "machine": provenance.machine(),
-        "date": date.today().isoformat(),
     }
 
 
 def main() -> None:
-    """Read the command line, measure, and print one line of JSON."""
+    """Read the command line, measure, and print a line of JSON for each figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--claims", type=int, default=1_000_000)
     parser.add_argument("--nodes", type=int, default=64)
@@ -98,7 +95,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the claims go, on the file system to measure")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        print(json.dumps(measure(Path(folder), options.claims, options.nodes, min(options.kills, options.nodes))))
+        found = measure(Path(folder), options.claims, options.nodes, min(options.kills, options.nodes))
+    units = {"seconds": "s", "claims_per_second": "1/s"}
+    for name, value in found.items():
+        figures.line(name, value, units.get(name, "count"))
 
 
 if __name__ == "__main__":

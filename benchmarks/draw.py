@@ -12,10 +12,10 @@ Prints the median and the range over the rounds, each of 20 repetitions (the pag
 
 import argparse
 import math
-import statistics
-from datetime import date
 from pathlib import Path
 from typing import Any
+
+from benchmarks import figures
 
 CHROMIUM = "/usr/bin/chromium"
 MEASURE = """() => {
@@ -81,11 +81,10 @@ def main() -> None:
         if options.picture:
             page.evaluate("document.activeElement.blur()")
             page.screenshot(path=options.picture)
-        print(f"{page.title()}, {options.rounds} rounds, Chromium {browser.version}, {date.today()}, ms")
+        print(f"{page.title()}, {options.rounds} rounds, Chromium {browser.version}")
         print(f"says: {page.locator('#status').text_content()}")
         for name in rounds[0]:
-            times = [times[name] for times in rounds]
-            print(f"{name:8} {statistics.median(times):7.2f}  {min(times):.2f} to {max(times):.2f}")
+            figures.show(name, [times[name] for times in rounds], "ms", chromium=browser.version)
         browser.close()
 
 

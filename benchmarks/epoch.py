@@ -16,14 +16,12 @@ Prints the median and the range over the rounds, and ratios, which are taken rou
 """
 
 import argparse
-import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import cast
 
 import torch
@@ -33,6 +31,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from torchvision import datasets, transforms
 
+from benchmarks import figures
 from mnist_exp import build, config
 from mnist_exp.data.batches import Split
 from mnist_exp.data.images import DataSet, Part
@@ -196,10 +195,9 @@ def main() -> None:
                     seconds[name].append(time.perf_counter() - start)
                     own[name].append(time.thread_time() - own_start)
 
-    print(f"{date.today()}, {os.cpu_count()} cores, {cfg.threads} thread, torch {torch.__version__}")
-    median = {name: statistics.median(values) for name, values in seconds.items()}
     for name, values in seconds.items():
-        print(f"{name:18}{median[name]:7.3f} s  ({min(values):.3f} to {max(values):.3f}, n={len(values)})")
+        figures.show(name, values, "s", threads=cfg.threads)
+        figures.show(name, own[name], "CPU s of the thread that trains", threads=cfg.threads)
     comparisons = [
         ("times the floor", seconds, "ours", "floor"),
         ("times the floor, in CPU seconds of the thread that trains, for a busy machine", own, "ours", "floor"),
@@ -207,11 +205,12 @@ def main() -> None:
         ("of an epoch: checkpoints", seconds, "saved", "ours"),
     ]
     for way, label in (("usual", "times as fast as the usual way"), ("tuned", "times as fast as the usual loader")):
-        for name in sorted((name for name in median if name.startswith(way)), key=median.__getitem__)[:1]:
+        candidates = [name for name in seconds if name.startswith(way)]
+        for name in sorted(candidates, key=lambda name: median(seconds[name]))[:1]:
             comparisons.append((f"{label} ({name})", seconds, name, "ours"))
     for label, times, top, bottom in comparisons:
         ratios = [one / other for one, other in zip(times[top], times[bottom], strict=True)]
-        print(f"{statistics.median(ratios):7.3f} {label}  ({min(ratios):.3f} to {max(ratios):.3f})")
+        figures.show(label, ratios, "", threads=cfg.threads)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from benchmarks import figures
 from mnist_exp.store import keeping
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.run_folder import WORKERS
@@ -26,8 +27,9 @@ def on_disk(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def spread(values: Sequence[float]) -> str:
-    """The mean, and the range."""
+def spread(name: str, values: Sequence[float], unit: str) -> str:
+    """The mean, and the range; and a line of JSON."""
+    figures.line(f"{name}, mean", fmean(values), unit, len(values), (min(values), max(values)))
     return f"{fmean(values):,.0f} ({min(values):,.0f}-{max(values):,.0f})"
 
 
@@ -42,10 +44,14 @@ def main(folder: Path) -> None:
         folders = {len({path.parent for path in each}) for each in files}
         sizes = [[path.stat().st_size for path in each] for each in files]
         blocks = [sum(map(on_disk, each)) + max(folders) * BLOCK for each in sizes]
-        counts = spread([len(each) for each in files])
-        print(f"{keep}  {counts}  {max(folders)}  {spread(list(map(sum, sizes)))}  {spread(blocks)}")
+        counts = spread(f"files with keep={keep}", [len(each) for each in files], "files")
+        size = spread(f"size with keep={keep}", list(map(sum, sizes)), "bytes")
+        blocks_taken = spread(f"blocks with keep={keep}", blocks, "bytes")
+        print(f"{keep}  {counts}  {max(folders)}  {size}  {blocks_taken}")
     ledgers = [Ledger(folder).path, *(folder / WORKERS).glob("*.jsonl")]
-    print(f"ledger: {sum(path.stat().st_size for path in ledgers) / len(jobs):,.0f} bytes a job")
+    share = sum(path.stat().st_size for path in ledgers) / len(jobs)
+    print(f"ledger: {share:,.0f} bytes a job")
+    figures.line("ledger, mean per job", share, "bytes", len(jobs))
 
 
 if __name__ == "__main__":

@@ -23,13 +23,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from statistics import median
 
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import figures
 from benchmarks.epoch import as_installed, loaders
 from mnist_exp import build
 from mnist_exp.fused import memory
@@ -210,6 +210,8 @@ def measure_memory(layers: str) -> None:
             many, few = (run_in_subprocess(partial(measure, group)) for group in (configs, configs[:16]))
             taken = (many - few) / 64
             print(f"{name:12} {source:12} {taken / 2**20:6.2f}, {taken / necessary:.2f} of the necessary", flush=True)
+            label = f"memory per model, {name}, {source}"
+            figures.line(label, taken / 2**20, "MB", layers=layers, of_necessary=taken / necessary)
 
 
 def compare(count: int, sweeps: dict[str, list[DictConfig]], rounds: int) -> None:
@@ -229,8 +231,8 @@ def compare(count: int, sweeps: dict[str, list[DictConfig]], rounds: int) -> Non
             for way, other in others.items():
                 found.setdefault(f"{name} / {way}", []).append(speed / other)
     for name, values in found.items():
-        unit = "times" if "/" in name else "models/s"
-        print(f"{count:4}  {name:28} {median(values):8.2f} {unit}  ({min(values):.2f}-{max(values):.2f})", flush=True)
+        layers = list(cfg.model.hidden_layers)
+        figures.show(f"{count:4}  {name}", values, "" if "/" in name else "models/s", models=count, layers=layers)
 
 
 if __name__ == "__main__":

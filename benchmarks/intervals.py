@@ -9,12 +9,11 @@ two arms over new seeds and new images is then known, and so is that over new se
 claim        `Comparison.claim`, for new seeds and new images
 same images  `Comparison.on_these_images`, for new seeds alone
 
-Prints Markdown tables, and a line of JSON with each setting.
+Prints Markdown tables, and lines of JSON for each setting.
 """
 
 import argparse
 import itertools
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 from tqdm import tqdm
 
+from benchmarks import figures
 from mnist_exp.report import stats
 from mnist_exp.store.ledger import Seeds
 
@@ -222,7 +222,11 @@ def main() -> None:
         rows,
     )
     every = (*of_pairs, *of_welch, *of_many, *of_looks)
-    print("\n" + json.dumps([each._asdict() | {"setting": each.setting._asdict()} for each in every]))
+    print()
+    for each in every:
+        counts = {name: count for name, count in each._asdict().items() if name != "setting"}
+        for name in ("claims", "same_claims"):
+            figures.line(name, counts[name] / each.sweeps, "", each.sweeps, setting=each.setting._asdict(), **counts)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from benchmarks import figures
 from mnist_exp import build, config
 from mnist_exp.data.batches import Batches, TrainingBatches
 from mnist_exp.training import loop
@@ -89,10 +90,9 @@ def main() -> None:
             for epoch in found[0]:
                 percent = [result[epoch] for result in found]
                 mean, sd = statistics.fmean(percent), statistics.stdev(percent)
-                print(
-                    f"pixels {'0 to 1' if pixels else 'standardized':12}  {images:,} images  {epoch} epoch  "
-                    f"{mean:.2f} % ({sd:.2f}; {min(percent):.2f}-{max(percent):.2f})"
-                )
+                name = f"pixels {'0 to 1' if pixels else 'standardized':12}  {images:,} images  {epoch} epoch"
+                print(f"{name}  {mean:.2f} % ({sd:.2f}; {min(percent):.2f}-{max(percent):.2f})")
+                figures.line(f"{name}, mean test error", mean, "%", len(percent), (min(percent), max(percent)), sd=sd)
 
 
 if __name__ == "__main__":

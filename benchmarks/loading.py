@@ -3,19 +3,15 @@
     python -m benchmarks.loading [--images 20000] [--rounds 5]
 
 Writes PNGs into a temporary folder, then all candidates take turns. A round of a candidate is one pass over all images,
-in a process that has imported torch and torchvision already. Prints a JSON line for each size of image: seconds as
-[median, lowest, highest], and how many times as fast ours is, round by round.
+in a process that has imported torch and torchvision already. Prints the seconds for each size of image, and
+how many times as fast ours is, round by round.
 """
 
 import argparse
-import json
-import platform
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +21,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from benchmarks import figures
 from mnist_exp.data.folder import folder
-from mnist_exp.system import resources
 
 SIZE = 28  # pixels, to which photos are scaled by all candidates
 
@@ -60,8 +56,8 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def measure(count: int, shape: Sequence[int], rounds: int) -> dict[str, object]:
-    """Return the results for images of one shape."""
+def measure(count: int, shape: Sequence[int], rounds: int) -> None:
+    """Print the results for images of one shape."""
     times: dict[str, list[float]] = {"first start": [], "second start": [], "ImageFolder": []}
     with tempfile.TemporaryDirectory() as temporary:
         top, root = Path(temporary, "images"), Path(temporary, "root")
@@ -75,10 +71,8 @@ def measure(count: int, shape: Sequence[int], rounds: int) -> dict[str, object]:
         f"ImageFolder / {name}": [slow / fast for slow, fast in zip(times["ImageFolder"], times[name], strict=True)]
         for name in ("first start", "second start")
     }
-    return {"images": count, "shape": list(shape), "rounds": rounds} | {
-        name: [round(value, 3) for value in (statistics.median(found), min(found), max(found))]
-        for name, found in (times | ratios).items()
-    }
+    for name, found in (times | ratios).items():
+        figures.show(name, found, "" if "/" in name else "s", images=count, shape=list(shape))
 
 
 def main() -> None:
@@ -88,13 +82,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    about = {
-        "date": str(date.today()),
-        "cores": resources.cores(),
-        "machine": platform.processor() or platform.machine(),
-    }
     for shape in ((28, 28), (128, 128, 3)):
-        print(json.dumps(about | measure(options.images, shape, options.rounds)), flush=True)
+        print(f"\nimages of shape {shape}")
+        measure(options.images, shape, options.rounds)
 
 
 if __name__ == "__main__":

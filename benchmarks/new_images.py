@@ -13,7 +13,6 @@ seeds, says the opposite: the arm that was better is worse there, or equal.
 """
 
 import argparse
-import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import figures
 from mnist_exp.report import results, stats
 from mnist_exp.store.ledger import Seeds
 
@@ -62,7 +62,10 @@ def main() -> None:
                 counts[1] += int(p < ALPHA)
                 counts[2] += int(p < ALPHA and np.sign(check) != np.sign(pair.difference))
     show(found, {label: float(array.mean()) for label, array in right.items()})
-    print(json.dumps({"benchmark": "new_images", "splits": options.splits, "seeds": n, "found": found}))
+    for names, ways in found.items():
+        for way, (comparisons, claims, failed) in ways.items():
+            facts = {"splits": options.splits, "seeds": n, "comparisons": comparisons}
+            figures.line(f"{names}, {way}: claims that fail", failed / claims if claims else None, "", claims, **facts)
 
 
 def show(found: dict[str, dict[str, list[int]]], accuracy: dict[str, Any]) -> None:

@@ -4,17 +4,15 @@
 
 Draws the test digits of MNIST, 100 to 400 pixels wide, at random places of white, grey, shaded and black paper with
 noise, as JPEG, and lets a run of `data=mnist` read them: as `predict` prepares them, and with the whole picture scaled
-to 28 x 28 (negated where the paper is light). Prints one JSON line for each kind of paper: the accuracies, and that of
-the same digits as they are in MNIST; what is lost to it, with its 95 % interval (Wald's, for paired proportions); the
-pictures in which no figure or more than one was found; and the median CPU time of a picture.
+to 28 x 28 (negated where the paper is light). For each kind of paper, it prints a line of JSON for each figure: the
+accuracies, and that of the same digits as they are in MNIST; what is lost to it, with its 95 % interval (Wald's, for
+paired proportions); the pictures in which no figure or more than one was found; and the median CPU time of a picture.
 """
 
 import argparse
 import io
-import json
 import time
 from concurrent.futures import ProcessPoolExecutor
-from datetime import date
 from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from benchmarks import figures
 from mnist_exp import build
 from mnist_exp.use import trained_run
 from mnist_exp.use.prepare import Preparation, Prepared
@@ -133,9 +132,10 @@ def main() -> None:
     run = trained_run.load(options.run)
     images, labels = (tensor[: options.pictures].numpy() for tensor in build.source(run.config).test)
     for paper in PAPERS:
-        facts = measure(run, images[:, 0], labels, paper, options.processes)
-        rounded = {key: round(value, 5) if isinstance(value, float) else value for key, value in facts.items()}
-        print(json.dumps({"date": f"{date.today()}"} | rounded), flush=True)
+        found = measure(run, images[:, 0], labels, paper, options.processes)
+        for name in ("originals", "predict", "lost", "lost_95", "shrunk", "none", "several", "cpu_ms"):
+            unit = {"none": "count", "several": "count", "cpu_ms": "ms"}.get(name, "")
+            figures.line(f"{paper}: {name}", found[name], unit, found["pictures"])
 
 
 if __name__ == "__main__":

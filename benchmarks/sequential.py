@@ -10,7 +10,6 @@ for all sweeps at once. `tests/test_report_sequential.py` holds one against the 
 from __future__ import annotations
 
 import argparse
-import json
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
+from benchmarks import figures
 from mnist_exp.report import anytime
 
 Array = NDArray[Any]
@@ -165,13 +165,13 @@ def many(function: Any, means: Array, sweeps: int, *rest: Any) -> Outcome:
 
 
 def main() -> None:
-    """Print the table, and the figures as one line of JSON."""
+    """Print the table, and the figures as lines of JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sweeps", type=int, default=20_000)
     parser.add_argument("--smallest", type=float, default=0.9, help="in standard deviations of a difference")
     options = parser.parse_args()
     rng, sweeps, smallest = np.random.default_rng(0), options.sweeps, options.smallest
-    facts: dict[str, Any] = {"sweeps": sweeps, "smallest": smallest, "first": FIRST, "max_seeds": MOST}
+    found: dict[str, list[Outcome]] = {}
     print(f"{sweeps:,} sweeps a row. Runs: mean per sweep.\n")
     print("No difference: sweeps with a false claim. `until=decided` looks after each seed from 5 to 40.")
     print("Half: only half of the arms are alike, the others are 1 sd worse.\n")
@@ -184,7 +184,7 @@ def main() -> None:
         others = [many(fixed, null, sweeps, seeds, rng) for seeds in FIXED]
         cells = [f"{100 * each.false:.1f} %" for each in (stops, never, half, *others)]
         print(f"| {arms} | {' | '.join(cells)} | {stops.runs:.0f} of {arms * MOST} |", flush=True)
-        facts[f"none_{arms}"] = [stops, never, half, *others]
+        found[f"no difference, {arms} arms"] = [stops, never, half, *others]
     print("\nOne arm is better than the others: it leads, and is told apart from all of them (runs).\n")
     print("| arms | difference (sd) | `until=decided` | 10 seeds | 20 seeds | false claims, `until=decided` |")
     print("|--:|--:|--:|--:|--:|--:|")
@@ -194,7 +194,7 @@ def main() -> None:
             rows = [many(sequential, means, sweeps, 0.0, rng), *(many(fixed, means, sweeps, n, rng) for n in FIXED)]
             cells = [f"{100 * each.found:.0f} % ({each.runs:.0f})" for each in rows]
             print(f"| {arms} | {by} | {' | '.join(cells)} | {100 * rows[0].false:.1f} % |", flush=True)
-            facts[f"better_{arms}_{by}"] = rows
+            found[f"one of {arms} arms better by {by}"] = rows
     print(f"\nOne arm is better by exactly `smallest`, {smallest:g} sd: sweeps that call such a pair equal.\n")
     print("| arms | called equal | told apart | false claims | left open | runs |")
     print("|--:|--:|--:|--:|--:|--:|")
@@ -203,8 +203,13 @@ def main() -> None:
         shares = (row.equal, row.found, row.false, row.open)
         cells = [f"{100 * share:.1f} %" for share in shares]
         print(f"| {arms} | {' | '.join(cells)} | {row.runs:.0f} of {arms * MOST} |", flush=True)
-        facts[f"smallest_{arms}"] = row
-    print(f"\n{json.dumps(facts)}")
+        found[f"one of {arms} arms better by smallest"] = [row]
+    print()
+    for name, outcomes in found.items():
+        for place, outcome in enumerate(outcomes):
+            for what, value in outcome._asdict().items():
+                unit, facts = "runs" if what == "runs" else "", {"row": place, "smallest": smallest}
+                figures.line(f"{name}: {what}", value, unit, sweeps, **facts)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
+
+from benchmarks import figures
 
 TRAIN = [sys.executable, str(Path(__file__).parents[1] / "train.py")]
 DATA = f"data.root={Path('data').resolve()}"
@@ -53,11 +54,6 @@ def overhead(count: int) -> float:
         return wall - sum(float(summary["seconds"]) for summary in summaries)
 
 
-def show(name: str, values: list[float], unit: str = "s") -> None:
-    """Print the median and the range."""
-    print(f"{name:44} {median(values):8.2f} {unit}  ({min(values):.2f}-{max(values):.2f})")
-
-
 def main() -> None:
     """Time all ways, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,12 +80,12 @@ def main() -> None:
         overheads.append((overhead(LONG) - overhead(SHORT)) / (LONG - SHORT))
     print(f"{options.jobs} jobs of {options.epochs} epochs, {options.rounds} rounds: median and range")
     for name, values in taken.items():
-        show(name, values)
+        figures.show(name, values, "s")
     parallel = taken.pop(f"sweep, {workers} workers")
     for name, values in taken.items():
         ratios = [one / other for one, other in zip(values, parallel, strict=True)]
-        show(f"{workers} workers, speed-up over: {name}", ratios, "x")
-    show("overhead of a sweep per job", overheads)
+        figures.show(f"{workers} workers, speed-up over: {name}", ratios, "")
+    figures.show("overhead of a sweep per job", overheads, "s")
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
+
+from benchmarks import figures
 
 ROOT = Path(__file__).parents[1]
 MARKS = {"mlp_98": 0.98, "mlp_99": 0.99, "lenet_98": 0.98, "lenet_99": 0.99}
@@ -60,11 +61,6 @@ def timed(recipe: str, seed: int, overrides: list[str]) -> Timed:
     return Timed(summary["test_accuracy"], training, whole)
 
 
-def spread(seconds: Sequence[float]) -> str:
-    """Return the median and the range as text."""
-    return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
-
-
 def main() -> None:
     """Time the recipes in turn, seed by seed, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -84,9 +80,9 @@ def main() -> None:
         mean, reached = statistics.fmean(found), sum(accuracy >= mark for accuracy in found)
         print(f"\n{recipe}: {mean:.2%} on average, {'which reaches' if mean >= mark else 'BELOW'} {mark:.0%}")
         print(f"  {reached} of {len(found)} seeds reach it; standard deviation {100 * statistics.stdev(found):.2f} pp")
-        seconds = [(run.training, run.command) for run in timed_runs]
-        training, command = map(spread, zip(*seconds, strict=True))
-        print(f"  training {training}, command {command}")
+        figures.show(f"{recipe}: training", [run.training for run in timed_runs], "s")
+        figures.show(f"{recipe}: the command", [run.command for run in timed_runs], "s")
+        figures.line(f"{recipe}: test accuracy, mean", mean, "", len(found), (min(found), max(found)), reached=reached)
         print(f"  {' '.join(f'{100 * accuracy:.2f}' for accuracy in sorted(found))}")
 
 

@@ -1,3 +1,6 @@
+import math
+from collections.abc import Sequence
+
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
@@ -70,9 +73,33 @@ def test_a_row_per_epoch_and_the_loss_falls(images: Tensor, labels: Tensor) -> N
     assert rows[-1].val_accuracy > rows[0].val_accuracy
 
 
-def test_a_loss_that_runs_away_stops_at_once_and_says_where(images: Tensor, labels: Tensor) -> None:
+def test_a_loss_that_runs_away_stops_and_says_where(images: Tensor, labels: Tensor) -> None:
     with pytest.raises(FloatingPointError, match=r"the loss became (nan|inf) at epoch 1, step [2-9]: a smaller"):
         fit(images, labels, lr=1e30)
+
+
+@pytest.mark.parametrize("spoiled", [49, 50, 51, 57])
+def test_the_first_step_whose_loss_is_not_finite_is_named(spoiled: int) -> None:
+    found = [torch.tensor(math.nan if step >= spoiled else 1.0) for step in range(1, 58)]
+    with pytest.raises(FloatingPointError, match=f"the loss became nan at epoch 3, step {spoiled}: a smaller"):
+        loop.read_finite(found, 57, epoch=3)
+    assert loop.read_finite(found[: spoiled - 1], spoiled - 1, epoch=3) == [1.0] * (spoiled - 1)
+
+
+def test_losses_are_read_every_50_steps(images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, int]] = []
+    whole = loop.read_finite
+
+    def noted(found: Sequence[Tensor], last: int, epoch: int) -> list[float]:
+        read.append((len(found), last))
+        return whole(found, last, epoch)
+
+    monkeypatch.setattr(loop, "READ_EVERY", 4)
+    monkeypatch.setattr(loop, "read_finite", noted)
+    fit(images, labels, lr=0.1, epochs=1)
+    steps = read[-1][1]
+    assert read == [*((4, last) for last in range(4, steps + 1, 4)), (steps, steps)]
+    assert steps > 4
 
 
 def test_a_validation_loss_that_is_not_finite_stops_as_well(images: Tensor, labels: Tensor) -> None:

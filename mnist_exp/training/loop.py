@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from mnist_exp.store.metrics import Row
 from mnist_exp.system import streams
 
 ADVICE = "a smaller optimizer.lr usually helps"
+READ_EVERY = 50  # steps: a GPU waits whenever a loss is read, and showing it costs as much as a layer of the model
 
 
 class Loss(Protocol):
@@ -52,7 +54,7 @@ def train_and_validate(training: Training, epoch: int) -> Row:
     """Train for one epoch, validate, and return the row of metrics.csv.
 
     Raises:
-        FloatingPointError: A loss is not finite. The epoch stops at once.
+        FloatingPointError: A loss is not finite.
     """
     start, lr = time.perf_counter(), training.optimizer.param_groups[0]["lr"]
     train_loss, train_accuracy = train_epoch(training, epoch)
@@ -68,10 +70,14 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
 
     Returns:
         The mean loss and the accuracy over all augmented images, each as the model was when it saw the image.
+
+    Raises:
+        FloatingPointError: A loss is not finite. The epoch stops within 50 steps.
     """
     model, loss, optimizer, schedule, train, _ = training
     model.train()
-    weights, loss_sum = list(model.parameters()), 0.0
+    weights = list(model.parameters())
+    losses: list[Tensor] = []  # of each step; like the hits, they stay on the device until they are read
     hits: list[Tensor] = []
     quiet = not streams.shows_progress()
     progress = tqdm(train, desc=f"epoch {epoch}", unit="batch", leave=False, disable=quiet)
@@ -83,14 +89,32 @@ def train_epoch(training: Training, epoch: int) -> tuple[float, float]:
         batch_loss.backward()
         optimizer.step()
         schedule.step()
-        value = batch_loss.item()
+        losses.append(batch_loss.detach())
+        hits.append(logits.argmax(dim=1) == labels)
+        if step % READ_EVERY == 0:
+            values = read_finite(losses[-READ_EVERY:], step, epoch)
+            progress.set_postfix_str(f"loss {values[-1]:.3f}", refresh=False)
+    values = read_finite(losses, len(losses), epoch)
+    loss_sum = sum(value * len(hit) for value, hit in zip(values, hits, strict=True))
+    return loss_sum / len(train.labels), int(torch.cat(hits).sum()) / len(train.labels)
+
+
+def read_finite(losses: Sequence[Tensor], last: int, epoch: int) -> list[float]:
+    """Read the losses of consecutive steps from the device.
+
+    Args:
+        losses: One per step, of no dimensions.
+        last: The number of the last of these steps.
+        epoch: Their epoch.
+
+    Raises:
+        FloatingPointError: A loss is not finite.
+    """
+    values: list[float] = torch.stack(list(losses)).tolist()
+    for step, value in enumerate(values, start=last - len(values) + 1):
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss became {value} at epoch {epoch}, step {step}: {ADVICE}")
-        loss_sum += value * len(labels)
-        hits.append(logits.argmax(dim=1) == labels)
-        if step % 50 == 1:  # writing it costs as much as a layer of the model
-            progress.set_postfix_str(f"loss {value:.3f}", refresh=False)
-    return loss_sum / len(train.labels), int(torch.cat(hits).sum()) / len(train.labels)
+    return values
 
 
 def balanced_accuracy(predicted: Tensor, labels: Tensor) -> float:
