@@ -26,7 +26,7 @@ def main() -> None:
         ]
         trial.set_user_attr("setting", setting)
         try:
-            return float(mnist_exp.train(*overrides, *setting).summary["best_val_accuracy"])
+            return mnist_exp.train(*overrides, *setting).summary["best_val_accuracy"] or 0.0
         except FloatingPointError as error:  # it diverged
             raise optuna.TrialPruned from error
 
