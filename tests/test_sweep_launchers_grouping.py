@@ -1,5 +1,6 @@
 """Which jobs of a sweep are trained as one."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -123,6 +124,14 @@ def test_the_capacity_follows_the_memory_and_the_cores(
     cfg.device = "auto"
     assert grouping._capacity(cfg, None) == (4, 30)  # each has a GPU of its own
     assert grouping._capacity(cfg, 7) == (4, 7)
+
+
+def test_the_capacity_is_found_without_the_compiler(job: Job, source: DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing torch._dynamo takes a second, and each batch of a search asks for the capacity in a new process."""
+    monkeypatch.setattr(build, "cached_source", lambda cfg: source)
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    grouping._capacity(job("device=cpu", "data.validation=23", "data.batch_size=30"), None)
+    assert not hasattr(sys.modules["torch._dynamo"], "__file__")
 
 
 def test_is_fused() -> None:

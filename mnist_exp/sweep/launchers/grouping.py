@@ -136,6 +136,7 @@ def _capacity(cfg: DictConfig, max_models: int | None) -> tuple[int, int]:
     from mnist_exp import build
     from mnist_exp.fused import memory
 
+    build.setup_torch(cfg)
     device = build.device(cfg)
     at_once = resources.cores() if device.type == "cpu" else build.num_devices(cfg)
     if max_models:
