@@ -118,7 +118,7 @@ def changed(key: str, value: Any) -> Any:
     if isinstance(value, int | float):
         return value + 1 if isinstance(value, int) else value / 2 or 0.25
     limit = config.LIMITS.get(key)
-    others = TEXTS if isinstance(value, str) else (3, [28, 28], "other")
+    others = TEXTS if isinstance(value, str) else (3, [28, 28], [0.5], "other", "mlflow")
     return next(other for other in others if other != value and (not limit or limit.allows(other)))
 
 

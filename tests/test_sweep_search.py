@@ -184,7 +184,7 @@ def test_a_search_prunes_what_is_behind_and_never_runs_it_again(run: Run) -> Non
         assert len(metrics(folder)) == 1
         assert jobs[number].choices["stop_below"] is not None
     assert "4 of 4 trials, 2 pruned; best so far" in outcome.out
-    assert "2 trials were pruned, which saved 4 of 12 epochs." in Path("it/report.md").read_text()
+    assert "Pruning ended 2 runs early, so that the search trained 8 of 12 epochs." in Path("it/report.md").read_text()
     best = max((0, 1), key=lambda number: summary(Path("it/search", str(number)))["best_val_accuracy"])
     assert asked("it")[1][-1] in asked("it/search")[best]
     before = Path("it/search/ledger.jsonl").read_bytes()
@@ -209,7 +209,7 @@ def test_the_best_of_a_bracket_go_on_where_they_were(run: Run) -> None:
         ["best.pt", "last.pt"], [], [],
     ]  # fmt: skip
     assert summary(folders[0])["resumed"] == [{"after_epoch": 1, "changed": {}}]
-    assert "2 trials were pruned, which saved 4 of 15 epochs." in Path("it/report.md").read_text()
+    assert "Pruning ended 2 runs early, so that the search trained 11 of 15 epochs." in Path("it/report.md").read_text()
     before = Path("it/search/ledger.jsonl").read_bytes()
     assert run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", "hydra.sweep.dir=it").code == 0
     assert Path("it/search/ledger.jsonl").read_bytes() == before
