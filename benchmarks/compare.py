@@ -113,7 +113,7 @@ def in_turn(trees: Sequence[Path], command: str, rounds: int) -> tuple[list[Meas
     return found[before][1:], found[after][1:]
 
 
-def show(command: str, before: Sequence[Measured], after: Sequence[Measured]) -> None:
+def show(command: str, commits: Sequence[str], before: Sequence[Measured], after: Sequence[Measured]) -> None:
     """Print a row for each figure that every run has, and their lines of JSON."""
     print(f"\n| `python {command}`, {len(before)} pairs | A | B | B / A (95 % interval) |\n|---|---|---|---|")
     shared = [key for key in before[0] if all(measured.get(key, 0) > 0 for measured in (*before, *after))]
@@ -123,7 +123,7 @@ def show(command: str, before: Sequence[Measured], after: Sequence[Measured]) ->
         print(f"| {name} | {a} | {b} | {value:.3f} ({low:.3f}-{high:.3f}) |")
     print()
     for (name, unit), (value, low, high) in ratios.items():
-        figures.line(f"{name}, {unit}: B / A", value, "", len(before), (low, high), command=command)
+        figures.line(f"{name}, {unit}: B / A", value, "", len(before), (low, high), command=command, compared=commits)
 
 
 def main() -> None:
@@ -135,7 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     with checked_out(ROOT, options.commits) as trees:
         for command in options.commands or [DEFAULT]:
-            show(command, *in_turn(trees, command, options.rounds))
+            show(command, options.commits, *in_turn(trees, command, options.rounds))
 
 
 if __name__ == "__main__":

@@ -249,8 +249,8 @@ def _small_optimizer(cfg: DictConfig, device: str | torch.device = "cpu") -> Opt
 def require_memory(cfg: DictConfig, split: Split, device: torch.device, times: int = 1) -> None:
     """Raise ConfigError if `times` models at once need more memory than is free.
 
-    What counts is the weights, the gradients, the optimizer's state and checkpoints: of the last epoch, and of the best
-    one if that may wait to be written. Activations do not.
+    What counts is the weights, the gradients, the optimizer's state and the checkpoints that wait to be written.
+    Activations do not.
     """
     try:
         with torch.device("meta"):  # shapes without memory
@@ -262,9 +262,17 @@ def require_memory(cfg: DictConfig, split: Split, device: torch.device, times: i
         [state] = _small_optimizer(cfg).state.values() or [{}]
     state_size = sum(isinstance(value, Tensor) and value.shape == (1,) for value in state.values()) * count
     needs = {"weights": count, "gradients": count, "optimizer state": state_size}
-    needs["checkpoint"] = min(cfg.checkpoint_every, 2) * (count + state_size) if device.type == "cpu" else 0
+    needs["checkpoint"] = checkpoint_copies(cfg, device) * (count + state_size)
     with naming("model"):
         resources.require_memory(device.type, needs, times, advice="smaller layers need less")
+
+
+def checkpoint_copies(cfg: DictConfig, device: torch.device) -> int:
+    """Return how many copies of a run's state its device may hold: of the best epoch, of the last one and of a new one.
+
+    They are on the CPU, so a GPU holds none.
+    """
+    return min(cfg.checkpoint_every, 3) if device.type == "cpu" else 0
 
 
 def check_step(cfg: DictConfig, model: nn.Module, loss: Any, split: Split) -> None:

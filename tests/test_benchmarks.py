@@ -45,7 +45,7 @@ def test_two_commits_run_in_turn_and_leave_no_worktree(
 ) -> None:
     with compare.checked_out(tmp_path, commits) as trees:
         before, after = compare.in_turn(trees, "script.py", rounds=6)
-        compare.show("script.py", before, after)
+        compare.show("script.py", commits, before, after)
     assert (tmp_path / "log").read_text() == "BA" + "ABBA" * 3
     assert len(git(tmp_path, "worktree", "list").splitlines()) == 1
     output = capfd.readouterr().out
@@ -53,6 +53,7 @@ def test_two_commits_run_in_turn_and_leave_no_worktree(
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     [epoch] = [line for line in lines if line["name"] == "epoch, s: B / A"]
     assert (epoch["value"], epoch["n"], epoch["spread"]) == (1.5, 6, [1.5, 1.5])
+    assert epoch["compared"] == commits
     assert {"the command, CPU s: B / A", "peak memory, MB: B / A"} <= {line["name"] for line in lines}
 
 

@@ -15,7 +15,7 @@ from mnist_exp.system import resources
 def test_bytes_per_model(overrides: list[str], copies: int, composed: Composed, source: DataSet) -> None:
     weights, outputs = 4 * 337_674, 4 * 30 * (256 + 256 + 512 + 512 + 10)  # bytes; outputs of each layer, batches of 30
     parts = training(composed(*overrides, *SMALL[1:]), source)
-    taken = memory.bytes_per_model(parts.model, parts.loss, parts.optimizer, parts.train) - memory.OBJECTS
+    taken = memory.bytes_per_model(parts.model, parts.loss, parts.optimizer, parts.train, 1) - memory.OBJECTS
     batch = 30 * 784 * 4
     assert copies * weights + outputs <= taken <= copies * weights + 4 * (outputs + batch)
 

@@ -55,6 +55,12 @@ def test_the_bar_has_a_piece_for_each_state(running: Path) -> None:
     ]
 
 
+def test_a_pruned_run_has_ended(tmp_path: Path) -> None:
+    html = now(sweep(tmp_path / "s", GRID, spoiled={2: "pruned", 9: "pending"}))
+    assert 'data-progress="9 of 10"' in html
+    assert re.findall(r'<rect class="(\w+)"', html) == ["completed", "pruned", "waiting"]
+
+
 def test_failures_say_why(running: Path) -> None:
     assert "#2 optimizer=adam seed=2</span>: the loss became nan at epoch 3" in now(running)
 

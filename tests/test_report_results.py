@@ -96,6 +96,14 @@ def test_arm_with_failed_runs_comes_last_and_is_not_compared(tmp_path: Path) -> 
     assert (found.arms[2].seeds, found.arms[2].planned) == ("3 of 5; 2 diverged", 5)
 
 
+def test_arm_with_pruned_runs_comes_last_and_is_not_compared(tmp_path: Path) -> None:
+    """The runs that a search let come to their end are a selection."""
+    found = read([sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]}, spoiled={0: "pruned"})])
+    assert [(each.label, each.seeds) for each in found.arms] == [("sgd", "5"), ("adam", "4 of 5")]
+    assert [each.label for each in found.compared] == ["sgd"]
+    assert found.failing == []
+
+
 def test_arm_without_completed_runs_has_failed(tmp_path: Path) -> None:
     found = read([sweep(tmp_path / "s", {"optimizer.lr": [0.1, 1e6]}, range(2), spoiled={2: "failed", 3: "failed"})])
     assert [each.label for each in found.arms] == ["lr=0.1"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY, Outcome
 from helpers.run_folders import learned, metrics, summary
+from optuna.trial import TrialState
 
 from mnist_exp.report import figures
 from mnist_exp.report.results import read
@@ -184,7 +185,7 @@ def test_a_search_prunes_what_is_behind_and_never_runs_it_again(run: Run) -> Non
         assert len(metrics(folder)) == 1
         assert jobs[number].choices["stop_below"] is not None
     assert "4 of 4 trials, 2 pruned; best so far" in outcome.out
-    assert "Pruning ended 2 runs early, so that the search trained 8 of 12 epochs." in Path("it/report.md").read_text()
+    assert "Pruning ended 2 runs early, which saved 4 of 12 epochs." in Path("it/report.md").read_text()
     best = max((0, 1), key=lambda number: summary(Path("it/search", str(number)))["best_val_accuracy"])
     assert asked("it")[1][-1] in asked("it/search")[best]
     before = Path("it/search/ledger.jsonl").read_bytes()
@@ -209,7 +210,10 @@ def test_the_best_of_a_bracket_go_on_where_they_were(run: Run) -> None:
         ["best.pt", "last.pt"], [], [],
     ]  # fmt: skip
     assert summary(folders[0])["resumed"] == [{"after_epoch": 1, "changed": {}}]
-    assert "Pruning ended 2 runs early, so that the search trained 11 of 15 epochs." in Path("it/report.md").read_text()
+    lines = map(json.loads, Path("it/search/optuna.journal").read_text().splitlines())
+    states = [TrialState(line["state"]) for line in lines if line["op_code"] == 4]
+    assert [state.name for state in states] == ["COMPLETE", "PRUNED", "PRUNED", "COMPLETE", "COMPLETE"]
+    assert "Pruning ended 2 runs early, which saved 4 of 15 epochs." in Path("it/report.md").read_text()
     before = Path("it/search/ledger.jsonl").read_bytes()
     assert run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", "hydra.sweep.dir=it").code == 0
     assert Path("it/search/ledger.jsonl").read_bytes() == before
@@ -219,6 +223,15 @@ def test_the_best_of_a_bracket_go_on_where_they_were(run: Run) -> None:
         dict(row, seconds="") for row in metrics(Path("alone"))
     ]
     assert summary(folders[0])["test_errors"] == summary(Path("alone"))["test_errors"]
+
+
+def test_the_best_of_a_bracket_that_is_cut_short_comes_to_its_end(run: Run) -> None:
+    words = [*HYPERBAND, "hydra.sweeper.trials=2", "hydra/launcher=fused", "hydra.launcher.keep=none"]
+    outcome = run("-m", *words, "hydra.sweeper.prune=hyperband", "hydra.sweep.dir=it")
+    assert outcome.code == 0, outcome.err
+    assert [job.status for job in Ledger(Path("it/search")).read()[1].values()] == ["completed", "pruned"]
+    for folder in (Path("it/search/0"), Path("it/search/1")):
+        assert not {"best.pt", "last.pt", "hydra.yaml"} & {path.name for path in folder.rglob("*")}
 
 
 @pytest.mark.parametrize(
@@ -241,8 +254,8 @@ def test_only_a_search_can_be_pruned(run: Run) -> None:
     assert outcome.code == 1
     [line] = outcome.err.splitlines()
     assert line.endswith(
-        "hydra.sweeper.prune=median: prunes a search, and nothing is searched; give a key interval(LOW,HIGH) or "
-        "choice(A,B), and hydra.sweeper.trials=N, or remove it"
+        "hydra.sweeper.prune=median: prunes a search of intervals and choices, and there is none; give a key "
+        "interval(LOW,HIGH) or choice(A,B), and hydra.sweeper.trials=N, or remove it"
     )
 
 

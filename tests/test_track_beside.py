@@ -18,9 +18,9 @@ from helpers.sweeps import sweep
 import mnist_exp
 from mnist_exp.store.metrics import METRICS, read_columns
 from mnist_exp.store.run_folder import BEST
-from mnist_exp.system import beside as system_beside
 from mnist_exp.system import extras
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.reader import Reader
 from mnist_exp.track import beside, runs, track
 from mnist_exp.track.runs import Snapshot
 from mnist_exp.track.tensorboard import TensorBoard
@@ -108,7 +108,7 @@ def test_a_reader_that_hangs_is_killed_and_what_is_missing_is_said(
             return -9
 
     readers: list[Hanging] = []
-    monkeypatch.setattr(system_beside, "Reader", Hanging)
+    monkeypatch.setattr(beside, "Reader", Hanging)
     folder = sweep(tmp_path / "s", {}, seeds=[0])
     with beside.shown_in(["mlflow"], [folder, tmp_path / "other"]):
         pass
@@ -140,13 +140,13 @@ def test_one_reader_shows_a_whole_sweep(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launcher: str
 ) -> None:
     started: list[Sequence[str]] = []
-    start = system_beside.Reader.__init__
+    start = Reader.__init__
 
-    def count(self: system_beside.Reader, module: str, arguments: Sequence[str]) -> None:
+    def count(self: Reader, module: str, arguments: Sequence[str]) -> None:
         started.append(arguments)
         start(self, module, arguments)
 
-    monkeypatch.setattr(system_beside.Reader, "__init__", count)
+    monkeypatch.setattr(Reader, "__init__", count)
     words = ["-m", *TINY, "seed=0,1", f"hydra/launcher={launcher}", "hydra.sweep.dir=multirun/s"]
     assert run(*words, "tracker=[tensorboard,tensorboard]").code == 0
     assert len(started) == 1

@@ -44,11 +44,13 @@ def max_models(bytes_per_model: int, device: torch.device, num_groups: int) -> i
     return max(1, int(SHARE * resources.free_memory(device.type)) // (num_groups * bytes_per_model))
 
 
-def bytes_per_model(model: nn.Module, loss: Loss, optimizer: Optimizer, train: TrainingBatches) -> int:
+def bytes_per_model(
+    model: nn.Module, loss: Loss, optimizer: Optimizer, train: TrainingBatches, checkpoints: int
+) -> int:
     """Return the bytes that one more model adds to a fused group.
 
-    These are its weights and gradients, the optimizer's state, a copy of it and of the weights for the checkpoint, what
-    a backward pass keeps of a batch, and a stream of images of its own. They are measured in a training step, which
+    These are its weights and gradients, the optimizer's state, copies of it and of the weights for checkpoints, what a
+    backward pass keeps of a batch, and a stream of images of its own. They are measured in a training step, which
     changes the weights.
 
     Args:
@@ -56,6 +58,7 @@ def bytes_per_model(model: nn.Module, loss: Loss, optimizer: Optimizer, train: T
         loss: Its loss.
         optimizer: Its optimizer, before the first step.
         train: The training images.
+        checkpoints: The copies for checkpoints.
     """
     weights, batch = list(model.parameters()), train[: train.batch_size]
     images, labels = batch.prepare(batch.shuffled(), batch.random_numbers(len(batch.labels)))
@@ -73,7 +76,8 @@ def bytes_per_model(model: nn.Module, loss: Loss, optimizer: Optimizer, train: T
     state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
     activations = _num_bytes(saved, without=weights)  # their gradients take as much again
     stream = images.nbytes + 4 * len(train.labels)
-    return OBJECTS + 3 * _num_bytes(weights) + 2 * _num_bytes(state) + 2 * activations + stream
+    trained = (2 + checkpoints) * _num_bytes(weights) + (1 + checkpoints) * _num_bytes(state)
+    return OBJECTS + trained + 2 * activations + stream
 
 
 def _num_bytes(tensors: Sequence[Tensor], without: Sequence[Tensor] = ()) -> int:

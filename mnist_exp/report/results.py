@@ -47,6 +47,7 @@ class Arm(NamedTuple):
     misses: float  # wrong test images, mean over the runs
     failed: tuple[RunResult, ...] = ()  # runs that failed themselves, for example because they diverged
     missing: int = 0  # the number of runs that were killed or have not finished
+    pruned: int = 0  # the number of runs that a search ended early
 
     @property
     def label(self) -> str:
@@ -54,9 +55,14 @@ class Arm(NamedTuple):
         return label(self.choices)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether no run failed or was pruned."""
+        return not self.failed and not self.pruned
+
+    @property
     def planned(self) -> int:
-        """The number of runs in the sweep, but for pruned ones."""
-        return len(self.runs) + len(self.failed) + self.missing
+        """The number of runs in the sweep, whatever their status."""
+        return len(self.runs) + len(self.failed) + self.pruned + self.missing
 
     @property
     def failures(self) -> str:
@@ -87,7 +93,9 @@ class Results(NamedTuple):
     sessions: list[Session]  # the commands that worked on the sweeps
     runs: list[RunResult]  # whatever their status, by folder and number
     swept: tuple[str, ...]  # the keys that vary between runs, without the seed
-    arms: list[Arm]  # with a completed run: those without failed runs first, then by the measure's validation mean
+    arms: list[
+        Arm
+    ]  # with a completed run: those without failed or pruned runs first, then by the measure's validation mean
     comparisons: list[stats.Comparison]  # of the first of `compared` with each other one; p is corrected
     warnings: list[str]  # why results may not be comparable
     search: Results | None = None  # the sweep that chose the settings, or the learning rates
@@ -97,8 +105,8 @@ class Results(NamedTuple):
 
     @property
     def compared(self) -> list[Arm]:
-        """The arms without failed runs. The surviving runs of other arms are a selection."""
-        return [arm for arm in self.arms if not arm.failed]
+        """The arms without failed or pruned runs. The surviving runs of other arms are a selection."""
+        return [arm for arm in self.arms if arm.is_whole]
 
     @property
     def failing(self) -> list[Arm]:
@@ -208,7 +216,7 @@ def _ranked(folders: Sequence[Path], sessions: list[Session], runs: list[RunResu
         runs=runs,
         swept=swept,
         arms=sorted(
-            (arm for arm in arms if arm.runs), key=lambda arm: (bool(arm.failed), -measure.sign * arm.val.mean)
+            (arm for arm in arms if arm.runs), key=lambda arm: (not arm.is_whole, -measure.sign * arm.val.mean)
         ),
         comparisons=[],
         warnings=[],
@@ -242,14 +250,14 @@ def _arm(arm_id: str, members: Sequence[RunResult], swept: Sequence[str], measur
     pruned = sum(run.job.status == PRUNED for run in members)
     missing = len(members) - len(completed) - len(failed) - pruned
     if not completed:
-        return Arm(arm_id, choices, (), stats.NOTHING, stats.NOTHING, math.nan, failed, missing)
+        return Arm(arm_id, choices, (), stats.NOTHING, stats.NOTHING, math.nan, failed, missing, pruned)
     splits, ratio = [run.job.seeds.split for run in completed], val_per_train(completed[0])
     val, test = (
         _summary(values, splits, ratio, measure)
         for values in zip(*((run.val, run.test) for run in completed), strict=True)
     )
     misses = sum(run.misses for run in completed) / len(completed)
-    return Arm(arm_id, choices, tuple(completed), val, test, misses, failed, missing)
+    return Arm(arm_id, choices, tuple(completed), val, test, misses, failed, missing, pruned)
 
 
 def _summary(

@@ -160,12 +160,11 @@ def searched(results: Results) -> list[str]:
         reasons = count_failures([run for trial in failed for run in trial.failed])
         sentences.append(f"{count(len(failed), 'trial')} failed ({reasons}): the search took that as the worst.")
     if pruned := [run for run in runs if run.job.status == PRUNED]:
-        ended = [run for run in runs if run.job.status in ENDED_WELL]
-        trained = sum(run.summary["epochs"] or 0 for run in ended)
-        planned = sum(int(run.job.choices["epochs"]) for run in ended)
+        saved = sum(int(run.job.choices["epochs"]) - (run.summary["epochs"] or 0) for run in pruned)
+        planned = sum(int(run.job.choices["epochs"]) for run in runs)
         sentences.append(
-            f"Pruning ended {count(len(pruned), 'run')} early, so that the search trained {trained:,} of {planned:,} "
-            "epochs. The trials of these runs have no result."
+            f"Pruning ended {count(len(pruned), 'run')} early, which saved {saved:,} of {planned:,} epochs. The trials "
+            "of these runs have no result."
         )
     done = sum(run.job.status in ENDED_WELL for run in runs) + sum(len(trial.failed) for trial in failed)
     if unfinished := len(runs) - done:

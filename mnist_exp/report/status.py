@@ -25,14 +25,8 @@ from mnist_exp.store.run_folder import LEDGER, PRUNED, SEARCHES, STOP_FILE
 from mnist_exp.store.workers import Liveness
 
 COMPLETED, RUNNING, WAITING, STOPPED, FAILED = "completed", "running", "waiting", "stopped", "failed"
-STATES = (
-    COMPLETED,
-    PRUNED,
-    RUNNING,
-    WAITING,
-    STOPPED,
-    FAILED,
-)  # of a run; stopped: it goes on when the sweep is resumed
+# Of a run; stopped: it goes on when the sweep is resumed.
+STATES = (COMPLETED, PRUNED, RUNNING, WAITING, STOPPED, FAILED)
 ENDED = (COMPLETED, PRUNED, FAILED)
 NAMES = {"pending": WAITING, "interrupted": STOPPED}  # of a job's status in the ledger
 ALIVE, OVER, GONE = "alive", "over", "gone"  # states of a worker; gone: it died
@@ -103,10 +97,15 @@ class Stage(NamedTuple):
         return Counter(run.state for run in self.runs)
 
     @property
+    def planned(self) -> int:
+        """The number of runs, with those that are still to come."""
+        return len(self.runs) + self.to_come
+
+    @property
     def left(self) -> int:
         """The number of runs that have not ended."""
         counts = self.counts
-        return len(self.runs) + self.to_come - sum(counts[state] for state in ENDED)
+        return self.planned - sum(counts[state] for state in ENDED)
 
     @property
     def is_worked_on(self) -> bool:

@@ -18,25 +18,25 @@ from rich.text import Text
 
 from mnist_exp.report import status, status_text
 from mnist_exp.report.status_text import PAUSE, REST, Line
-from mnist_exp.system import beside, streams
+from mnist_exp.system import reader, streams
 from mnist_exp.system.errors import ConfigError
 
-LAST_LOOK = 5  # seconds that it may take
+END = 5  # seconds that the process which draws has to end
 
 
 @contextmanager
-def shown(folder: Path) -> Iterator[None]:
-    """Show what runs of a sweep during the block, if standard error is a terminal."""
-    if not streams.is_terminal(sys.stderr):
+def shown(folder: Path | None) -> Iterator[None]:
+    """Show what runs of the sweep in a folder during the block, if standard error is a terminal; None shows nothing."""
+    if not folder or not streams.is_terminal(sys.stderr):
         yield
         return
-    reader = beside.Reader("report.terminal", [str(folder)])
+    drawing = reader.Reader("report.terminal", [str(folder)])
     try:
         yield
     finally:
-        reader.tell_end()
-        reader.has_ended(LAST_LOOK)
-        reader.kill()
+        drawing.tell_end()
+        drawing.has_ended(END)
+        drawing.kill()
         _write(streams.ERASE)
 
 
@@ -66,4 +66,4 @@ def _write(text: str) -> None:
 
 if __name__ == "__main__":
     streams.harden()
-    draw(sys.argv[1], beside.command_ended())
+    draw(sys.argv[1], reader.command_ended(END))

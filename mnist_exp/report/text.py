@@ -40,7 +40,7 @@ def to_csv(results: Results) -> str:
     for run in results.runs:
         job = run.job
         summary: Mapping[str, Any] = run.summary
-        choices = [format_value(job.choices.get(key)) for key in shown]
+        choices = [format_value(job.choices[key]) if key in job.choices else "" for key in shown]
         values = [summary[key] for key in COLUMNS.values()]
         row = [job.number, job.config_id, *choices, job.seed, job.status, *values]
         row += [job.failure, job.error, summary["stopped"], tables.tags(run)]

@@ -4,13 +4,13 @@ With `best`, a run has six files, and with `none` five. What is dropped repeats 
 to train the run longer. Its summary records what was dropped, so nobody takes the run for damaged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mnist_exp.store import run_folder
-from mnist_exp.store.run_folder import BEST, HYDRA, LAST, OVERRIDES, PRUNED, RUNG, Summary
+from mnist_exp.store.run_folder import BEST, HYDRA, LAST, OVERRIDES, PRUNED, RUNG
 from mnist_exp.system.errors import ConfigError
 
 DROPPED = {"all": (), "best": (LAST, HYDRA, OVERRIDES), "none": (LAST, BEST, HYDRA, OVERRIDES)}
@@ -28,23 +28,21 @@ def of(launcher: Mapping[str, Any]) -> str:
     return keep
 
 
-def drop(folder: Path, keep: str) -> None:
-    """Delete what is not kept of a run, after its summary has recorded that. An error leaves the files."""
-    summary = run_folder.read_summary(folder)
-    if not summary:
+def drop(folder: Path, keep: str, may_go_on: bool = True) -> None:
+    """Delete what is not kept of a run, after its summary has recorded that. An error leaves the files.
+
+    Args:
+        folder: The folder of the run.
+        keep: hydra.launcher.keep.
+        may_go_on: Whether a run that waits at a rung, for the choice of those that go on, is left as it is.
+    """
+    unkept = {*DROPPED[keep], LAST, BEST}  # at most
+    names = sorted(name for name in unkept if (folder / name).is_file())
+    summary = run_folder.read_summary(folder) if names else None
+    if not summary or (may_go_on and summary["stopped"] == RUNG):
         return
-    of_pruned = (LAST, BEST) if summary["stopped"] == PRUNED else ()
-    _drop(folder, summary, [*DROPPED[keep], *of_pruned] if summary["stopped"] != RUNG else [])
-
-
-def drop_checkpoints(folder: Path) -> None:
-    """Delete the checkpoints of a run that never goes on, after its summary has recorded that."""
-    if summary := run_folder.read_summary(folder):
-        _drop(folder, summary, [LAST, BEST])
-
-
-def _drop(folder: Path, summary: Summary, unkept: Sequence[Path]) -> None:
-    names = sorted({name for name in unkept if (folder / name).is_file()})
+    if summary["status"] != PRUNED:
+        names = [name for name in names if name in DROPPED[keep]]
     if not names:
         return
     with suppress(OSError):  # a full disk; the run is complete all the same

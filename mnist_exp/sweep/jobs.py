@@ -203,6 +203,7 @@ class Task:
             outcomes[number] = outcome(folder, self.ids[number], end.code, end.error, failure)
             if outcomes[number]["status"] in ENDED_WELL:
                 keeping.drop(folder, self.keep)
+            if outcomes[number]["status"] == "completed":
                 outcomes[number]["result"] = recorded(folder)  # of the files as they stay
             if outcomes[number]["status"] == "interrupted":
                 self.sweep.stop(end.code)

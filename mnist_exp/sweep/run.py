@@ -135,14 +135,14 @@ class Runner:
 
     @contextmanager
     def _tracked(self, asked: request.Request) -> Iterator[None]:
-        """Show the sweep in trackers while this command works on it; say how, if workers do so elsewhere."""
+        """Show the sweep in trackers while this command trains it. If workers do, log the command that shows it."""
         typed, stored = config.trackers(self.master), (each.job.choices.get("tracker") for each in asked.jobs[:1])
         names = extras.require_trackers(typed or config.listed(next(stored, None)))
-        is_here = not self.scheduler or self.launcher_config.get("wait", False)
+        is_here = not self.close and (not self.scheduler or self.launcher_config.get("wait", False))
         with beside.shown_in(names if is_here else [], [asked.folder, *(asked.folder / name for name in SEARCHES)]):
             yield
         for name in [] if is_here or self.close else names:
-            follow = f"{program.tool('track')} {name} {quoting.for_shell(str(asked.folder))} --follow"
+            follow = f"{program.tool('track')} {name} {quoting.for_shell(str(_stage(asked.folder).folder))} --follow"
             log.info(f"tracker={name}: workers train the jobs; to show them meanwhile: {follow}")
 
     def _search(self, asked: request.Request) -> Search | None:
@@ -323,7 +323,8 @@ class Runner:
         left = self._introduce(left, sweep, facts)
         ran = [each.job.number for each in left]
         self.context.callbacks.callbacks.append(jobs.DropConfigs())
-        with terminal.shown(sweep.name), signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
+        shown = terminal.shown(sweep.name if left else None)
+        with shown, signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
             while left:
                 self._launch(left, sweep)
                 left = self._introduce(self._next_round(further, sweep), sweep)
@@ -378,7 +379,7 @@ class Runner:
         if decision.text:
             log.info(decision.text)
         for number in decision.ended:
-            keeping.drop_checkpoints(sweep.job_folder(number))
+            keeping.drop(sweep.job_folder(number), keeping.of(self.launcher_config), may_go_on=False)
         return self._left(decision.jobs, sweep, sweep.read()[1])
 
     def _introduce(self, left: Sequence[PlannedJob], sweep: Sweep, facts: Session | None = None) -> list[PlannedJob]:

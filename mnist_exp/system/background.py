@@ -1,4 +1,4 @@
-"""Work that goes on in a thread of its own, which ends with it: no process is forked beside an idle one."""
+"""Work in a thread that ends when the work does. So no idle thread is alive when a process is forked."""
 
 import threading
 from collections.abc import Callable

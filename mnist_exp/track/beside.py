@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mnist_exp.system import beside, errors, program, quoting, streams
+from mnist_exp.system import errors, program, quoting, streams
+from mnist_exp.system.reader import Reader, command_ended
 from mnist_exp.track import runs, track
 from mnist_exp.track.runs import Snapshot
 from mnist_exp.track.track import Tracker
@@ -32,7 +33,7 @@ def shown_in(names: Sequence[str], folders: Sequence[Path]) -> Iterator[None]:
         folders: Runs and sweeps. One that never begins is left out.
     """
     paths = [str(folder.absolute()) for folder in folders]
-    readers = {name: beside.Reader("track.beside", [name, *paths]) for name in names}
+    readers = {name: Reader("track.beside", [name, *paths]) for name in names}
     seconds = AFTER_FAILURE
     try:
         yield
@@ -41,7 +42,7 @@ def shown_in(names: Sequence[str], folders: Sequence[Path]) -> Iterator[None]:
         _finish(readers, folders, seconds)
 
 
-def _finish(readers: dict[str, beside.Reader], folders: Sequence[Path], seconds: float) -> None:
+def _finish(readers: dict[str, Reader], folders: Sequence[Path], seconds: float) -> None:
     """Wait until the trackers have everything, but not for long, and say which of them lack something."""
     deadline = time.monotonic() + seconds
     for reader in readers.values():
@@ -112,7 +113,7 @@ def read_along(name: str, folders: Sequence[Path], ended: threading.Event) -> in
 def main() -> None:
     """Be the process of one tracker: its arguments are the tracker's name, and the folders."""
     streams.harden()
-    code = read_along(sys.argv[1], [Path(folder) for folder in sys.argv[2:]], beside.command_ended())
+    code = read_along(sys.argv[1], [Path(folder) for folder in sys.argv[2:]], command_ended(PATIENCE))
     streams.flush()
     sys.exit(code)
 

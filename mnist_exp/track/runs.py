@@ -98,14 +98,13 @@ def has_begun(folder: Path) -> bool:
 def is_active(folder: Path) -> bool:
     """Return whether a process works on the run or the sweep.
 
-    Where that can't be found out, because the folder is read-only, a process may do so.
+    Where that can't be found out, because the lock can't be read, a process may do so.
     """
     lock = folder / (SWEEP_LOCK if run_folder.owner(folder) == run_folder.SWEEP else LOG)
     if not lock.is_file():
         return False
     try:
-        with files.locked(lock, shared=True):
-            return False
+        return files.is_locked(lock)
     except OSError:
         return True
 
@@ -123,7 +122,7 @@ def _read_sweep(folder: Path) -> Snapshot:
     runs = []
     for run in found:
         if run.job.status != "pending":
-            arm = label({key: format_value(run.job.choices.get(key)) for key in swept})
+            arm = label({key: format_value(run.job.choices[key]) for key in swept if key in run.job.choices})
             run_id = _digest(sweep_id, str(run.job.number), run.job.config_id)
             runs.append(_tracked(run, run_id, f"{arm} seed={run.job.seed}", arm, active))
     statuses = {run.status for run in runs}

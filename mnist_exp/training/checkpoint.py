@@ -4,6 +4,7 @@ import hashlib
 import io
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -69,7 +70,8 @@ class Checkpoints:
         Raises:
             OSError: The files can't be written. The old ones stay, and what was kept is kept.
         """
-        self._wait()
+        with suppress(Exception):  # what failed beside the training is tried again
+            self._wait()
         self._write_kept()
 
     def _write_kept(self) -> None:

@@ -202,8 +202,9 @@ class TrainingRun:
             path.unlink()
         files.write(self.folder / METRICS, metrics.table(self.rows).encode())
         self._write_checkpoints = self.checkpoints.write
-        self.checkpoints.keep(self._state(self.rows))
-        self.checkpoints.begin_write()
+        with signals.deferred():
+            self.checkpoints.keep(self._state(self.rows))
+            self.checkpoints.begin_write()
         resume.write_config(self.cfg, self.folder)
 
     def record(self, row: Row) -> None:

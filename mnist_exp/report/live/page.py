@@ -15,7 +15,7 @@ from markupsafe import Markup
 from mnist_exp.report import page, sentences, status_text, template
 from mnist_exp.report.live.server import NOW
 from mnist_exp.report.results import Results
-from mnist_exp.report.status import ALIVE, COMPLETED, FAILED, RUNNING, STATES, Run, Stage, Status
+from mnist_exp.report.status import ALIVE, ENDED, FAILED, RUNNING, STATES, Run, Stage, Status
 from mnist_exp.store import metrics
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import LOG
@@ -73,8 +73,8 @@ def now(found: Status) -> str:
     return HTML.get_template("now.html.j2").render(
         is_over=found.is_over,
         folder=found.folder,
-        done=stage.counts[COMPLETED] + stage.counts[FAILED],
-        all=len(stage.runs),
+        done=sum(stage.counts[state] for state in ENDED),
+        all=stage.planned,
         counted=counted.text,
         others=[line.text for line in lines if line is not counted],
         pieces=_pieces(stage),
@@ -115,8 +115,8 @@ def _pieces(stage: Stage) -> list[Piece]:
     """Return the pieces of the bar: what has ended first, what waits last."""
     pieces: list[Piece] = []
     counts, start = stage.counts, 0.0
-    for state in dict.fromkeys((COMPLETED, FAILED, RUNNING, *STATES)):
-        width = counts[state] / max(1, len(stage.runs))
+    for state in dict.fromkeys((*ENDED, RUNNING, *STATES)):
+        width = counts[state] / max(1, stage.planned)
         pieces.append(Piece(state, start, width))
         start += width
     return [piece for piece in pieces if piece.width]

@@ -17,6 +17,7 @@ from mnist_exp.report.status import ENDED, RUNNING, Status
 from mnist_exp.report.status_text import MOST
 from mnist_exp.store import sweep_folder
 from mnist_exp.system import errors, program, quoting, streams
+from mnist_exp.system.errors import ConfigError
 
 PAUSE = 1.0  # seconds between two looks
 REST = 30  # times as long as it took the processor, each of three kinds of work rests: at most a tenth of a core in all
@@ -161,7 +162,7 @@ def _follow(view: View, server: Server) -> None:
         try:
             server.show(view.look())
             failing = False
-        except OSError as error:
+        except (OSError, ConfigError) as error:  # of a ledger that is being written, too
             if not failing:
                 streams.say(f"tried again until it works: {errors.explain(error)}")
             failing = True

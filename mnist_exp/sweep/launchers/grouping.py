@@ -143,7 +143,8 @@ def _capacity(cfg: DictConfig, max_models: int | None) -> tuple[int, int]:
         return at_once, max_models
     data = build.split(cfg, build.cached_source(cfg), torch.device("cpu"))
     model = build.model(cfg, data)
-    size = memory.bytes_per_model(model, build.loss(cfg), build.optimizer(cfg, model), data.train)
+    parts, copies = (build.loss(cfg), build.optimizer(cfg, model), data.train), build.checkpoint_copies(cfg, device)
+    size = memory.bytes_per_model(model, *parts, copies)
     return at_once, memory.max_models(size, device, at_once if device.type == "cpu" else 1)
 
 

@@ -66,10 +66,11 @@ def new(
     Raises:
         ConfigError: The search can't be.
     """
-    if words == [] and Pruner.read(options.pruner).name != NONE:
+    pruner = Pruner.read(options.pruner).name
+    if words == [] and pruner != NONE:
         raise ConfigError(
-            f"hydra.sweeper.prune={Pruner.read(options.pruner).name}: prunes a search, and nothing is searched; give a "
-            "key interval(LOW,HIGH) or choice(A,B), and hydra.sweeper.trials=N, or remove it"
+            f"hydra.sweeper.prune={pruner}: prunes a search of intervals and choices, and there is none; give a key "
+            "interval(LOW,HIGH) or choice(A,B), and hydra.sweeper.trials=N, or remove it"
         )
     searched = {name: each for name, each in lr_search.one_per_arm(planned).items() if each.search.rates}
     if not searched:

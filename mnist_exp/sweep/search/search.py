@@ -6,7 +6,7 @@ of the trials before it, so a search that is killed and resumed tries what one d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
@@ -163,17 +163,18 @@ class Search:
         if any(not trial.has_ended for found in trials.values() for trial in found):
             return Decision([], "")
         told = {arm: [self._told(trial, sweep) for trial in found] for arm, found in trials.items()}
-        if sweep.exists and not self.is_of_rates:
-            self.journal.write({arm.label: (arm.space, told[arm.name]) for arm in self.arms})
         jobs = [job for arm in self.arms for job in self._next_jobs(arm, trials[arm.name], told[arm.name], sweep)]
-        text = "" if self.is_of_rates else self._progress(told)
-        return Decision(jobs, text, self._ended(trials, jobs) if self.spec.pruner.name == HYPERBAND else [])
-
-    def _ended(self, trials: Mapping[str, Sequence[Trial]], jobs: Sequence[PlannedJob]) -> list[int]:
-        """Return the numbers of pruned jobs that are not among those that go on."""
-        going_on = {each.job.overrides for each in jobs}
+        going_on = {each.job.config_id for each in jobs if self.spec.pruner.name == HYPERBAND}
+        if sweep.exists and not self.is_of_rates:
+            self.journal.write(
+                {
+                    arm.label: (arm.space, told[arm.name][: _count_ended(trials[arm.name], going_on)])
+                    for arm in self.arms
+                }
+            )
         known = (job for found in trials.values() for trial in found for job in trial.jobs)
-        return [job.number for job in known if job.status == PRUNED and job.overrides not in going_on]
+        ended = [job.number for job in known if job.status == PRUNED and job.config_id not in going_on]
+        return Decision(jobs, "" if self.is_of_rates else self._progress(told), ended)
 
     def _next_jobs(self, arm: Arm, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> list[PlannedJob]:
         """Return the jobs of an arm's next batch, or those of its last one that go on.
@@ -214,7 +215,7 @@ class Search:
                 (trial for trial in left if self._told(trial, sweep).value is not None),
                 key=lambda trial: -self._reached(trial, rung, sweep),
             )
-            left = ranked[: len(left) // self.spec.pruner.eta]
+            left = ranked[: max(1, len(left) // self.spec.pruner.eta)]  # of a bracket that `trials` cuts short, one
             if any(
                 job.status == PRUNED and job.choices["stop_after"] < following for trial in left for job in trial.jobs
             ):
@@ -362,3 +363,9 @@ class Search:
                     f"{formats.percent(best.value or 0)} with {label(best.setting)}"
                 )
         return "\n".join(lines)
+
+
+def _count_ended(trials: Sequence[Trial], going_on: Collection[str]) -> int:
+    """Return the number of trials before the first one of which a job goes on, by its config_id."""
+    is_going_on = (any(job.config_id in going_on for job in trial.jobs) for trial in trials)
+    return next((number for number, goes_on in enumerate(is_going_on) if goes_on), len(trials))

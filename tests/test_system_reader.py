@@ -10,8 +10,8 @@ from conftest import ROOT
 
 COMMAND = """
 import os, sys
-from mnist_exp.system import beside
-reader = beside.Reader("track.beside", ["tensorboard", "nowhere"])
+from mnist_exp.system.reader import Reader
+reader = Reader("track.beside", ["tensorboard", "nowhere"])
 print(reader.process.pid, flush=True)
 sys.stdin.read()
 """

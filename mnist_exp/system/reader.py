@@ -7,9 +7,11 @@ look, and signals from the terminal reach the command alone.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 
 from mnist_exp.system import program
@@ -48,13 +50,18 @@ class Reader:
         return True
 
     def kill(self) -> int:
-        """End the reader at once if it still runs, and return its exit code."""
-        self.process.kill()
+        """End the reader at once if it still runs, with what it has started, and return its exit code."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)  # it began a session of its own
         return self.process.wait()
 
 
-def command_ended() -> threading.Event:
-    """Return, in a reader, an event that is set when the command beside which it runs has ended."""
+def command_ended(seconds: float) -> threading.Event:
+    """Return, in a reader, an event that is set when the command beside which it runs has ended.
+
+    Args:
+        seconds: What the reader then has for its last look, before this process ends.
+    """
     if hasattr(os, "nice"):
         os.nice(NICE)
     ended = threading.Event()
@@ -62,6 +69,8 @@ def command_ended() -> threading.Event:
     def wait() -> None:
         os.read(0, 1)
         ended.set()
+        time.sleep(seconds)
+        os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
     return ended
