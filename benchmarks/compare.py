@@ -129,13 +129,22 @@ def show(command: str, commits: Sequence[str], before: Sequence[Measured], after
 def main() -> None:
     """Compare two commits."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commits", nargs=2, metavar="COMMIT")
-    parser.add_argument("--command", action="append", dest="commands")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("before", metavar="A", help="a commit")
+    parser.add_argument("after", metavar="B", help="another commit")
+    parser.add_argument("--command", action="append", dest="commands", help=f"what Python runs; default: {DEFAULT}")
+    parser.add_argument("--rounds", type=int, default=20, help="pairs, 6 or more; default: 20")
     options = parser.parse_args()
-    with checked_out(ROOT, options.commits) as trees:
+    if options.rounds < 6:
+        parser.error(f"--rounds {options.rounds}: must be 6 or more, or there is no interval")
+    commits = [options.before, options.after]
+    for commit in commits:
+        if subprocess.run(
+            ["git", "-C", ROOT, "cat-file", "-e", f"{commit}^{{commit}}"], capture_output=True
+        ).returncode:
+            parser.error(f"{commit}: no such commit")
+    with checked_out(ROOT, commits) as trees:
         for command in options.commands or [DEFAULT]:
-            show(command, options.commits, *in_turn(trees, command, options.rounds))
+            show(command, commits, *in_turn(trees, command, options.rounds))
 
 
 if __name__ == "__main__":

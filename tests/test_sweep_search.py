@@ -237,7 +237,7 @@ def test_the_best_of_a_bracket_that_is_cut_short_comes_to_its_end(run: Run) -> N
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (["epochs=2"], "epochs=2: hydra.sweeper.prune=hyperband needs 3 or more, its reduction_factor"),
+        (["epochs=2"], "epochs=2: hydra.sweeper.prune=hyperband with reduction_factor=3 needs 3 or more"),
         (["epochs=interval(3,5)"], "epochs: hydra.sweeper.prune=hyperband divides the epochs"),
     ],
 )

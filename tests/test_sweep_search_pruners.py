@@ -98,8 +98,14 @@ def test_a_pruner_is_read_back(typed: Any) -> None:
             "hydra.sweeper.prune=medain: no such pruner, did you mean median? Choose from none, median, hyperband",
         ),
         (None, "hydra.sweeper.prune=None: no such pruner"),
-        ({"pruner": MEDIAN, "warmup": 3}, "hydra.sweeper.prune.warmup: median has n_startup_trials and n_warmup_steps"),
-        ({"pruner": NONE, "n_warmup_steps": 3}, "hydra.sweeper.prune.n_warmup_steps: none has no settings"),
+        (
+            {"pruner": MEDIAN, "warmup": 3},
+            "prune.warmup: no such setting; median has n_startup_trials and",
+        ),
+        (
+            {"pruner": NONE, "n_warmup_steps": 3},
+            "no such setting; none has no settings; say which pruner",
+        ),
         ({"pruner": MEDIAN, "n_warmup_steps": -1}, "n_warmup_steps=-1: must be a whole number, 0 or more"),
         ({"pruner": MEDIAN, "n_startup_trials": 0.5}, "n_startup_trials=0.5: must be a whole number, 0 or more"),
     ],

@@ -71,7 +71,7 @@ def test_a_tracker_that_fails_is_tried_again(
     assert read_along(memory, sweep(tmp_path / "s", {}, seeds=[0]), monkeypatch) == 0
     assert memory.closed == 1
     assert capsys.readouterr().out == (
-        "tracker=tensorboard: look\n"
+        "tracker=tensorboard: to see it: look\n"
         "tracker=tensorboard: 'a bug in the tracker'; tried again until the run ends\n"
         "tracker=tensorboard: works again\n"
     )

@@ -244,4 +244,7 @@ def _describe(folder: Path) -> str:
         return "no such folder"
     if (folder / METRICS).exists():
         return "a single run, not a sweep"
+    for search in (folder / name for name in run_folder.SEARCHES):
+        if (search / LEDGER).is_file():
+            return f"its search has not ended; {search} has the trials so far"
     return f"not a sweep of this program: it has no {run_folder.LEDGER}"

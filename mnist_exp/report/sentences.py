@@ -24,7 +24,7 @@ from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, image_source
 from mnist_exp.report.runs import RunResult, count_failures, total_seconds
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
-from mnist_exp.store.run_folder import ENDED_WELL, PRUNED
+from mnist_exp.store.run_folder import ENDED_WELL, PRUNED, SEARCHES
 from mnist_exp.system import program, quoting
 
 MAX_SENTENCES = 10  # about single arms; further arms are counted
@@ -415,6 +415,8 @@ def _more_seeds(results: Results) -> list[str]:
             f"With {images:,} test images, an accuracy of {percent(accuracy)} has a standard deviation of {spread} "
             "from the choice of the images alone; seeds add to it."
         )
+    if any(folder.name in SEARCHES for folder in results.folders):
+        return ["These are the trials of a search. The best ones run again with other seeds, and are compared then."]
     return [*found, "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm."]
 
 

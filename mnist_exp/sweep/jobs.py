@@ -31,7 +31,7 @@ from mnist_exp.config import key_of
 from mnist_exp.report.runs import recorded
 from mnist_exp.store import keeping, provenance, run_folder
 from mnist_exp.store.ledger import Job
-from mnist_exp.store.run_folder import ENDED_WELL
+from mnist_exp.store.run_folder import ENDED_WELL, RUNG
 from mnist_exp.sweep import gpus
 from mnist_exp.sweep.sweep import Outcome, Sweep, outcome
 from mnist_exp.system import errors, files, signals, streams
@@ -265,7 +265,7 @@ class Task:
         if outcome["status"] in ENDED_WELL:
             summary = run_folder.read_summary(Path(hydra.runtime.output_dir))
             assert summary
-            end = f"pruned after epoch {summary['epochs']}"
+            end = f"{'waits' if summary['stopped'] == RUNG else 'pruned'} after epoch {summary['epochs']}"
             if outcome["status"] == "completed":
                 end = f"test {summary['test_accuracy']:.2%}"
             text = f"val {summary['best_val_accuracy']:.2%}, {end}, {summary['seconds']:.1f} s"

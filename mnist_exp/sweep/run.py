@@ -27,7 +27,7 @@ from mnist_exp.report import terminal
 from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
-from mnist_exp.store.run_folder import SEARCHES
+from mnist_exp.store.run_folder import PRUNED, SEARCHES
 from mnist_exp.sweep import batches, jobs, plan, preflight, request, work
 from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching
 from mnist_exp.sweep.finish import finish
@@ -366,8 +366,10 @@ class Runner:
                 f"{sweep.folder}: the results of job {', '.join(map(str, lost))} are gone or damaged; run again"
             )
         if known:
-            completed = sum(job.status == "completed" for job in known.values())
-            log.info(f"{sweep.folder}: {completed} of {len(known)} jobs are completed, {len(left)} to run")
+            counts = Counter(job.status for job in known.values())
+            pruned = f", {counts[PRUNED]} pruned" if counts[PRUNED] else ""
+            completed = f"{counts['completed']} of {len(known)} jobs are completed"
+            log.info(f"{sweep.folder}: {completed}{pruned}, {len(left)} to run")
         sweep.stop_file.unlink(missing_ok=True)
         return left or self._next_round(further, sweep)
 

@@ -81,7 +81,7 @@ class _Export:
     def _opened(self) -> Tracker:
         if not self.tracker:
             self.tracker = track.TRACKERS[self.name](None)
-            streams.say(f"tracker={self.name}: {self.tracker.hint}")
+            streams.say(f"tracker={self.name}: to see it: {self.tracker.hint}")
         return self.tracker
 
 

@@ -280,7 +280,8 @@ class TrainingRun:
         self.summary["files"] = {name: files.sha256(self.folder / name) for name in names}
         self._write_summary(PRUNED if self.is_pruned else "completed")
         if self.is_pruned:
-            self.log.info(f"pruned after epoch {len(self.rows)} of {self.cfg.epochs}")
+            reason = "its best validation accuracy is below stop_below" if self.stopped == PRUNED else "see stop_after"
+            self.log.info(f"pruned after epoch {len(self.rows)} of {self.cfg.epochs}: {reason}")
         self.log.info(self.folder)
         if self.is_single and not self.is_pruned:
             self.log.info(

@@ -154,6 +154,7 @@ def describe(groups: Sequence[Group]) -> str:
     for group in groups:
         line = f"  {len(group.jobs)} jobs are trained as one"
         if len(group.jobs) == 1:
-            line = "  1 job runs on its own: no other shares its model, optimizer and data"
+            reason = ": no other shares its model, optimizer and data" if len(groups) > 1 else ""
+            line = f"  1 job runs on its own{reason}"
         lines.append(f"{line} ({group.overrides})" if group.overrides else line)
     return "\n".join(lines)

@@ -61,8 +61,8 @@ class Pruner(NamedTuple):
             raise ConfigError(f"hydra.sweeper.prune={name}: no such pruner, {offer(str(name), list(DEFAULTS))}")
         for key, value in options.items():
             if key not in DEFAULTS[name]:
-                settings = " and ".join(DEFAULTS[name]) or "no settings"
-                raise ConfigError(f"hydra.sweeper.prune.{key}: {name} has {settings}")
+                settings = " and ".join(DEFAULTS[name]) or "no settings; say which pruner, as in {pruner:median}"
+                raise ConfigError(f"hydra.sweeper.prune.{key}: no such setting; {name} has {settings}")
             if type(value) is not int or value < 0:
                 raise ConfigError(f"hydra.sweeper.prune.{key}={value}: must be a whole number, 0 or more")
         return cls(name, options)
@@ -107,7 +107,8 @@ class Pruner(NamedTuple):
             raise ConfigError(f"hydra.sweeper.prune.reduction_factor={self.eta}: must be 2 or more")
         if self.name == HYPERBAND and epochs < self.eta:
             raise ConfigError(
-                f"epochs={epochs}: hydra.sweeper.prune={HYPERBAND} needs {self.eta} or more, its reduction_factor"
+                f"epochs={epochs}: hydra.sweeper.prune={HYPERBAND} with reduction_factor={self.eta} needs {self.eta} "
+                "or more"
             )
 
     def batches(self, trials: int, epochs: int, size: int) -> Iterator[Batch]:

@@ -78,7 +78,7 @@ class Spec(NamedTuple):
             ("hydra.sweeper.prune", self.pruner.typed, before.pruner.typed),
         ):
             if now != was:
-                raise ConfigError(f"{key}: {folder} searches {was}, not {now}; choose another hydra.sweep.dir")
+                raise ConfigError(f"{key}: the search in {folder} has {was}, not {now}; choose another hydra.sweep.dir")
         return before._replace(finalists=self.finalists)
 
 
@@ -174,7 +174,7 @@ class Search:
             )
         known = (job for found in trials.values() for trial in found for job in trial.jobs)
         ended = [job.number for job in known if job.status == PRUNED and job.config_id not in going_on]
-        return Decision(jobs, "" if self.is_of_rates else self._progress(told), ended)
+        return Decision(jobs, "" if self.is_of_rates else self._progress(trials, told, going_on), ended)
 
     def _next_jobs(self, arm: Arm, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> list[PlannedJob]:
         """Return the jobs of an arm's next batch, or those of its last one that go on.
@@ -316,7 +316,8 @@ class Search:
             formats.join([label(trial.setting) for trial in best[arm.name]]) + self._in(arm) for arm in self.arms
         )
         defaults = "their defaults" if len(self.arms) > 1 else "the default"
-        return jobs, f"the search chose {chosen}. These and {defaults} run now, with seeds that took no part in it"
+        these = "It" if sum(map(len, best.values())) == 1 else "These"
+        return jobs, f"the search chose {chosen}. {these} and {defaults} run now, with seeds that took no part in it"
 
     def _in(self, arm: Arm) -> str:
         """Return which arm is meant, if there are several."""
@@ -349,12 +350,17 @@ class Search:
             f"of {'each arm' if len(self.arms) > 1 else 'the search'}, with {judges}"
         )
 
-    def _progress(self, told: Mapping[str, Sequence[Told]]) -> str:
-        """Return how far each arm came, and the best setting so far."""
+    def _progress(
+        self, trials: Mapping[str, Sequence[Trial]], told: Mapping[str, Sequence[Told]], going_on: Collection[str]
+    ) -> str:
+        """Return how far each arm came, and the best setting so far. Pruned trials of jobs that go on do not count."""
         lines = []
         for arm in self.arms:
             completed = [trial for trial in told[arm.name] if trial.has_result]
-            pruned = sum(trial.pruned_after is not None for trial in told[arm.name])
+            pruned = sum(
+                known.pruned_after is not None and not _goes_on(trial, going_on)
+                for trial, known in zip(trials[arm.name], told[arm.name], strict=True)
+            )
             if completed:
                 best = max(completed, key=lambda trial: trial.value or 0)
                 lines.append(
@@ -367,5 +373,9 @@ class Search:
 
 def _count_ended(trials: Sequence[Trial], going_on: Collection[str]) -> int:
     """Return the number of trials before the first one of which a job goes on, by its config_id."""
-    is_going_on = (any(job.config_id in going_on for job in trial.jobs) for trial in trials)
-    return next((number for number, goes_on in enumerate(is_going_on) if goes_on), len(trials))
+    return next((number for number, trial in enumerate(trials) if _goes_on(trial, going_on)), len(trials))
+
+
+def _goes_on(trial: Trial, going_on: Collection[str]) -> bool:
+    """Return whether a job of the trial is among those with these config_ids."""
+    return any(job.config_id in going_on for job in trial.jobs)
