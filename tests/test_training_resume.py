@@ -102,8 +102,7 @@ SMALL = [*TINY, "epochs=3", "data.batch_size=200", "augmentation=rotate_crop", "
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", [at_once, at_last])
-@pytest.mark.parametrize(("every", "epochs"), [(1, 2), (3, 5)])
+@pytest.mark.parametrize(("start", "every", "epochs"), [(at_once, 1, 2), (at_last, 1, 2), (at_last, 3, 4)])
 def test_killed_at_every_moment_and_resumed_a_run_ends_with_the_same_bits(
     start: Any, every: int, epochs: int, run: Run, kill_at: KillAt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
