@@ -78,7 +78,8 @@ class Spec(NamedTuple):
             ("hydra.sweeper.prune", self.pruner.typed, before.pruner.typed),
         ):
             if now != was:
-                raise ConfigError(f"{key}: the search in {folder} has {was}, not {now}; choose another hydra.sweep.dir")
+                before_and_now = f"has {config.spell(was)}, not {config.spell(now)}".replace('"', "")
+                raise ConfigError(f"{key}: the search in {folder} {before_and_now}; choose another hydra.sweep.dir")
         return before._replace(finalists=self.finalists)
 
 
