@@ -125,9 +125,11 @@ def test_a_spec_is_read_back_and_keeps_its_space() -> None:
     assert Spec.read(older) == SPEC
     pruned = SPEC._replace(pruner=Pruner(MEDIAN, {"n_warmup_steps": 2}))
     assert Spec.read(pruned.saved) == pruned
-    with pytest.raises(ConfigError, match=r"prune: the search in it has {pruner:none}, not {pruner:median,n_warmup_steps:2}; "):
+    with pytest.raises(
+        ConfigError, match=r"prune: the search in it has {pruner:none}, not {pruner:median,n_warmup_steps:2}; "
+    ):
         pruned.continued(SPEC, Path("it"))
     more = SPEC._replace(finalists=3, batch=1)
     assert more.continued(SPEC, Path("it")) == SPEC._replace(finalists=3)
-    with pytest.raises(ConfigError, match=r"it searches optimizer.*choose another hydra\.sweep\.dir"):
+    with pytest.raises(ConfigError, match=r"the search in it has optimizer.*choose another hydra\.sweep\.dir"):
         SPEC._replace(words=("optimizer.lr=interval(0,1)",)).continued(SPEC, Path("it"))
