@@ -89,6 +89,8 @@ class SlurmSweep:
         for number in jobs:
             starts = len(EPOCH_1.findall((self.folder / str(number) / LOG).read_text()))
             wrong += [f"#{number} was begun {starts} times"] if starts > 1 else []
+        logs = self.folder.glob("slurm/*.log")
+        wrong += [f"{log.name} has escape codes of a terminal" for log in logs if b"\x1b" in log.read_bytes()]
         if wrong:
             return wrong
         found = results(self.folder)
