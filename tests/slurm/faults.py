@@ -75,8 +75,8 @@ class SlurmSweep:
         return self.cluster.call("squeue", "--noheader")
 
     def wait_for_the_end(self) -> None:
-        """Wait until no job is left at Slurm."""
-        self.cluster.wait_until(lambda: not self.queued(), patience=200)
+        """Wait until no job is left at Slurm. A controller that starts may miss an end, and hear of it minutes on."""
+        self.cluster.wait_until(lambda: not self.queued(), patience=500)
 
     def faults(self, expected: dict[int, Any]) -> list[str]:
         """What is wrong with the sweep at its end."""
