@@ -22,7 +22,7 @@ TASKS_SCRIPT = """\
 python=({python})
 {setup}
 # By srun, because Slurm warns the steps of a job before a preemption and before the time limit, but not its script.
-srun --ntasks=1{step} "${{python[@]}}" -u -m mnist_exp work {folder} --minutes {minutes}
+srun --ntasks=1{step} "${{python[@]}}" -m mnist_exp work {folder} --minutes {minutes}
 code=$?
 
 # More than 128: a signal ended the worker. Its runs have kept their last epochs, and go on when the task is requeued.
