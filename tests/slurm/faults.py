@@ -22,7 +22,7 @@ from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import LOG
 
-GRID = [*forks.TINY, "optimizer=adam,sgd", "seed=0,1", "epochs=40", "plots=false", "predictions=false"]
+GRID = [*forks.TINY, "optimizer=adam,sgd", "seed=0,1", "epochs=80", "plots=false", "predictions=false"]
 LAUNCHER = ["hydra/launcher=slurm", "hydra.launcher.tasks=2", "hydra.launcher.time=10"]
 FUSED = ["hydra.launcher.fused=true", "hydra.launcher.max_models=2"]
 EPOCH_1 = re.compile(r"epoch +1/")
