@@ -148,7 +148,6 @@ def watch_and_print(target: str, by: str = ACCURACY.name, port: int = 0) -> None
     server = Server(view.look(), port)
     with server.running():
         print(server.address, flush=True)
-        streams.say("open this address in a browser; Ctrl-C ends it")
         _follow(view, server)
         server.wait_until_seen()
     command = f"{program.tool('report')} {quoting.for_shell(str(view.folder))}"
