@@ -105,9 +105,15 @@ class Cluster:
         self.wait_until(self._takes_jobs)
 
     def kill(self, name: str) -> None:
-        """Kill a daemon, as a crash does. slurmctld saves its state every few seconds, and forgets what is newer."""
+        """Kill a daemon, as a crash does.
+
+        slurmctld saves its state seconds after a change, and forgets what is newer. So a change is made first, and not
+        the end of a task waited for, of which a new controller would hear minutes later.
+        """
         if name == "slurmctld":
             now, saved = time.time(), self.folder / "state" / "job_state"
+            job, *_ = self.call("squeue", "--noheader", "--format=%A").split()
+            self.call("scontrol", "update", f"jobid={job}", "comment=saved")
             self.wait_until(lambda: saved.exists() and saved.stat().st_mtime > now)
         self.daemons[name].kill()
         self.daemons.pop(name).wait()

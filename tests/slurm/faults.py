@@ -22,7 +22,7 @@ from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import LOG
 
-GRID = [*forks.TINY, "optimizer=adam,sgd", "seed=0,1", "epochs=80", "plots=false", "predictions=false"]
+GRID = [*forks.TINY, "optimizer=adam,sgd", "seed=0,1", "epochs=160", "plots=false", "predictions=false"]
 LAUNCHER = ["hydra/launcher=slurm", "hydra.launcher.tasks=2", "hydra.launcher.time=10"]
 FUSED = ["hydra.launcher.fused=true", "hydra.launcher.max_models=2"]
 EPOCH_1 = re.compile(r"epoch +1/")
@@ -75,8 +75,8 @@ class SlurmSweep:
         return self.cluster.call("squeue", "--noheader")
 
     def wait_for_the_end(self) -> None:
-        """Wait until no job is left at Slurm. A controller that starts may miss an end, and hear of it minutes on."""
-        self.cluster.wait_until(lambda: not self.queued(), patience=500)
+        """Wait until no job is left at Slurm."""
+        self.cluster.wait_until(lambda: not self.queued(), patience=200)
 
     def faults(self, expected: dict[int, Any]) -> list[str]:
         """What is wrong with the sweep at its end."""
