@@ -25,7 +25,7 @@ from mnist_exp.report import results
 from mnist_exp.report.results import Results
 from mnist_exp.system import signals
 
-pytest_plugins = ["helpers.data_files", "slurm.cluster"]
+pytest_plugins = ["helpers.browser", "helpers.data_files", "slurm.cluster"]
 
 ROOT = Path(__file__).parents[1]
 TINY = [

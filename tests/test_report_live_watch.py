@@ -18,10 +18,9 @@ from mnist_exp.report.live.server import Server
 from mnist_exp.report.live.watch import View
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.run_folder import SWEEP_LOCK
-from mnist_exp.system import files
+from mnist_exp.system import files, pace
 from mnist_exp.system.errors import ConfigError
 
-CHROMIUM = "/usr/bin/chromium"
 GRID = {"optimizer": ["adam", "sgd"]}
 QUIET: dict[str, Any] = {
     "env": {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
@@ -38,17 +37,6 @@ def watching(folder: Path, *words: str) -> "subprocess.Popen[str]":
 def content_of(folder: Path) -> dict[Path, tuple[int, int]]:
     """The size and the time of each file."""
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    assert Path(CHROMIUM).exists(), f"{CHROMIUM} is missing: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -110,10 +98,10 @@ def test_a_large_sweep_is_looked_at_less_often(tmp_path: Path, monkeypatch: pyte
     view = View(sweep(tmp_path / "s", GRID, spoiled={9: "pending"}), "accuracy")
     monkeypatch.setattr(watch, "REST", 1e6)
     view.look()
-    assert view.rest > watch.PAUSE
+    assert view.rest > pace.PAUSE
     monkeypatch.setattr(watch, "REST", 0)
     view.look()
-    assert view.rest == watch.PAUSE
+    assert view.rest == pace.PAUSE
 
 
 def test_ctrl_c_ends_it_in_a_line_and_nothing_was_written(tmp_path: Path) -> None:

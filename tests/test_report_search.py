@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from helpers.sweeps import edit_summary, set_accuracy, sweep
 
-from mnist_exp.report import figures, search, sentences, tables
+from mnist_exp.report import figures, search, search_sentences, tables
 from mnist_exp.report.results import Results, read
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.system import files
@@ -56,7 +56,7 @@ def test_trials_and_finalists_are_read_back(tmp_path: Path) -> None:
 
 
 def test_the_best_is_compared_with_the_default_and_with_what_the_search_saw(tmp_path: Path) -> None:
-    how, verdict, curse = sentences.searched(searched(tmp_path / "s", SEEN, 0.98))
+    how, verdict, curse = search_sentences.searched(searched(tmp_path / "s", SEEN, 0.98))
     assert how.startswith(
         "A search tried 12 settings of optimizer.lr and model.dropout, each with 1 seed, compared by validation "
         "accuracy. Other seeds judge the best ones and the default. Its 12 runs took 0:01:37 of run time, the 15 runs"
@@ -69,7 +69,7 @@ def test_the_best_is_compared_with_the_default_and_with_what_the_search_saw(tmp_
 
 
 def test_where_fresh_seeds_do_as_well_no_curse_is_claimed(tmp_path: Path) -> None:
-    curse = sentences.searched(searched(tmp_path / "s", SEEN, 0.99))[-1]
+    curse = search_sentences.searched(searched(tmp_path / "s", SEEN, 0.99))[-1]
     assert "here it is no lower, though the best of many trials tends to look better than it is" in curse
 
 
@@ -78,7 +78,7 @@ def test_a_failed_trial_has_no_result_and_is_counted(tmp_path: Path) -> None:
     [only] = search.searches(found)
     assert [number for number, trial in enumerate(only.trials) if isnan(trial.reached)] == [0, 2, 3]
     assert isnan(only.best_so_far[0])
-    assert "2 trials failed (2 diverged): the search took that as the worst." in sentences.searched(found)
+    assert "2 trials failed (2 diverged): the search took that as the worst." in search_sentences.searched(found)
 
 
 def test_importance_goes_to_the_key_that_matters(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_search_of_learning_rates_is_read_as_any_other(tmp_path: Path) -> None
     assert sgd.best == max(sgd.trials, key=lambda trial: trial.reached)
     assert len(sgd.best.runs) == 2
     assert tables.finalists(found).rows[0][:3] == ["adam", "lr=0.01", "2"]
-    how = sentences.searched(found)[0]
+    how = search_sentences.searched(found)[0]
     assert how == (
         "A search tried 6 settings of optimizer.lr in 2 arms, each with 2 seeds, compared by validation accuracy. "
         "Other seeds judge the best one of each arm. Its 12 runs took 0:01:37 of run time, the 10 runs of the sweep "
@@ -142,7 +142,7 @@ def test_a_rate_with_a_failed_run_can_not_be_the_best(tmp_path: Path) -> None:
     found = rates_searched(tmp_path / "s", spoiled={2: "failed", 3: "killed", 4: "killed"})
     adam, _ = search.searches(found)
     assert [trial.setting["optimizer.lr"] for trial in adam.completed] == ["0.001", "0.1"]
-    text = sentences.searched(found)
+    text = search_sentences.searched(found)
     assert "1 trial failed (1 diverged): the search took that as the worst." in text
     assert "2 runs of the search did not finish; the others stand for their trials." in text
 
@@ -155,7 +155,7 @@ def test_a_search_of_rates_that_all_failed_has_no_best(tmp_path: Path) -> None:
 def test_a_sweep_without_a_search_says_nothing(tmp_path: Path) -> None:
     found = read([sweep(tmp_path / "s", {"optimizer.lr": [0.1, 0.2]}, [0])])
     assert search.searches(found) == []
-    assert sentences.searched(found) == []
+    assert search_sentences.searched(found) == []
     assert tables.finalists(found).rows == tables.importance(found).rows == []
 
 
@@ -170,6 +170,6 @@ def test_a_pruned_trial_has_no_result_and_what_it_saved_is_said(tmp_path: Path) 
         run.job.choices["epochs"] = 12
     [only] = search.searches(found)
     assert [number for number, trial in enumerate(only.trials) if isnan(trial.reached)] == [0]
-    texts = sentences.searched(found)
+    texts = search_sentences.searched(found)
     saved = "Pruning ended 1 run early, which saved 10 of 144 epochs. The trials of these runs have no result."
     assert saved in texts

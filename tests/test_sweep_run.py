@@ -26,7 +26,7 @@ from mnist_exp.report import figures, report
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.sweep import jobs, preflight, template
-from mnist_exp.sweep import run as sweep_run
+from mnist_exp.sweep import launch as sweep_launch
 from mnist_exp.system import errors, files
 from mnist_exp.training.run import TrainingRun
 
@@ -748,7 +748,7 @@ def test_the_data_are_loaded_once_for_all_jobs(run: Run, monkeypatch: pytest.Mon
 
 def test_hydra_keeps_no_configs_of_jobs_that_are_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a sweep of 10,000 jobs would take 1.8 GB."""
-    plain = sweep_run._launch_once
+    plain = sweep_launch._launch_once
     kept: list[Any] = []
 
     def listen(launcher: Any, *more: Any) -> Any:
@@ -761,7 +761,7 @@ def test_hydra_keeps_no_configs_of_jobs_that_are_over(run: Run, monkeypatch: pyt
         launcher.launch = launch_and_keep
         return plain(launcher, *more)
 
-    monkeypatch.setattr(sweep_run, "_launch_once", listen)
+    monkeypatch.setattr(sweep_launch, "_launch_once", listen)
     assert run("-m", *SEEDS).code == 0
     assert [(job.return_value is not None, job.cfg, job.hydra_cfg) for job in kept] == 3 * [(True, None, None)]
 

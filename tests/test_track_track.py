@@ -18,7 +18,7 @@ from mnist_exp import cli
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS, Row, table
 from mnist_exp.store.run_folder import SWEEP_LOCK
-from mnist_exp.system import files
+from mnist_exp.system import files, pace
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.track import runs, track
 from mnist_exp.track.runs import Snapshot, TrackedRun
@@ -58,8 +58,8 @@ class Memory:
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     memory = Memory()
     monkeypatch.setitem(track.TRACKERS, "tensorboard", memory)
-    monkeypatch.setattr(track, "PAUSE", 0.01)
-    monkeypatch.setattr(track, "REST", 0)
+    monkeypatch.setattr(pace, "PAUSE", 0.01)
+    monkeypatch.setattr(pace, "REST", 0)
     return memory
 
 

@@ -32,7 +32,6 @@ from mnist_exp.use.trained_run import Classifier, TrainedRun
 
 FLOAT32, FLOAT16 = Weights("float32", "for a test"), Weights("float16", "for a test")
 ACTIVATIONS = sorted(path.stem for path in (ROOT / "conf" / "activation").glob("*.yaml"))
-CHROMIUM = "/usr/bin/chromium"
 Composed = Callable[..., DictConfig]
 Run = Callable[..., Outcome]
 
@@ -284,17 +283,6 @@ class Browser:
         """What a screen reader says."""
         self.page.wait_for_timeout(500)
         return str(self.page.locator("#status").text_content())
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    assert Path(CHROMIUM).exists(), f"{CHROMIUM} is missing: apt-get install chromium"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

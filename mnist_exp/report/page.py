@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 from jinja2 import Environment
 from markupsafe import Markup
 
-from mnist_exp.report import figures, formats, sentences, tables, template
+from mnist_exp.report import figures, formats, search_sentences, sentences, tables, template
 from mnist_exp.report.results import Results
 from mnist_exp.report.runs import RunResult
 from mnist_exp.report.tables import RunTable
@@ -106,9 +106,9 @@ def content(
         "comparisons": long["comparisons"],
         "about_comparisons": sentences.about_comparisons(results),
         "finalists": long["search"],
-        "search_sentences": sentences.searched(results),
+        "search_sentences": search_sentences.searched(results),
         "importance": tables.importance(results),
-        "about_importance": sentences.IMPORTANCE,
+        "about_importance": search_sentences.IMPORTANCE,
         "pictures": [
             Picture(figures.CAPTIONS[name], template.to_base64(png), template.to_base64(dark[name]))
             for name, png in light.items()

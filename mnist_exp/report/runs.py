@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mnist_exp import config
 from mnist_exp.report.measures import ACCURACY, MEASURES
-from mnist_exp.store import keeping, metrics, predictions, result, run_folder
+from mnist_exp.store import keeping, metrics, predictions, result, run_folder, sweep_folder
 from mnist_exp.store.ledger import Job, Ledger, Session, without_collector
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
@@ -96,7 +96,7 @@ def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
         ConfigError: The folder is not a sweep of this program, or its ledger is damaged.
     """
     if not (folder / run_folder.LEDGER).is_file():
-        raise ConfigError(f"{folder}: {_describe(folder)}")
+        raise ConfigError(f"{folder}: {sweep_folder.why_not(folder)}")
     with without_collector():
         sessions, jobs = Ledger(folder).read()
         results, runs = result.Results(folder), list[RunResult]()
@@ -237,14 +237,3 @@ def count_failures(runs: Sequence[RunResult]) -> str:
 def total_seconds(runs: Sequence[RunResult]) -> float:
     """Return the time that runs took together, as far as it is known."""
     return float(sum(run.summary["seconds"] or 0 for run in runs))
-
-
-def _describe(folder: Path) -> str:
-    if not folder.is_dir():
-        return "no such folder"
-    if (folder / METRICS).exists():
-        return "a single run, not a sweep"
-    for search in (folder / name for name in run_folder.SEARCHES):
-        if (search / LEDGER).is_file():
-            return f"its search has not ended; {search} has the trials so far"
-    return f"not a sweep of this program: it has no {run_folder.LEDGER}"

@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from math import isnan
 
-from mnist_exp.config import LR
-from mnist_exp.report import search, sequential, stats, verdicts
+from mnist_exp.report import sequential, stats, verdicts
 from mnist_exp.report.formats import (
     ALMOST_NOTHING,
-    clock,
     count,
     difference,
     in_backticks,
@@ -22,9 +20,9 @@ from mnist_exp.report.formats import (
 )
 from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, image_source
-from mnist_exp.report.runs import RunResult, count_failures, total_seconds
+from mnist_exp.report.runs import RunResult
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
-from mnist_exp.store.run_folder import ENDED_WELL, PRUNED, SEARCHES
+from mnist_exp.store.run_folder import SEARCHES
 from mnist_exp.system import program, quoting
 
 MAX_SENTENCES = 10  # about single arms; further arms are counted
@@ -57,10 +55,6 @@ LEADER_ONLY = (
     "if they showed nothing, so p is never too small."
 )
 LOG_ODDS = ", of the mean's log odds, so that none leaves 0 to 100 %"
-IMPORTANCE = (
-    "Importance: how much worse a random forest predicts the trials when the values of a key are shuffled, as a share "
-    "of all keys. It describes these trials, in these intervals; correlated keys share it."
-)
 COMPARISONS = (
     "The intervals are of the difference, 95 %. Claims rest on the first, for new seeds and new images of the same "
     "source; the other one is for new seeds on the same images. P(better) is how often the leader does better with a "
@@ -140,68 +134,6 @@ def warnings(results: Results) -> list[str]:
         return results.warnings
     commands = f"{count(allowed, 'command')} {'was' if allowed == 1 else 'were'} allowed to continue"
     return [*results.warnings, f"{commands} although code, packages or data had changed (allow_changed)"]
-
-
-def searched(results: Results) -> list[str]:
-    """Return what a search tried, what it cost, and what its best setting is worth with seeds that took no part."""
-    found = search.searches(results)
-    if not found or not results.search:
-        return []
-    keys = join(list(dict.fromkeys(key for each in found for key in each.keys)))
-    trials, runs = [trial for each in found for trial in each.trials], results.search.runs
-    seeds = count(len({run.job.seed for run in runs}), "seed")
-    arms = f" in {len(found)} arms" if len(found) > 1 else ""
-    judged = "the best ones and the default" if results.has_finalists else "the best one"
-    cost = f"Its {count(len(runs), 'run')} took {clock(total_seconds(runs))} of run time"
-    cost += f", the {count(len(results.runs), 'run')} of the sweep {clock(total_seconds(results.runs))}"
-    how = f"A search tried {count(len(trials), 'setting')} of {keys}{arms}, each with {seeds}, compared by validation"
-    sentences = [f"{how} accuracy. Other seeds judge {judged}{' of each arm' if arms else ''}. {cost}."]
-    if failed := [trial for trial in trials if trial.failed]:
-        reasons = count_failures([run for trial in failed for run in trial.failed])
-        sentences.append(f"{count(len(failed), 'trial')} failed ({reasons}): the search took that as the worst.")
-    if pruned := [run for run in runs if run.job.status == PRUNED]:
-        saved = sum(int(run.job.choices["epochs"]) - (run.summary["epochs"] or 0) for run in pruned)
-        planned = sum(int(run.job.choices["epochs"]) for run in runs)
-        sentences.append(
-            f"Pruning ended {count(len(pruned), 'run')} early, which saved {saved:,} of {planned:,} epochs. The trials "
-            "of these runs have no result."
-        )
-    done = sum(run.job.status in ENDED_WELL for run in runs) + sum(len(trial.failed) for trial in failed)
-    if unfinished := len(runs) - done:
-        sentences.append(f"{count(unfinished, 'run')} of the search did not finish; the others stand for their trials.")
-    for each in found:
-        if each.best and each.edge:
-            sentences.append(
-                f"The best {LR}{_of(each)}, {each.best.setting[LR]}, is the {each.edge} that was tried: a better one "
-                "may lie outside the range."
-            )
-        if each.finalists and each.finalists[0].fresh.runs:
-            sentences += _search_and_truth(each, results, len(found))
-    return sentences
-
-
-def _search_and_truth(found: search.Search, results: Results, count_of_arms: int) -> list[str]:
-    """Return how the best setting of an arm compares with the default, and with what the search saw of it."""
-    best = found.finalists[0]
-    sentences = []
-    if (test := search.gain(found, results, count_of_arms)) and found.default:
-        chosen, default = best.fresh._replace(choices=best.trial.setting), found.default._replace(choices={})
-        verdict = verdicts.sentence(chosen, default, test, results.measure, sequential.smallest(results))
-        sentences.append(f"The search's best{_of(found)} against the default: {verdict}")
-    if results.measure is ACCURACY:
-        seen, fresh = best.trial.reached, best.fresh.val
-        end = "the best of many trials looks better than it is, which is called the winner's curse"
-        if fresh.mean >= seen:
-            end = "here it is no lower, though the best of many trials tends to look better than it is"
-        sentences.append(
-            f"The search's own figure for {in_backticks(best.label)}{_of(found)} was {percent(seen)}; with "
-            f"{count(fresh.n, 'fresh seed')} it is {percent(fresh.mean)}: {end}."
-        )
-    return sentences
-
-
-def _of(found: search.Search) -> str:
-    return f" of {in_backticks(found.label)}" if found.label else ""
 
 
 def ranking(results: Results) -> str:

@@ -31,11 +31,10 @@ from mnist_exp.report.status import (
 )
 from mnist_exp.store.run_folder import LOG, LR_SEARCH
 from mnist_exp.system import program, quoting
+from mnist_exp.system.pace import PAUSE, until_next_look
 
 MOST = 8  # rows of a list; more are counted
 MOST_FAILURES = 5  # of them, because many fail alike
-PAUSE = 1.0  # seconds between two looks
-REST = 10  # times as long as a look took, so that looks at large sweeps take at most a tenth of a core
 UNLIMITED = 100_000  # columns: wider than any line
 
 
@@ -303,12 +302,12 @@ def _follow(found: Status) -> None:
 
 def _looks(found: Status) -> Iterator[Status]:
     """Yield the status now and again, until the sweep is over."""
-    took = 0.0
+    pause = PAUSE
     while True:
         yield found
         if found.is_over:
             return
-        time.sleep(max(PAUSE, REST * took))
+        time.sleep(pause)
         began = time.monotonic()
         found = status.read(str(found.folder))
-        took = time.monotonic() - began
+        pause = until_next_look(began)

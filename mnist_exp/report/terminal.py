@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.text import Text
 
 from mnist_exp.report import status, status_text
-from mnist_exp.report.status_text import PAUSE, REST, Line
+from mnist_exp.report.status_text import Line
 from mnist_exp.system import reader, streams
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.pace import PAUSE, until_next_look
 
 END = 5  # seconds that the process which draws has to end
 
@@ -47,7 +48,7 @@ def draw(folder: str, ended: threading.Event) -> None:
         began = time.monotonic()
         with suppress(ConfigError, OSError):  # it has not begun, or the disk is full; the sweep says so
             _write(_frame(status_text.now(status.read(folder)), console))
-        pause = max(PAUSE, REST * (time.monotonic() - began))
+        pause = until_next_look(began)
 
 
 def _frame(lines: Sequence[Line], console: Console) -> str:

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from mnist_exp.report import figures, sentences, tables
+from mnist_exp.report import figures, search_sentences, sentences, tables
 from mnist_exp.report.labels import format_value
 from mnist_exp.report.results import Results
 from mnist_exp.report.runs import COLUMNS, MEASURED
@@ -70,10 +70,10 @@ def to_markdown(results: Results, pictures: Sequence[str]) -> str:
     if (comparisons := tables.comparisons(results)).rows:
         parts += ["## Comparisons with the leader", _markdown_table(comparisons), sentences.about_comparisons(results)]
     if results.search:
-        parts += ["## Search", "\n".join(f"- {sentence}" for sentence in sentences.searched(results))]
+        parts += ["## Search", "\n".join(f"- {sentence}" for sentence in search_sentences.searched(results))]
         parts += [_markdown_table(tables.finalists(results))]
         if (importance := tables.importance(results)).rows:
-            parts += [_markdown_table(importance), sentences.IMPORTANCE]
+            parts += [_markdown_table(importance), search_sentences.IMPORTANCE]
     if pictures:
         parts += ["## Figures", *(f"![{_escape(figures.CAPTIONS[name])}](plots/{quote(name)})" for name in pictures)]
     if (failures := tables.failures(results)).rows:
@@ -113,7 +113,7 @@ def to_terminal(results: Results, width: int | None = None, color: bool = False)
     styled = [
         (sentences.progress(results.runs), ""),
         *((warning, "yellow") for warning in sentences.warnings(results)),
-        *((sentence, "") for sentence in sentences.searched(results)),
+        *((sentence, "") for sentence in search_sentences.searched(results)),
         (headline, "bold"),
         *((sentence, "") for sentence in sentences.advice(results)),
     ]

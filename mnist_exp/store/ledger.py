@@ -69,9 +69,8 @@ class Job(NamedTuple):
     arm: str  # the config_id without config.SEEDS: equal for jobs that differ in nothing else
     seed: int
     choices: dict[str, Any]  # every key of its config, and the option of each group
-    status: str = (
-        "pending"  # running, completed, pruned, failed, interrupted; replaced: its config is no longer asked for
-    )
+    # Or running, completed, pruned, failed, interrupted; replaced: its config is no longer asked for.
+    status: str = "pending"
     value: float | None = None  # the best validation loss
     error: str | None = None
     failure: str | None = None  # how the run itself failed, as errors.failure says

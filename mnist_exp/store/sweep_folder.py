@@ -24,15 +24,23 @@ def find(target: str) -> Path:
     folder = Path(target)
     if is_sweep(folder):
         return folder.parent if is_search(folder) else folder
-    if not target or not folder.is_dir():
-        reason = "no such folder"
-    elif (folder.parent / LEDGER).is_file():
-        reason = f"a job of a sweep; name the folder of the sweep, {folder.parent}"
-    elif (folder / METRICS).exists():
-        reason = "a single run, not a sweep"
-    else:
-        reason = f"not a sweep of this program: it has no {LEDGER}"
-    raise ConfigError(f"{target}: {reason}")
+    if not target:
+        raise ConfigError(": no such folder")
+    if folder.is_dir() and (folder.parent / LEDGER).is_file():
+        raise ConfigError(f"{target}: a job of a sweep; name the folder of the sweep, {folder.parent}")
+    raise ConfigError(f"{target}: {why_not(folder)}")
+
+
+def why_not(folder: Path) -> str:
+    """Return why a folder without a ledger is not that of a sweep, as the rest of a sentence."""
+    if not folder.is_dir():
+        return "no such folder"
+    if (folder / METRICS).exists():
+        return "a single run, not a sweep"
+    for search in (folder / name for name in SEARCHES):
+        if (search / LEDGER).is_file():
+            return f"its search has not ended; {search} has the trials so far"
+    return f"not a sweep of this program: it has no {LEDGER}"
 
 
 def is_sweep(folder: Path) -> bool:

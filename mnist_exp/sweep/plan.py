@@ -13,7 +13,7 @@ from mnist_exp.sweep.compose import PlannedJob
 from mnist_exp.sweep.lr_search import one_per_arm
 from mnist_exp.system.errors import ConfigError
 
-DONE = ("completed", "pruned", "replaced")  # statuses of jobs that never run again
+DONE = (*ENDED_WELL, "replaced")  # statuses of jobs that never run again
 
 
 def unique(planned: Sequence[PlannedJob]) -> list[PlannedJob]:

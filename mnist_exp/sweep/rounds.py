@@ -18,14 +18,14 @@ from mnist_exp.report import formats, results, sequential
 from mnist_exp.report.results import Arm, Results
 from mnist_exp.report.sequential import AHEAD, BEHIND, OPEN, Finding, Rule, Standing
 from mnist_exp.store.ledger import Job, Ledger, keys_beside_identity
-from mnist_exp.store.run_folder import SEARCHES
+from mnist_exp.store.run_folder import ENDED_WELL, SEARCHES
 from mnist_exp.sweep import lr_search
 from mnist_exp.sweep.compose import Plan, PlannedJob
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system.errors import ConfigError
 
 FIRST_SEEDS = range(5)  # if the command types none: with fewer, no difference of two arms is large enough for a claim
-ENDED = ("completed", "pruned", "failed")
+ENDED = (*ENDED_WELL, "failed")
 MAX_NAMES = 4  # of arms in a line of the log; more are counted
 REASONS = {
     sequential.DECIDED: "every comparison with the leader is decided",

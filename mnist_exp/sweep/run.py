@@ -15,10 +15,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -28,8 +24,8 @@ from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, keeping, provenance, run_folder
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Session, introductions
 from mnist_exp.store.run_folder import PRUNED, SEARCHES
-from mnist_exp.sweep import batches, jobs, plan, preflight, request, work
-from mnist_exp.sweep.compose import Composer, PackedConfigLoader, Plan, PlannedJob, StopLaunching
+from mnist_exp.sweep import batches, jobs, launch, plan, preflight, request, work
+from mnist_exp.sweep.compose import Composer, Plan, PlannedJob, StopLaunching
 from mnist_exp.sweep.finish import finish
 from mnist_exp.sweep.launchers import grouping, joblib_workers, slurm
 from mnist_exp.sweep.launchers import workers as workers_launcher
@@ -38,7 +34,7 @@ from mnist_exp.sweep.rounds import Rounds, Until
 from mnist_exp.sweep.search import request as search_request
 from mnist_exp.sweep.search.search import Search
 from mnist_exp.sweep.sweep import Sweep
-from mnist_exp.system import errors, extras, files, program, quoting, resources, signals
+from mnist_exp.system import extras, files, program, quoting, resources, signals
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.track import beside
 
@@ -47,7 +43,6 @@ log = logging.getLogger(__name__)
 FUSED_SEEDS = 5  # of each arm in a round of a sequential sweep: they train as one
 SCHEDULERS = {"WorkersLauncher": workers_launcher, "SlurmLauncher": slurm}
 CLOSING_LOCK = ".closing.lock"  # held by the worker that reports, and plans what follows
-GRACE_PERIOD = 10  # seconds for running jobs to close their folders after a Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -166,12 +161,7 @@ class Runner:
 
     def _work(self, params: Mapping[str, str], arguments: Sequence[str]) -> None:
         """Be a worker of the sweep that `resume` names, and close the sweep if no other worker will."""
-        if self.master.resume is None:
-            raise ConfigError("hydra.sweeper.work=true: a worker needs resume=FOLDER, the folder of a sweep")
-        if self.minutes is not None and self.minutes <= 0:
-            raise ConfigError(f"hydra.sweeper.minutes={self.minutes:g}: must be more than 0, or null for no limit")
-        if self.n_jobs is not None and self.n_jobs < 1:
-            raise ConfigError(f"hydra.sweeper.n_jobs={self.n_jobs}: must be 1 or more jobs at once")
+        self._require_worker_options()
         folder = request.find(self.master.resume).absolute()
         composer = Composer(self.context.config_loader, self.master)
         end = time.monotonic() + 60 * self.minutes if self.minutes else None
@@ -193,6 +183,15 @@ class Runner:
                         self._close(sweep, params, arguments)
             if not work.left(_stage(folder)):
                 return
+
+    def _require_worker_options(self) -> None:
+        """Raise ConfigError for what a worker can't do."""
+        if self.master.resume is None:
+            raise ConfigError("hydra.sweeper.work=true: a worker needs resume=FOLDER, the folder of a sweep")
+        if self.minutes is not None and self.minutes <= 0:
+            raise ConfigError(f"hydra.sweeper.minutes={self.minutes:g}: must be more than 0, or null for no limit")
+        if self.n_jobs is not None and self.n_jobs < 1:
+            raise ConfigError(f"hydra.sweeper.n_jobs={self.n_jobs}: must be 1 or more jobs at once")
 
     def _close(self, sweep: Sweep, params: Mapping[str, str], arguments: Sequence[str]) -> None:
         """Report on a sweep whose jobs have ended, or hand over what follows."""
@@ -324,9 +323,9 @@ class Runner:
         ran = [each.job.number for each in left]
         self.context.callbacks.callbacks.append(jobs.DropConfigs())
         shown = terminal.shown(sweep.name if left else None)
-        with shown, signals.handled_by(_stop_handler(sweep)), suppress(StopLaunching):
+        with shown, signals.handled_by(launch.stop_handler(sweep)), suppress(StopLaunching):
             while left:
-                self._launch(left, sweep)
+                launch.launch(self.context, self.main, self.master, left, sweep, self.workers, self.stop_on_failure)
                 left = self._introduce(self._next_round(further, sweep), sweep)
                 ran += [each.job.number for each in left]
         sweep.record_dead_jobs()
@@ -410,47 +409,6 @@ class Runner:
         sweep.ledger.append(*sessions, *replaced, *introductions(each.job for each in left))
         return left
 
-    def _launch(self, left: Sequence[PlannedJob], sweep: Sweep) -> None:
-        """Have the launcher run the jobs, until all have ended or the sweep is asked to stop."""
-        self._warn_of_threads(left)
-        task = jobs.Task(
-            self.main,
-            sweep.folder,
-            [each.job for each in left],
-            self.workers,
-            self.stop_on_failure,
-            keeping.of(self.launcher_config),
-        )
-        loader = cast(ConfigLoader, PackedConfigLoader(sweep.stop_file))
-        context = HydraContext(loader, self.context.callbacks)
-        launcher = Plugins.instance().instantiate_launcher(context, task, self.master)
-        attempts: Counter[int] = Counter()
-        while left and (error := _launch_once(launcher, left, sweep)):
-            sweep.record_dead_jobs()
-            known = sweep.ledger.read()[1]
-            left = [each for each in left if known[each.job.number].status in ("pending", "interrupted")]
-            given_up = _without_folder(left, sweep)
-            if not given_up:  # a killed worker took others with it: try again, once
-                interrupted = [each for each in left if known[each.job.number].status == "interrupted"]
-                suspects = [each.job.number for each in interrupted or left[:1]]
-                attempts.update(suspects)
-                given_up = {number: error for number in suspects if attempts[number] > 1}
-            sweep.ledger.append(
-                *({"job": number, "status": "failed", "error": reason} for number, reason in given_up.items())
-            )
-            left = [
-                plan.prepared(each, sweep.folder, known.get(each.job.number))
-                for each in left
-                if each.job.number not in given_up
-            ]
-
-    def _warn_of_threads(self, left: Sequence[PlannedJob]) -> None:
-        """Warn if jobs get fewer threads than they ask for, because several run at once."""
-        wanted, cores = max(int(each.job.choices["threads"]) for each in left), resources.cores()
-        share = max(1, cores // self.workers)
-        if self.workers > 1 and wanted > share:
-            log.warning(f"threads={wanted}: {self.workers} jobs at once share {cores} cores, so each gets {share}")
-
 
 def _stage(folder: Path) -> Sweep:
     """Return the sweep in a folder, or the search that comes before it as long as it is not over."""
@@ -467,51 +425,3 @@ def _list_jobs(planned: Sequence[PlannedJob], is_fused: bool) -> None:
     log.info("\n".join(" ".join(each.job.overrides) for each in planned))
     if is_fused:
         log.info(grouping.describe(grouping.group_planned(planned)))
-
-
-def _launch_once(launcher: Launcher, left: Sequence[PlannedJob], sweep: Sweep) -> str | None:
-    """Launch the jobs. Return what broke the launcher, in one line; None if it finished."""
-    try:
-        returns = launcher.launch([[each.config] for each in left], initial_job_idx=left[0].job.number)
-    except Exception as error:
-        return errors.explain(error) or type(error).__name__
-    for each, result in zip(left, returns, strict=True):
-        if result.status == JobStatus.FAILED:  # outside the job, which records its own failures
-            error_line = errors.explain(result._return_value) or type(result._return_value).__name__
-            sweep.ledger.append({"job": each.job.number, "status": "failed", "error": error_line})
-    return None
-
-
-def _without_folder(left: Sequence[PlannedJob], sweep: Sweep) -> dict[int, str]:
-    """Return the jobs whose folder can't be created or whose log can't be written, and why."""
-    reasons: dict[int, str] = {}
-    for number in (each.job.number for each in left):
-        log_file = sweep.job_folder(number) / run_folder.LOG
-        try:
-            log_file.parent.mkdir(exist_ok=True)
-            log_file.open("ab").close()
-        except OSError as error:
-            reasons[number] = errors.explain(error)
-    return reasons
-
-
-def _stop_handler(sweep: Sweep) -> Any:
-    """Return the signal handler of a sweep: it stops the sweep, waits for the running jobs, and raises StopLaunching.
-
-    (While this process waits for a job, the handler of jobs.Task is in place.)
-    """
-
-    def stop(number: int, _: Any) -> None:
-        signals.ignore()
-        sweep.stop(128 + number)
-        deadline = time.monotonic() + GRACE_PERIOD
-        signalled: set[int] = set()
-        while (running := sweep.running_pids()) and time.monotonic() < deadline:
-            for pid in running - signalled:  # a terminal has sent it to them already; a second one does no harm
-                with suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            signalled |= running
-            time.sleep(0.05)
-        raise StopLaunching
-
-    return stop

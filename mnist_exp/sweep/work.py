@@ -34,7 +34,7 @@ from mnist_exp.system.fork import run_in_subprocess
 
 log = logging.getLogger(__name__)
 
-ENDED = ("completed", "pruned", "failed", "replaced", "lost")  # of a lost job, results are gone; `resume` runs it again
+ENDED = (*plan.DONE, "failed", "lost")  # of a lost job, results are gone; `resume` runs it again
 POLL = 3  # seconds between two looks for a batch that has become free
 LAST_MINUTE = 60  # seconds before the end of its time in which a worker begins nothing
 TIME_IS_OVER = 128 + signal.SIGTERM  # the exit code of a worker whose time did not suffice: as if told to stop

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mnist_exp.system import errors, program, quoting, streams
+from mnist_exp.system.pace import until_next_look
 from mnist_exp.system.reader import Reader, command_ended
 from mnist_exp.track import runs, track
 from mnist_exp.track.runs import Snapshot
@@ -107,7 +108,7 @@ def read_along(name: str, folders: Sequence[Path], ended: threading.Event) -> in
         failing = bool(failure)
         if is_last:
             return int(failing)
-        ended.wait(PAUSE_OF_FAILING if failing else max(track.PAUSE, track.REST * (time.monotonic() - began)))
+        ended.wait(PAUSE_OF_FAILING if failing else until_next_look(began))
 
 
 def main() -> None:

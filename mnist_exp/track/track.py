@@ -10,14 +10,12 @@ from typing import Protocol
 from mnist_exp.report.formats import count
 from mnist_exp.system import errors, streams
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.pace import until_next_look
 from mnist_exp.track import runs
 from mnist_exp.track.mlflow import MLflow
 from mnist_exp.track.runs import Snapshot, TrackedRun
 from mnist_exp.track.tensorboard import TensorBoard
 from mnist_exp.track.wandb import WandB
-
-PAUSE = 1.0  # seconds between two looks at what is followed
-REST = 10  # times as long as a look took, which keeps looks at large sweeps below a tenth of a core
 
 
 class Tracker(Protocol):
@@ -82,7 +80,7 @@ def _follow(tracker: Tracker, snapshots: Sequence[Snapshot]) -> None:
             if now.status != "running":
                 streams.say(f"{folder}: {now.status}")
                 del known[folder]
-        time.sleep(max(PAUSE, REST * (time.monotonic() - began)) if known else 0)
+        time.sleep(until_next_look(began) if known else 0)
 
 
 def write_changes(tracker: Tracker, folder: Path, before: Snapshot | None) -> Snapshot:

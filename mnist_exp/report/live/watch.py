@@ -18,8 +18,8 @@ from mnist_exp.report.status_text import MOST
 from mnist_exp.store import sweep_folder
 from mnist_exp.system import errors, program, quoting, streams
 from mnist_exp.system.errors import ConfigError
+from mnist_exp.system.pace import PAUSE
 
-PAUSE = 1.0  # seconds between two looks
 REST = 30  # times as long as it took the processor, each of three kinds of work rests: at most a tenth of a core in all
 
 
