@@ -20,7 +20,8 @@ sys.path.insert(0, str(ROOT))
 
 from hydra_plugins.mnist_exp.launcher import FusedConf, SlurmConf, WorkersConf  # noqa: E402  # of this checkout
 from hydra_plugins.mnist_exp.sweeper import ResumableConf  # noqa: E402
-from mnist_exp.config import EXCLUDED_FROM_ID, GROUPS, LIMITS, Config, spell  # noqa: E402
+from mnist_exp.config import EXCLUDED_FROM_ID, GROUPS, Config, spell  # noqa: E402
+from mnist_exp.limits import LIMITS  # noqa: E402
 
 PAGE = "reference/config.md"
 API = {  # a page of the API: what it says first

@@ -15,7 +15,8 @@ MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
     "models": set(),
     "losses": set(),
     "schedules": set(),
-    "config": {"system"},
+    "limits": {"system"},
+    "config": {"limits", "system"},
     "command_line": {"config", "system"},
     "data": {"system"},
     "build": {"data", "store", "system"},
@@ -23,7 +24,9 @@ MAY_IMPORT = {  # the parts of mnist_exp/, train.py and hydra_plugins/
     "training": {"build", "config", "data", "figure_page", "store", "system"},
     "fused": {"data", "losses", "models", "store", "system", "training"},
     "report": {"config", "figure_page", "store", "system"},
-    "sweep": {"build", "command_line", "config", "fused", "report", "store", "system", "track", "training"},
+    "sweep": {
+        *("build", "command_line", "config", "fused", "limits", "report", "store", "system", "track", "training"),
+    },
     "use": {
         *("build", "command_line", "config", "data", "losses", "models", "report", "store", "system", "training"),
     },
@@ -38,6 +41,7 @@ KNOW_HYDRAS_ERRORS = {"system.errors", "system.quoting"}
 WITHOUT_TORCH = {
     "system",
     "figure_page",
+    "limits",
     "config",
     "command_line",
     "store",

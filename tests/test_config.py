@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from mnist_exp import build, config
 from mnist_exp.data.images import DataSet, Part
+from mnist_exp.limits import LIMITS
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.training import loop
 
@@ -119,7 +120,7 @@ def test_an_identity_does_not_change_its_config(composed: Composed) -> None:
     assert cfg == composed()
 
 
-@pytest.mark.parametrize("key", config.LIMITS)
+@pytest.mark.parametrize("key", LIMITS)
 def test_every_limit_is_of_a_key_that_exists(key: str) -> None:
     group, _, rest = key.partition(".")
     files = [ROOT / "conf" / path for path in OPTIONS if path.parent.name == group] or [ROOT / "conf" / "config.yaml"]

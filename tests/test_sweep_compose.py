@@ -13,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from mnist_exp import config
+from mnist_exp.limits import LIMITS
 from mnist_exp.store.ledger import PROGRAM, VERSION, Job, Ledger, introductions
 from mnist_exp.sweep.compose import Composer, PlannedJob
 from mnist_exp.sweep.launchers import grouping
@@ -117,7 +118,7 @@ def changed(key: str, value: Any) -> Any:
         return not value
     if isinstance(value, int | float):
         return value + 1 if isinstance(value, int) else value / 2 or 0.25
-    limit = config.LIMITS.get(key)
+    limit = LIMITS.get(key)
     others = TEXTS if isinstance(value, str) else (3, [28, 28], [0.5], "other", "mlflow")
     return next(other for other in others if other != value and (not limit or limit.allows(other)))
 

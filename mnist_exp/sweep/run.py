@@ -18,7 +18,7 @@ from typing import Any, cast
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mnist_exp import command_line, config
+from mnist_exp import command_line, config, limits
 from mnist_exp.report import terminal
 from mnist_exp.report.sequential import Rule
 from mnist_exp.store import claims, keeping, provenance, run_folder
@@ -132,7 +132,7 @@ class Runner:
     def _tracked(self, asked: request.Request) -> Iterator[None]:
         """Show the sweep in trackers while this command trains it. If workers do, log the command that shows it."""
         typed, stored = config.trackers(self.master), (each.job.choices.get("tracker") for each in asked.jobs[:1])
-        names = extras.require_trackers(typed or config.listed(next(stored, None)))
+        names = extras.require_trackers(typed or limits.listed(next(stored, None)))
         is_here = not self.close and (not self.scheduler or self.launcher_config.get("wait", False))
         with beside.shown_in(names if is_here else [], [asked.folder, *(asked.folder / name for name in SEARCHES)]):
             yield
