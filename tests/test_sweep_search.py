@@ -225,6 +225,23 @@ def test_the_best_of_a_bracket_go_on_where_they_were(run: Run) -> None:
     assert summary(folders[0])["test_errors"] == summary(Path("alone"))["test_errors"]
 
 
+@pytest.mark.slow
+def test_workers_take_what_goes_on_of_a_bracket(run: Run) -> None:
+    """Its batch of jobs is done, and it gets another one."""
+    words = [*HYPERBAND, "hydra.sweeper.prune=hyperband"]
+    assert run("-m", *words, "hydra.sweep.dir=here").code == 0
+    assert run("-m", *words, "hydra/launcher=workers", "hydra.sweep.dir=there").code == 0
+    command = [sys.executable, "-m", "mnist_exp", "work", "there"]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    here, there = (Ledger(Path(folder, "search")).read()[1] for folder in ("here", "there"))
+    assert [there[number].status for number in here] == [job.status for job in here.values()]
+    completed = [number for number, job in here.items() if job.status == "completed"]  # a pruned one has no checkpoint
+    assert 0 < len(completed) < len(here)
+    for number in completed:
+        assert learned(Path("there/search", str(number))) == learned(Path("here/search", str(number)))
+    assert {job.status for job in Ledger(Path("there")).read()[1].values()} == {"completed"}
+
+
 def test_the_best_of_a_bracket_that_is_cut_short_comes_to_its_end(run: Run) -> None:
     words = [*HYPERBAND, "hydra.sweeper.trials=2", "hydra/launcher=fused", "hydra.launcher.keep=none"]
     outcome = run("-m", *words, "hydra.sweeper.prune=hyperband", "hydra.sweep.dir=it")

@@ -23,8 +23,7 @@ from mnist_exp.data.images import DataSet
 from mnist_exp.report import figures
 from mnist_exp.store import provenance, run_folder
 from mnist_exp.store.ledger import Ledger
-from mnist_exp.sweep import jobs
-from mnist_exp.sweep.run import Runner
+from mnist_exp.sweep import jobs, launch
 from mnist_exp.system import background, errors, files, signals
 from mnist_exp.training import checkpoint
 from mnist_exp.training.run import TrainingRun
@@ -673,7 +672,7 @@ def test_a_job_that_was_interrupted_and_never_got_its_turn_again_keeps_its_check
         run(*words, "hydra.sweep.dir=it")
     kill_at(None)
     with monkeypatch.context() as patch:
-        patch.setattr(Runner, "_launch", lambda *_: None)  # stopped before the job could begin
+        patch.setattr(launch, "launch", lambda *_: None)  # stopped before the job could begin
         run("-m", "resume=it")
     assert Ledger(Path("it")).read()[1][0].status == "pending"
     assert run("-m", "resume=it").code == 0
