@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields as fields_of
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from conftest import ROOT, TINY, Outcome
 from helpers.run_folders import learned, metrics, summary
 from optuna.trial import TrialState
 
+from hydra_plugins.mnist_exp.sweeper import ResumableConf
 from mnist_exp.report import figures
 from mnist_exp.report.results import read
 from mnist_exp.report.search import searches
@@ -122,6 +124,7 @@ def test_choice_is_a_list_as_long_as_there_are_no_trials(run: Run) -> None:
         (["hydra.sweeper.trials=-1"], "hydra.sweeper.trials=-1: must be 1 or more"),
         (["hydra.sweeper.trials=20000"], "no more runs than hydra.sweeper.max_jobs=10,000; these are 20,000"),
         (["hydra.sweeper.trial_seeds=[]"], "hydra.sweeper.trial_seeds=[]: must be one seed or more"),
+        (["hydra.sweeper.trial_seeds=[8,8]"], "hydra.sweeper.trial_seeds=[8,8]: has a seed twice"),
         (["hydra.sweeper.prune=medain"], "hydra.sweeper.prune=medain: no such pruner, did you mean median?"),
         (["hydra.sweeper.finalists=0"], "hydra.sweeper.finalists=0: must be 1 or more"),
         (["experiment=activations,search_mlp"], "experiment=search_mlp: holds a search, optimizer.lr=tag"),
@@ -139,6 +142,48 @@ def test_searches_that_can_not_be_are_refused(wrong: list[str], message: str, ru
     assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_search_keeps_what_it_was_asked_for(run: Run, tmp_path: Path) -> None:
+    words = [*QUICK, LR, *RANDOM, "hydra.sweeper.trials=1", "seed=0", "hydra.sweep.dir=it"]
+    assert run("-m", *words).code == 0
+    assert run("-m", *QUICK, "seed=0", "hydra.sweep.dir=plain").code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    remove = "; remove it, or "
+    again, new = "type the whole command again with hydra.sweep.dir=it", "begin a new search in another hydra.sweep.dir"
+    refused = {
+        "hydra.sweeper.trials=2": f"the search in it has 1, not 2{remove}{again}",
+        "hydra.sweeper.finalists=1": f"the search in it has 2, not 1{remove}{again}",
+        "hydra.sweeper.trial_seeds=[8]": f"the search in it has [7], not [8]{remove}{new}",
+        "hydra.sweeper.search={sampler:random,seed:1}": f"not {{sampler:random,seed:1}}{remove}{new}",
+        "hydra.sweeper.prune=median": f"the search in it has {{pruner:none}}, not {{pruner:median}}{remove}{new}",
+        "hydra.sweeper.max_jobs=9": "is for a new sweep, and a resumed one has its jobs; remove it",
+        "+hydra.sweeper.params.seed=1": "is for a new sweep, and a resumed one has its jobs; remove it",
+        "hydra.sweep.dir=there": "the sweep stays where it is, in it; remove it",
+        "hydra.sweeper.n_jobs=2": "is for workers, which",
+        "hydra.sweeper.minutes=2": "is for workers, which",
+        "hydra.sweeper.until=decided": "it began with fixed seeds",
+    }
+    for word, message in refused.items():
+        outcome = run("-m", "resume=it", word)
+        assert outcome.code == 1, word
+        [line] = outcome.err.splitlines()
+        assert word.partition("=")[0].lstrip("+") in line
+        assert message in line, line
+    for word in ("hydra.sweeper.prune=none", "hydra.sweeper.trials=1"):
+        assert "plain has no search of settings; remove it" in run("-m", "resume=plain", word).err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    same = ["trials=1", "trial_seeds=[7]", "search=random", "prune=none", "finalists=2"]
+    kept = ["dry_run=false", "stop_on_failure=true", "retry_failed=true", "allow_changed=true"]
+    typed = [f"hydra.sweeper.{word}" for word in (*same, *kept)]
+    fields = {field.name for field in fields_of(ResumableConf) if field.name not in ("_target_", "work", "close")}
+    assert {word.split(".")[2].partition("=")[0] for word in (*typed, *refused) if "sweeper" in word} | {
+        "max_seeds", "smallest",  # test_sweep_rounds.py
+    } == fields  # fmt: skip
+    outcome = run("-m", "resume=it", *typed, "hydra.sweep.dir=it")
+    assert outcome.code == 0, outcome.err
+    other = run("-m", *words, "hydra.sweeper.trial_seeds=[8]")
+    assert "trial_seeds: the search in it has [7], not [8]; choose another hydra.sweep.dir" in other.err
 
 
 @pytest.mark.slow

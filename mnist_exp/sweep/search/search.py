@@ -78,9 +78,14 @@ class Spec(NamedTuple):
             ("hydra.sweeper.prune", self.pruner.typed, before.pruner.typed),
         ):
             if now != was:
-                before_and_now = f"has {config.spell(was)}, not {config.spell(now)}".replace('"', "")
-                raise ConfigError(f"{key}: the search in {folder} {before_and_now}; choose another hydra.sweep.dir")
+                raise ConfigError(f"{differs(key, now, was, folder)}; choose another hydra.sweep.dir")
         return before._replace(finalists=self.finalists)
+
+
+def differs(key: str, now: Any, was: Any, folder: Path) -> str:
+    """Return how the value that a command gives a key differs from that of the search in a folder."""
+    before_and_now = f"has {config.spell(was)}, not {config.spell(now)}".replace('"', "")
+    return f"{key}: the search in {folder} {before_and_now}"
 
 
 class Arm(NamedTuple):
