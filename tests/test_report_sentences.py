@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from helpers.arms import arm, comparison, results, run
+from helpers.sweeps import sweep
 
-from mnist_exp.report import formats, measures, sentences
-from mnist_exp.report.results import Arm
+from mnist_exp.report import formats, measures, sentences, status, status_text
+from mnist_exp.report.results import Arm, read
 from mnist_exp.report.stats import Comparison
 
 
@@ -179,11 +181,30 @@ def test_failing_arms_are_counted_after_the_first_ones() -> None:
 def test_unfinished_sweep_says_how_to_resume() -> None:
     runs = [run("a", seed, status) for seed, status in enumerate(["completed", "running", "pending", "interrupted"])]
     found = results([])._replace(runs=runs)
-    assert sentences.progress(found.runs) == "1 of 4 completed, 1 running, 1 interrupted, 1 pending"
+    assert sentences.progress(found.runs) == "1 of 4 runs completed, 1 running, 1 interrupted, 1 pending"
     assert sentences.scope(found) == "1 arm, 4 seeds, 4 runs"
     [note] = sentences.notes(found)
-    assert note.startswith("Not finished: 1 of 4 completed, 1 running, 1 interrupted, 1 pending.")
-    assert note.endswith(" -m resume=sweep`.")
+    assert note.startswith("Not finished: 1 of 4 runs completed, 1 running, 1 interrupted, 1 pending.")
+    assert " When the rest will be done: `" in note
+    assert note.endswith(" status sweep`.")
+    idle = found._replace(runs=[each for each in runs if each.job.status != "running"])
+    assert sentences.notes(idle)[0].endswith(" -m resume=sweep`.")
+
+
+def test_a_resume_keeps_the_launcher_and_is_that_of_the_whole_sweep() -> None:
+    search = Path("mine", "search")
+    runs = [replace(run("a", 0, "interrupted"), sweep=search)]
+    command = "python train.py -m hydra/launcher=fused optimizer=adam"
+    found = results([])._replace(folders=(search,), sessions=[{"command": command}], runs=runs)
+    assert " -m hydra/launcher=fused resume=mine`." in sentences.notes(found)[0]
+
+
+def test_a_report_and_a_status_have_the_same_words(tmp_path: Path) -> None:
+    fates = {1: "failed", 2: "interrupted", 3: "running", 4: "pending", 5: "pruned"}
+    folder = sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]}, spoiled=fates)
+    counted = sentences.progress(read([folder]).runs)
+    assert counted == "5 of 10 runs completed, 1 pruned, 1 failed, 2 interrupted, 1 pending"  # nobody works on it
+    assert counted in status_text.summary(status.read(str(folder)))
 
 
 def test_arms_with_different_validation_images_are_mentioned() -> None:

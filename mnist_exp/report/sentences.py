@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import isnan
+from pathlib import Path
 
-from mnist_exp.report import sequential, stats, verdicts
+from mnist_exp.report import sequential, stats, status, status_text, verdicts
 from mnist_exp.report.formats import (
     ALMOST_NOTHING,
     count,
@@ -22,13 +23,12 @@ from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, image_source
 from mnist_exp.report.runs import RunResult
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
-from mnist_exp.store.run_folder import SEARCHES
+from mnist_exp.store.run_folder import INTERRUPTED, PENDING, RUNNING, SEARCHES
 from mnist_exp.system import program, quoting
 
 MAX_SENTENCES = 10  # about single arms; further arms are counted
 MAX_NAMES = 3  # of failing arms in the headline
 MAX_EQUAL = 20  # arms with the same results, in one sentence
-STATUSES = ("completed", "pruned", "running", "failed", "interrupted", "pending")
 RANKING = (
     "Arms are ranked by mean validation {measure}, at the best epoch of each run. The test results are shown beside it "
     "and choose nothing. Validation results look slightly better than they are, because validation chose the epoch and "
@@ -86,9 +86,7 @@ def scope(results: Results) -> str:
 
 def progress(runs: Sequence[RunResult]) -> str:
     """Return how many runs have each status."""
-    counts = Counter(run.job.status for run in runs)
-    rest = [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
-    return ", ".join([f"{counts['completed']:,} of {len(runs):,} completed", *rest])
+    return status.counted(Counter(run.job.status for run in runs), len(runs))
 
 
 def notes(results: Results) -> list[str]:
@@ -97,13 +95,23 @@ def notes(results: Results) -> list[str]:
 
 
 def left(results: Results) -> list[str]:
-    """Return that runs are left to do, and how; nothing if there are none."""
-    unfinished = [run.sweep for run in results.runs if run.job.status in ("running", "interrupted", "pending")]
+    """Return that runs are left to do, and who does them or how to go on; nothing if there are none."""
+    unfinished = dict.fromkeys(run.sweep for run in results.runs if run.job.status in (RUNNING, INTERRUPTED, PENDING))
     if not unfinished:
         return []
-    commands = [f"`{quoting.command('-m', quoting.override('resume', sweep))}`" for sweep in dict.fromkeys(unfinished)]
     found = f"Not finished: {progress(results.runs)}. This report covers the runs that have completed so far."
-    return [f"{found} To resume: {' and '.join(commands)}."]
+    busy = dict.fromkeys(run.sweep for run in results.runs if run.job.status == RUNNING)
+    kept = status_text.kept(results.sessions) if len(results.folders) == 1 else []
+    if idle := [f"`{status_text.resume(_whole(sweep), kept)}`" for sweep in unfinished if sweep not in busy]:
+        found += f" To resume: {join(idle)}."
+    if looks := [f"`{program.tool('status')} {quoting.for_shell(str(_whole(sweep)))}`" for sweep in busy]:
+        found += f" When the rest will be done: {join(looks)}."
+    return [found]
+
+
+def _whole(sweep: Path) -> Path:
+    """Return the folder of a sweep, also for that of the search before it."""
+    return sweep.parent if sweep.name in SEARCHES else sweep
 
 
 def facts(results: Results) -> list[str]:

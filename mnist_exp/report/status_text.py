@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console, Group
@@ -15,21 +16,9 @@ from rich.live import Live
 from rich.text import Text
 
 from mnist_exp.report import status
-from mnist_exp.report.status import (
-    ALIVE,
-    COMPLETED,
-    FAILED,
-    GONE,
-    RUNNING,
-    STATES,
-    STOPPED,
-    WAITING,
-    Run,
-    Stage,
-    Status,
-    Worker,
-)
-from mnist_exp.store.run_folder import LOG, LR_SEARCH
+from mnist_exp.report.status import ALIVE, GONE, Run, Stage, Status, Worker
+from mnist_exp.store.ledger import Session
+from mnist_exp.store.run_folder import COMPLETED, FAILED, INTERRUPTED, LOG, LR_SEARCH, PENDING, RUNNING, SEARCHES
 from mnist_exp.system import program, quoting
 from mnist_exp.system.pace import PAUSE, until_next_look
 
@@ -137,10 +126,7 @@ def _progress(found: Status) -> Iterator[Line]:
 
 
 def _counted(stage: Stage) -> str:
-    """Return how many runs are in each state: "12 of 40 runs completed, 2 running, 26 waiting"."""
-    counts = stage.counts
-    first = f"{counts[COMPLETED]:,} of {_count(len(stage.runs) + stage.to_come, 'run')} completed"
-    return ", ".join([first, *(f"{counts[state]:,} {state}" for state in STATES[1:] if counts[state])])
+    return status.counted(stage.counts, stage.planned)
 
 
 def _who(stage: Stage) -> Iterator[str]:
@@ -170,7 +156,11 @@ def _when(stage: Stage) -> Iterator[str]:
     until = _clock(stage.now + found.seconds)
     yield f"At this rate the rest takes {duration(found.seconds)}, until {until} ({interval})."
     if stage.new_arms:
-        yield f"Arms without an ended run: {stage.new_arms:,}. Their runs may take longer or shorter."
+        new = _count(stage.new_arms, "setting" if stage.folder.name in SEARCHES else "arm")
+        yield (
+            f"No run of {new} has ended yet. If these runs are slower than the others, the rest takes longer; look "
+            "again when some have ended."
+        )
 
 
 def _workers(stage: Stage) -> list[str]:
@@ -211,34 +201,39 @@ def _failed(stage: Stage, shared: Collection[str]) -> list[str]:
 def commands(found: Status) -> list[list[str]]:
     """Return the commands that may be typed next, and what each does."""
     stage = found.stage
-    resume = ["-m", *_kept(stage), quoting.override("resume", found.folder)]
+    again = resume(found.folder, kept(stage.sessions))
     rows = []
-    if stage.is_handed_over and stage.counts[WAITING] + stage.counts[STOPPED]:
+    if stage.is_handed_over and stage.counts[PENDING] + stage.counts[INTERRUPTED]:
         work = f"{program.tool('work')} {quoting.for_shell(str(found.folder))}"
         rows.append([work, "works on it, on any machine that sees the folder"])
     if not stage.is_worked_on and (stage.left or not found.sweep):
-        rows.append([quoting.command(*resume), "hands over what is left" if stage.is_handed_over else "goes on"])
+        rows.append([again, "hands over what is left" if stage.is_handed_over else "goes on"])
     elif not stage.is_worked_on and stage.counts[FAILED]:
-        rows.append([quoting.command(*resume, "hydra.sweeper.retry_failed=true"), "runs the failed ones again"])
+        rows.append([f"{again} hydra.sweeper.retry_failed=true", "runs the failed ones again"])
     if stage.counts[COMPLETED]:
         rows.append([_tool("report", stage), "reports on what is completed"])
     return rows
 
 
-def _kept(stage: Stage) -> list[str]:
+def resume(folder: Path, kept_words: Sequence[str]) -> str:
+    """Return the command that resumes a sweep."""
+    return quoting.command("-m", *kept_words, quoting.override("resume", folder))
+
+
+def kept(sessions: Sequence[Session]) -> list[str]:
     """Return the words of the last command that a resume needs too: where configs are found, and the launcher.
 
     A launcher that hands the sweep over to workers is known from the ledger.
     """
-    session: Mapping[str, Any] = stage.sessions[-1] if stage.sessions else {}
+    session: Mapping[str, Any] = sessions[-1] if sessions else {}
     words = shlex.split(str(session.get("command", "")))
-    kept: list[str] = []
+    found: list[str] = []
     for word, following in pairwise([*words, ""]):
         if word.partition("=")[0] in program.CONFIG_FLAGS:
-            kept += [word] if "=" in word else [word, following]
+            found += [word] if "=" in word else [word, following]
         elif word.startswith(("hydra/launcher", "hydra.launcher")) and "launcher" not in session:
-            kept.append(word)
-    return kept
+            found.append(word)
+    return found
 
 
 def _tool(name: str, stage: Stage) -> str:

@@ -184,7 +184,7 @@ def failures(results: Results) -> Table:
     rows = [
         [str(run.job.number), run.job.status, run.job.error or "", sentences.command(run)]
         for run in results.runs
-        if run.job.status in ("failed", "interrupted")
+        if run.job.status in (run_folder.FAILED, run_folder.INTERRUPTED)
     ]
     return Table(headers, rows, headers[1:])
 

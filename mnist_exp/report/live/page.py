@@ -15,10 +15,10 @@ from markupsafe import Markup
 from mnist_exp.report import page, sentences, status_text, template
 from mnist_exp.report.live.server import NOW
 from mnist_exp.report.results import Results
-from mnist_exp.report.status import ALIVE, ENDED, FAILED, RUNNING, STATES, Run, Stage, Status
+from mnist_exp.report.status import ALIVE, ENDED, Run, Stage, Status
 from mnist_exp.store import metrics
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.run_folder import LOG
+from mnist_exp.store.run_folder import FAILED, LOG, RUNNING, STATUSES
 from mnist_exp.system import quoting
 
 FOLDER = Path(__file__).parent
@@ -115,7 +115,7 @@ def _pieces(stage: Stage) -> list[Piece]:
     """Return the pieces of the bar: what has ended first, what waits last."""
     pieces: list[Piece] = []
     counts, start = stage.counts, 0.0
-    for state in dict.fromkeys((*ENDED, RUNNING, *STATES)):
+    for state in dict.fromkeys((*ENDED, RUNNING, *STATUSES)):
         width = counts[state] / max(1, stage.planned)
         pieces.append(Piece(state, start, width))
         start += width
