@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from helpers.sweeps import edit_summary, set_accuracy, sweep
 
-from mnist_exp.report import figures, search, search_sentences, tables
+from mnist_exp.report import figures, search, search_sentences, sentences, tables
 from mnist_exp.report.results import Results, read
+from mnist_exp.report.text import to_terminal
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.system import files
 
@@ -66,6 +67,22 @@ def test_the_best_is_compared_with_the_default_and_with_what_the_search_saw(tmp_
         "The search's own figure for `lr=0.005 dropout=0.2` was 98.50 %; with 5 fresh seeds it is 98.0"
     )
     assert curse.endswith("the best of many trials looks better than it is, which is called the winner's curse.")
+
+
+def test_the_default_arm_is_marked_wherever_arms_are_named(tmp_path: Path) -> None:
+    found = searched(tmp_path / "s", SEEN, 0.98)
+    table = tables.leaderboard(found)
+    assert [row[table.headers.index("from")] for row in table.rows] == ["search", "search", "default"]
+    assert [arm.label.endswith(" (default)") for arm in found.arms] == [False, False, True]
+    assert "from" in to_terminal(found).splitlines()[0]
+    assert "(default)" in to_terminal(found, width=60)
+    assert sentences.FINALISTS in sentences.ranking(found)
+
+
+def test_a_sweep_without_finalists_has_no_default(tmp_path: Path) -> None:
+    found = read([sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]})])
+    assert "from" not in tables.leaderboard(found).headers
+    assert not any(arm.is_default for arm in found.arms)
 
 
 def test_where_fresh_seeds_do_as_well_no_curse_is_claimed(tmp_path: Path) -> None:
