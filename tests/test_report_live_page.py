@@ -45,6 +45,15 @@ def test_what_is_running_has_its_epoch_accuracy_curve_and_time(running: Path) ->
     assert "<h3>Next</h3>" not in html
 
 
+def test_a_run_that_is_trained_with_others_waits_for_all_of_them(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "s", GRID, spoiled={7: "running", 8: "running"})
+    for job in ("7", "8"):
+        (folder / job).mkdir()
+        lines = (folder / "6" / "metrics.csv").read_text().splitlines(keepends=True)
+        (folder / job / "metrics.csv").write_text("".join(lines[:4]))
+    assert now(folder).count(">6 s</td>") == 2  # two epochs, of which 1.5 seconds are each one's share
+
+
 def test_the_bar_has_a_piece_for_each_state(running: Path) -> None:
     pieces = re.findall(r'<rect class="(\w+)" x="([\d.]+)" width="([\d.]+)"', now(running))
     assert [(state, round(float(x), 9), float(width)) for state, x, width in pieces] == [

@@ -80,7 +80,7 @@ def test_sweep_without_completed_runs_has_nothing_to_compare() -> None:
 def test_two_seeds_far_apart_have_no_interval() -> None:
     far = arm("a", n=2)
     far = far._replace(val=far.val._replace(low=math.nan, high=math.nan))
-    assert formats.interval(far.val) == "too wide to show"
+    assert formats.interval(far.val) == "too wide"
     assert "% on validation (2 seeds, whose 95 % interval is too wide to show)" in sentences.headline(results([far]))
 
 

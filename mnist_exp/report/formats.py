@@ -10,7 +10,7 @@ from mnist_exp.report import stats
 from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm
 
-TOO_WIDE = "too wide to show"  # of the interval of two seeds
+TOO_WIDE = "too wide"  # to show, of the interval of two seeds
 
 
 def name(arm: Arm) -> str:

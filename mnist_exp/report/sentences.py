@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 
-from mnist_exp.report import sequential, stats, status, status_text, verdicts
+from mnist_exp.report import sequential, stats, status, verdicts
 from mnist_exp.report.formats import (
     TOO_WIDE,
     count,
@@ -103,8 +103,8 @@ def left(results: Results) -> list[str]:
         return []
     found = f"Not finished: {progress(results.runs)}. This report covers the runs that have completed so far."
     busy = dict.fromkeys(run.sweep for run in results.runs if run.job.status == RUNNING)
-    kept = status_text.kept(results.sessions) if len(results.folders) == 1 else []
-    if idle := [f"`{status_text.resume(_whole(sweep), kept)}`" for sweep in unfinished if sweep not in busy]:
+    kept = status.kept(results.sessions) if len(results.folders) == 1 else []
+    if idle := [f"`{status.resume(_whole(sweep), kept)}`" for sweep in unfinished if sweep not in busy]:
         found += f" To resume: {join(idle)}."
     if looks := [f"`{program.tool('status')} {quoting.for_shell(str(_whole(sweep)))}`" for sweep in busy]:
         found += f" When the rest will be done: {join(looks)}."
@@ -374,7 +374,7 @@ def _basis(arm: Arm, measure: Measure) -> str:
     """Return what the mean of an arm rests on: its interval and its seeds."""
     limits = interval(arm.val, measure)
     if limits == TOO_WIDE:
-        return f"{_seeds_of(arm)}, whose 95 % interval is {limits}"
+        return f"{_seeds_of(arm)}, whose 95 % interval is {limits} to show"
     return f"95 % interval {limits}, {_seeds_of(arm)}" if limits else _seeds_of(arm)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from heapq import nlargest
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +24,7 @@ from mnist_exp.store.ledger import Session, without_collector
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.progress import Progress
 from mnist_exp.store.run_folder import COMPLETED, FAILED, LEDGER, PRUNED, SEARCHES, STATUSES, STOP_FILE
+from mnist_exp.system import program, quoting
 
 ENDED = (COMPLETED, PRUNED, FAILED)  # an interrupted run goes on when the sweep is resumed
 ALIVE, OVER, GONE = "alive", "over", "gone"  # states of a worker; gone: it died
@@ -66,6 +69,12 @@ class Run(NamedTuple):
     def path(self) -> Path:
         """Its folder."""
         return self.folder / str(self.number)
+
+    @property
+    def process(self) -> tuple[str | None, int | None]:
+        """The host and id of the process that runs it. Runs that are trained as one have the same."""
+        facts = json.loads(self.job.last)
+        return facts.get("host"), facts.get("pid")
 
     @property
     def epoch(self) -> int:
@@ -189,6 +198,27 @@ def counted(counts: Mapping[str, int], planned: int) -> str:
     runs = "run" if planned == 1 else "runs"
     rest = [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
     return ", ".join([f"{counts[COMPLETED]:,} of {planned:,} {runs} completed", *rest])
+
+
+def resume(folder: Path, kept_words: Sequence[str]) -> str:
+    """Return the command that resumes a sweep."""
+    return quoting.command("-m", *kept_words, quoting.override("resume", folder))
+
+
+def kept(sessions: Sequence[Session]) -> list[str]:
+    """Return the words of the last command that a resume needs too: where configs are found, and the launcher.
+
+    A launcher that hands the sweep over to workers is known from the ledger.
+    """
+    session: Mapping[str, Any] = sessions[-1] if sessions else {}
+    words = shlex.split(str(session.get("command", "")))
+    found: list[str] = []
+    for word, following in pairwise([*words, ""]):
+        if word.partition("=")[0] in program.CONFIG_FLAGS:
+            found += [word] if "=" in word else [word, following]
+        elif word.startswith(("hydra/launcher", "hydra.launcher")) and "launcher" not in session:
+            found.append(word)
+    return found
 
 
 def read(target: str) -> Status:

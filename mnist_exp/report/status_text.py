@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
-from itertools import pairwise
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,7 +14,6 @@ from rich.text import Text
 
 from mnist_exp.report import status
 from mnist_exp.report.status import ALIVE, GONE, Run, Stage, Status, Worker
-from mnist_exp.store.ledger import Session
 from mnist_exp.store.run_folder import COMPLETED, FAILED, INTERRUPTED, LOG, LR_SEARCH, PENDING, RUNNING, SEARCHES
 from mnist_exp.system import program, quoting
 from mnist_exp.system.pace import PAUSE, until_next_look
@@ -201,7 +197,7 @@ def _failed(stage: Stage, shared: Collection[str]) -> list[str]:
 def commands(found: Status) -> list[list[str]]:
     """Return the commands that may be typed next, and what each does."""
     stage = found.stage
-    again = resume(found.folder, kept(stage.sessions))
+    again = status.resume(found.folder, status.kept(stage.sessions))
     rows = []
     if stage.is_handed_over and stage.counts[PENDING] + stage.counts[INTERRUPTED]:
         work = f"{program.tool('work')} {quoting.for_shell(str(found.folder))}"
@@ -213,27 +209,6 @@ def commands(found: Status) -> list[list[str]]:
     if stage.counts[COMPLETED]:
         rows.append([_tool("report", stage), "reports on what is completed"])
     return rows
-
-
-def resume(folder: Path, kept_words: Sequence[str]) -> str:
-    """Return the command that resumes a sweep."""
-    return quoting.command("-m", *kept_words, quoting.override("resume", folder))
-
-
-def kept(sessions: Sequence[Session]) -> list[str]:
-    """Return the words of the last command that a resume needs too: where configs are found, and the launcher.
-
-    A launcher that hands the sweep over to workers is known from the ledger.
-    """
-    session: Mapping[str, Any] = sessions[-1] if sessions else {}
-    words = shlex.split(str(session.get("command", "")))
-    found: list[str] = []
-    for word, following in pairwise([*words, ""]):
-        if word.partition("=")[0] in program.CONFIG_FLAGS:
-            found += [word] if "=" in word else [word, following]
-        elif word.startswith(("hydra/launcher", "hydra.launcher")) and "launcher" not in session:
-            found.append(word)
-    return found
 
 
 def _tool(name: str, stage: Stage) -> str:
