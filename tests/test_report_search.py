@@ -141,7 +141,7 @@ def test_a_search_of_learning_rates_is_read_as_any_other(tmp_path: Path) -> None
     how = search_sentences.searched(found)[0]
     assert how == (
         "A search tried 6 settings of optimizer.lr in 2 arms, each with 2 seeds, compared by validation accuracy. "
-        "Other seeds judge the best one of each arm. Its 12 runs took 0:01:37 of run time, the 10 runs of the sweep "
+        "Other seeds judge the best one of each arm. Its 12 runs took 0:01:37 together, the 10 runs of the sweep "
         "0:01:21."
     )
 

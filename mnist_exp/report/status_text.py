@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -84,10 +85,14 @@ def summary(found: Status) -> str:
 
 
 def now(found: Status) -> list[Line]:
-    """Return what runs now and when the rest will be done, in a few lines."""
+    """Return what runs now and when the rest will be done, in a few lines, each with what matters most first."""
     stage = found.stage
     shared, runs = stage.shared_overrides, [run for run in stage.runs if run.state == RUNNING]
-    rows = [[f"  {name_of(run, shared)}", f"epoch {run.epoch} of {stage.epochs(run)}"] for run in runs[:MOST]]
+    count_of_word = Counter(word for run in runs[:MOST] for word in run.job.overrides)
+    rows = []
+    for run in runs[:MOST]:
+        own = sorted((word for word in run.job.overrides if word not in shared), key=count_of_word.__getitem__)
+        rows.append([f"  #{run.number}", f"epoch {run.epoch} of {stage.epochs(run)}", quoting.shown(" ".join(own))])
     return [Line(_counted(stage), "bold"), *map(Line, _when(stage)), *map(Line, _columns(rows, len(runs)))]
 
 
@@ -148,9 +153,10 @@ def _when(stage: Stage) -> Iterator[str]:
     interval = "too few runs have ended for an interval"
     if found.low is not None and found.high is not None:
         interval = f"95 % interval: {duration(found.low)} to {duration(found.high)}"
-    yield f"The last {_count(found.runs, 'run')} ended at a rate of {_rate(found.per_second)}."
+    ended = f"The last {found.runs:,} runs ended at a rate of" if found.runs > 1 else "One run has ended; the rate is"
+    yield f"{ended} {_rate(found.per_second)}."
     until = _clock(stage.now + found.seconds)
-    yield f"At this rate the rest takes {duration(found.seconds)}, until {until} ({interval})."
+    yield f"The rest takes {duration(found.seconds)} at this rate, until {until} ({interval})."
     if stage.new_arms:
         new = _count(stage.new_arms, "setting" if stage.folder.name in SEARCHES else "arm")
         yield (

@@ -47,7 +47,9 @@ def train(main: Callable[[DictConfig], float], configs: Sequence[RunConfig]) -> 
     memory.keep_freed_memory()
     time = SharedTime()
     clocks = [Clock(time) for _ in configs]
-    runs = [TrainingRun(*each, *more) for each, *more in zip(configs, _run_logs(configs), clocks, strict=True)]
+    runs = [
+        TrainingRun(*each, log, clock) for each, log, clock in zip(configs, _run_logs(configs), clocks, strict=True)
+    ]
     clock_of = dict(zip(runs, clocks, strict=True))
     trainer = _EpochTrainer()
     try:
