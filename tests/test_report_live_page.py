@@ -33,7 +33,7 @@ def now(folder: Path) -> str:
 
 def test_what_is_running_has_its_epoch_accuracy_curve_and_time(running: Path) -> None:
     html = now(running)
-    assert 'role="status" data-progress="8 of 10">7 of 10 runs completed, 1 running, 1 waiting, 1 failed</p>' in html
+    assert 'role="status" data-progress="8 of 10">7 of 10 runs completed, 1 running, 1 failed, 1 pending</p>' in html
     assert "#8 optimizer=sgd seed=3</td>" in html
     assert '<progress max="5" value="3"' in html
     assert "3 of 5</td>" in html
@@ -45,20 +45,29 @@ def test_what_is_running_has_its_epoch_accuracy_curve_and_time(running: Path) ->
     assert "<h3>Next</h3>" not in html
 
 
+def test_a_run_that_is_trained_with_others_waits_for_all_of_them(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "s", GRID, spoiled={7: "running", 8: "running"})
+    for job in ("7", "8"):
+        (folder / job).mkdir()
+        lines = (folder / "6" / "metrics.csv").read_text().splitlines(keepends=True)
+        (folder / job / "metrics.csv").write_text("".join(lines[:4]))
+    assert now(folder).count(">6 s</td>") == 2  # two epochs, of which 1.5 seconds are each one's share
+
+
 def test_the_bar_has_a_piece_for_each_state(running: Path) -> None:
     pieces = re.findall(r'<rect class="(\w+)" x="([\d.]+)" width="([\d.]+)"', now(running))
     assert [(state, round(float(x), 9), float(width)) for state, x, width in pieces] == [
         ("completed", 0, 0.7),
         ("failed", 0.7, 0.1),
         ("running", 0.8, 0.1),
-        ("waiting", 0.9, 0.1),
+        ("pending", 0.9, 0.1),
     ]
 
 
 def test_a_pruned_run_has_ended(tmp_path: Path) -> None:
     html = now(sweep(tmp_path / "s", GRID, spoiled={2: "pruned", 9: "pending"}))
     assert 'data-progress="9 of 10"' in html
-    assert re.findall(r'<rect class="(\w+)"', html) == ["completed", "pruned", "waiting"]
+    assert re.findall(r'<rect class="(\w+)"', html) == ["completed", "pruned", "pending"]
 
 
 def test_failures_say_why(running: Path) -> None:

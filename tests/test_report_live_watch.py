@@ -155,7 +155,7 @@ def test_what_a_reader_does_stays_as_the_page_is_renewed(
             last = view.look()
             server.show(last)
             wait(tab, f"() => edition === {last.edition}")
-            assert tab.locator("#counted").text_content() == "20 of 30 runs completed, 1 running, 8 waiting, 1 failed"
+            assert tab.locator("#counted").text_content() == "20 of 30 runs completed, 1 running, 1 failed, 8 pending"
             assert "the loss became nan" in tab.locator("#failed").text_content()
             assert tab.locator("#figures img").count() >= 4
             assert tab.locator("nav a").all_text_contents()[-2:] == ["Failures", "Provenance"]
@@ -172,7 +172,7 @@ def test_a_page_whose_server_is_gone_stays_and_says_so(tmp_path: Path, chromium:
         wait(tab, "() => byId('connection').textContent === 'Live'")
         server.show(server.shown._replace(is_over=True))  # ends the stream
     wait(tab, "() => byId('connection').textContent !== 'Live'")
-    assert tab.locator("#counted").text_content() == "1 of 2 runs completed, 1 waiting"
+    assert tab.locator("#counted").text_content() == "1 of 2 runs completed, 1 pending"
     tab.close()
 
 

@@ -70,7 +70,7 @@ def test_page_is_whole_and_needs_no_network(text: str) -> None:
 
 
 def test_page_has_every_part(text: str) -> None:
-    counts = "13 of 20 completed, 1 running, 4 failed, 1 interrupted, 1 pending"
+    counts = "13 of 20 runs completed, 4 failed, 2 interrupted, 1 pending"
     assert f'<div class="note"><p>Not finished: {counts}.' in text
     assert '<p class="headline"><code>sgd relu</code> reaches 97.03\u00a0% on validation' in text
     assert "<li>Of the 5 runs of <code>adam relu</code>, 1 diverged;" in text

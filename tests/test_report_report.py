@@ -33,7 +33,7 @@ def test_report_is_a_set_of_files(folder: Path) -> None:
     text = report.write([folder])
     assert {"results.csv", "report.md", "report.html", "plots"} <= set(os.listdir(folder))
     assert not list(folder.rglob("*.tmp"))
-    assert "13 of 20 completed" in text
+    assert "13 of 20 runs completed" in text
     assert text.endswith(f"\n{folder / 'report.html'}")
     drawn = sorted(path.name for path in (folder / "plots").iterdir())
     assert "leaderboard.png" in drawn

@@ -275,7 +275,7 @@ def test_what_is_not_a_sweep_is_refused(copy: Path, prepare: Callable[[Path], Pa
 def test_run_without_results_is_no_completed_run(tmp_path: Path) -> None:
     found = read([sweep(tmp_path / "s", **KINDS["failed"])])
     statuses = {each.job.status for each in found.runs if not isinstance(each, CompletedRun)}
-    assert statuses == {"failed", "interrupted", "running", "pending"}
+    assert statuses == {"failed", "interrupted", "pending"}
     assert [each.curves for each in found.runs if each.job.status == "pending"] == [{}]
 
 

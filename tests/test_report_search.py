@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from helpers.sweeps import edit_summary, set_accuracy, sweep
 
-from mnist_exp.report import figures, search, search_sentences, tables
+from mnist_exp.report import figures, search, search_sentences, sentences, tables
 from mnist_exp.report.results import Results, read
+from mnist_exp.report.text import to_terminal
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.system import files
 
@@ -59,13 +60,29 @@ def test_the_best_is_compared_with_the_default_and_with_what_the_search_saw(tmp_
     how, verdict, curse = search_sentences.searched(searched(tmp_path / "s", SEEN, 0.98))
     assert how.startswith(
         "A search tried 12 settings of optimizer.lr and model.dropout, each with 1 seed, compared by validation "
-        "accuracy. Other seeds judge the best ones and the default. Its 12 runs took 0:01:37 of run time, the 15 runs"
+        "accuracy. Other seeds judge the best ones and the default. Its 12 runs took 0:01:37 together, the 15 runs"
     )
     assert verdict.startswith("The search's best against the default: `lr=0.005 dropout=0.2` beats `default` by 1.0")
     assert curse.startswith(
         "The search's own figure for `lr=0.005 dropout=0.2` was 98.50 %; with 5 fresh seeds it is 98.0"
     )
     assert curse.endswith("the best of many trials looks better than it is, which is called the winner's curse.")
+
+
+def test_the_default_arm_is_marked_wherever_arms_are_named(tmp_path: Path) -> None:
+    found = searched(tmp_path / "s", SEEN, 0.98)
+    table = tables.leaderboard(found)
+    assert [row[table.headers.index("from")] for row in table.rows] == ["search", "search", "default"]
+    assert [arm.label.endswith(" (default)") for arm in found.arms] == [False, False, True]
+    assert "from" in to_terminal(found).splitlines()[0]
+    assert "(default)" in to_terminal(found, width=60)
+    assert sentences.FINALISTS in sentences.ranking(found)
+
+
+def test_a_sweep_without_finalists_has_no_default(tmp_path: Path) -> None:
+    found = read([sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]})])
+    assert "from" not in tables.leaderboard(found).headers
+    assert not any(arm.is_default for arm in found.arms)
 
 
 def test_where_fresh_seeds_do_as_well_no_curse_is_claimed(tmp_path: Path) -> None:
@@ -124,7 +141,7 @@ def test_a_search_of_learning_rates_is_read_as_any_other(tmp_path: Path) -> None
     how = search_sentences.searched(found)[0]
     assert how == (
         "A search tried 6 settings of optimizer.lr in 2 arms, each with 2 seeds, compared by validation accuracy. "
-        "Other seeds judge the best one of each arm. Its 12 runs took 0:01:37 of run time, the 10 runs of the sweep "
+        "Other seeds judge the best one of each arm. Its 12 runs took 0:01:37 together, the 10 runs of the sweep "
         "0:01:21."
     )
 

@@ -2,11 +2,13 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 from helpers.arms import arm, comparison, results, run
+from helpers.sweeps import sweep
 
-from mnist_exp.report import formats, measures, sentences
-from mnist_exp.report.results import Arm
+from mnist_exp.report import formats, measures, sentences, status, status_text
+from mnist_exp.report.results import Arm, read
 from mnist_exp.report.stats import Comparison
 
 
@@ -47,7 +49,7 @@ def test_one_seed_allows_no_claim() -> None:
         f"`a` has the highest accuracy, {accuracy}, but the runs do not show whether it is better than `b`.",
         "Each arm has one seed, so the spread over seeds is unknown and no claim is made.",
         f"{images} from the choice of the images alone; seeds add to it.",
-        "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm.",
+        "To learn more, type the command with `seed=0,1,2,3,4`: five seeds per arm.",
     ]
 
 
@@ -62,7 +64,7 @@ def test_some_arms_of_one_seed_are_counted() -> None:
     arms = [arm("a"), arm("b", n=1), arm("c", n=1)]
     found = sentences.answer(results(arms, [comparison(p=math.nan)] * 2))
     assert "2 of 3 arms have one seed, so" in " ".join(found)
-    assert sentences.advice(results([arm("a", n=1)]))[0].startswith("There is one seed, so")
+    assert sentences.advice(results([arm("a", n=1)]))[0].startswith("The arm has one seed, so")
 
 
 def test_size_of_a_test_set_without_misses_is_unknown() -> None:
@@ -78,8 +80,24 @@ def test_sweep_without_completed_runs_has_nothing_to_compare() -> None:
 def test_two_seeds_far_apart_have_no_interval() -> None:
     far = arm("a", n=2)
     far = far._replace(val=far.val._replace(low=math.nan, high=math.nan))
-    assert formats.interval(far.val) == "two seeds say almost nothing"
-    assert "% on validation (two seeds say almost nothing)" in sentences.headline(results([far]))
+    assert formats.interval(far.val) == "too wide"
+    assert "% on validation (2 seeds, whose 95 % interval is too wide to show)" in sentences.headline(results([far]))
+
+
+def test_two_seeds_are_advised_alike_whether_their_interval_is_shown() -> None:
+    near, far = arm("a", n=2), arm("b", n=2)
+    far = far._replace(val=far.val._replace(low=math.nan, high=math.nan))
+    few = "have two seeds, which say little about the spread over seeds: intervals are wide, or too wide to show."
+    more = "To learn more, type the command with `seed=0,1,2,3,4`: five seeds per arm."
+    for arms in ([near, far], [far, near], [near, near]):
+        assert sentences.advice(results(arms, [comparison(p=0.4)])) == [few.replace("have", "Each arm has"), more]
+    found = results([near, far, arm("c")], [comparison(p=0.4)] * 2)
+    assert sentences.advice(found) == [f"2 of 3 arms {few}", more]
+
+
+def test_more_seeds_are_not_advised_while_some_are_to_come() -> None:
+    found = results([arm("a", n=2)._replace(missing=3), arm("b", n=2)._replace(missing=3)], [comparison(p=0.4)])
+    assert not any("seed=0,1,2,3,4" in sentence for sentence in sentences.advice(found))
 
 
 # Settings without effect
@@ -179,11 +197,30 @@ def test_failing_arms_are_counted_after_the_first_ones() -> None:
 def test_unfinished_sweep_says_how_to_resume() -> None:
     runs = [run("a", seed, status) for seed, status in enumerate(["completed", "running", "pending", "interrupted"])]
     found = results([])._replace(runs=runs)
-    assert sentences.progress(found.runs) == "1 of 4 completed, 1 running, 1 interrupted, 1 pending"
+    assert sentences.progress(found.runs) == "1 of 4 runs completed, 1 running, 1 interrupted, 1 pending"
     assert sentences.scope(found) == "1 arm, 4 seeds, 4 runs"
     [note] = sentences.notes(found)
-    assert note.startswith("Not finished: 1 of 4 completed, 1 running, 1 interrupted, 1 pending.")
-    assert note.endswith(" -m resume=sweep`.")
+    assert note.startswith("Not finished: 1 of 4 runs completed, 1 running, 1 interrupted, 1 pending.")
+    assert " When the rest will be done: `" in note
+    assert note.endswith(" status sweep`.")
+    idle = found._replace(runs=[each for each in runs if each.job.status != "running"])
+    assert sentences.notes(idle)[0].endswith(" -m resume=sweep`.")
+
+
+def test_a_resume_keeps_the_launcher_and_is_that_of_the_whole_sweep() -> None:
+    search = Path("mine", "search")
+    runs = [replace(run("a", 0, "interrupted"), sweep=search)]
+    command = "python train.py -m hydra/launcher=fused optimizer=adam"
+    found = results([])._replace(folders=(search,), sessions=[{"command": command}], runs=runs)
+    assert " -m hydra/launcher=fused resume=mine`." in sentences.notes(found)[0]
+
+
+def test_a_report_and_a_status_have_the_same_words(tmp_path: Path) -> None:
+    fates = {1: "failed", 2: "interrupted", 3: "running", 4: "pending", 5: "pruned"}
+    folder = sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]}, spoiled=fates)
+    counted = sentences.progress(read([folder]).runs)
+    assert counted == "5 of 10 runs completed, 1 pruned, 1 failed, 2 interrupted, 1 pending"  # nobody works on it
+    assert counted in status_text.summary(status.read(str(folder)))
 
 
 def test_arms_with_different_validation_images_are_mentioned() -> None:

@@ -9,9 +9,8 @@ import pytest
 from helpers.sweeps import edit_ledger, sweep
 
 from mnist_exp.report import status
-from mnist_exp.report.status import COMPLETED, FAILED, RUNNING, STOPPED, WAITING
 from mnist_exp.store.ledger import Ledger
-from mnist_exp.store.run_folder import SWEEP_LOCK
+from mnist_exp.store.run_folder import COMPLETED, FAILED, INTERRUPTED, PENDING, RUNNING, SWEEP_LOCK
 from mnist_exp.system import files
 
 GRID = {"optimizer": ["adam", "sgd"]}
@@ -22,16 +21,16 @@ def _contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_whose_command_is_gone_is_stopped(tmp_path: Path) -> None:
+def test_a_run_whose_command_is_gone_is_interrupted(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", GRID, spoiled=SPOILED)
     (folder / SWEEP_LOCK).touch()
     before = _contents(folder)
     found = status.read(str(folder))
-    assert dict(found.stage.counts) == {COMPLETED: 4, FAILED: 1, STOPPED: 2, WAITING: 3}
+    assert dict(found.stage.counts) == {COMPLETED: 4, FAILED: 1, INTERRUPTED: 2, PENDING: 3}
     assert (found.stage.left, found.stage.is_worked_on, found.is_over, found.stage.outlook) == (5, False, False, None)
     with files.locked(folder / SWEEP_LOCK):
         found = status.read(str(folder))
-    assert dict(found.stage.counts) == {COMPLETED: 4, FAILED: 1, STOPPED: 1, RUNNING: 1, WAITING: 3}
+    assert dict(found.stage.counts) == {COMPLETED: 4, FAILED: 1, INTERRUPTED: 1, RUNNING: 1, PENDING: 3}
     assert found.stage.is_worked_on
     assert _contents(folder) == before
 

@@ -46,7 +46,7 @@ def test_a_sweep_that_was_killed(here: Path) -> None:
 s
 {COMMAND}
 
-4 of 10 runs completed, 3 waiting, 2 stopped, 1 failed
+4 of 10 runs completed, 1 failed, 2 interrupted, 3 pending
 Nobody works on it.
 
 Failed
@@ -117,14 +117,24 @@ def test_a_search_and_what_comes_after_it(here: Path) -> None:
     facts = {"then": [["seed=1"]]}
     edit_ledger(Path("s/lr_search"), lambda entry: entry.update(facts) if "command" in entry else None)
     text = _text("s")
-    assert "\nlearning-rate search: 1 of 2 runs completed, 1 waiting\n" in text
+    assert "\nlearning-rate search: 1 of 2 runs completed, 1 pending\n" in text
     assert "\nthen 1 run, with the rates that it chooses\n" in text
     assert "mnist-exp train -m resume=s   goes on" in text
     assert "mnist-exp report s/lr_search " in text
 
 
+@pytest.mark.parametrize(("folder", "new"), [("s", "1 arm"), ("s/search", "1 setting")])
+def test_it_says_what_the_rate_does_not_know(here: Path, folder: str, new: str) -> None:
+    sweep(Path(folder), GRID, spoiled=dict.fromkeys(range(5, 10), "pending"))
+    facts = {"then": [["seed=1"]]}
+    edit_ledger(Path(folder), lambda entry: entry.update(facts) if "command" in entry else None)
+    _date_from(Path(folder), datetime.now().astimezone() - timedelta(seconds=200))
+    with files.locked(Path(folder) / SWEEP_LOCK):
+        assert f"\nNo run of {new} has ended yet. If these runs are slower than the others, " in _text("s")
+
+
 def _stage(workers: list[Worker], now: float, slurm: str | None = None) -> Status:
-    runs = [status.Run(0, Path("s"), Progress(b"", b""), status.WAITING)]
+    runs = [status.Run(0, Path("s"), Progress(b"", b""), "pending")]
     session = {"command": "", "time": "2026-12-01T10:00:00+00:00", "slurm": {"job": slurm} if slurm else None}
     session["launcher"] = {}
     return Status(Path("s"), None, Stage(Path("s"), [session], runs, False, False, workers, now, {}), 0)  # type: ignore[list-item]
@@ -186,8 +196,8 @@ def test_a_watch_in_a_pipe_has_a_line_for_each_change(
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     cli.run("mnist-exp", ["status", "one", "--watch"])
     assert capsys.readouterr().out.splitlines() == [
-        "8 of 10 runs completed, 2 waiting; nobody works on it",
-        "9 of 10 runs completed, 1 waiting; nobody works on it",
+        "8 of 10 runs completed, 2 pending; nobody works on it",
+        "9 of 10 runs completed, 1 pending; nobody works on it",
         "10 of 10 runs completed",
     ]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY
 from helpers.sweeps import sweep
+from rich.cells import cell_len
 from rich.console import Console
 
 from mnist_exp.report import status, status_text, terminal
@@ -59,12 +60,42 @@ def test_a_frame_is_as_wide_as_the_terminal_and_ends_where_it_began(tmp_path: Pa
     (folder / "1").mkdir()
     with files.locked(folder / SWEEP_LOCK):
         lines = status_text.now(status.read(str(folder)))
-    console = Console(file=StringIO(), force_terminal=True, width=20, height=30, legacy_windows=False)
+    console = Console(file=StringIO(), force_terminal=True, width=28, height=30, legacy_windows=False)
     frame = terminal._frame(lines, console)
-    assert screen(f"before\r\n{frame}")[:2] == ["before", "1 of 2 runs complet…"]
-    assert max(map(len, screen(frame))) == 20
-    assert "  #1 optimizer=sgd …" in screen(frame)
+    assert screen(f"before\r\n{frame}")[:2] == ["before", "1 of 2 runs completed, 1 …"]
+    assert max(map(len, screen(frame))) <= 28
+    assert "  #1  epoch 0 of 5  …r=sgd …" in screen(frame)
     assert screen(f"{frame}{ERASE}a line") == ["a line"]
+
+
+LONG = "  #1  epoch 3 of 5  model.hidden_layers=[512,256,128] seed=3"
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [
+        (LONG, len(LONG), LONG),
+        (LONG, len(LONG) - 1, "  #1  epoch 3 of 5  model.hidden_layers=[512,256,128] …"),
+        (LONG, 55, "  #1  epoch 3 of 5  model.hidden_layers=[512,256,128] …"),
+        (LONG, 40, "  #1  epoch 3 of 5  …ers=[512,256,128] …"),
+        (LONG, 19, "  #1  epoch 3 of …"),
+        ("1 of 2 runs completed, 1 running", 20, "1 of 2 runs …"),
+        ("completed", 5, "comp…"),
+    ],
+)
+def test_a_line_without_room_ends_after_a_word_and_keeps_the_value(text: str, width: int, shown: str) -> None:
+    found = terminal.cut(text, width)
+    assert cell_len(found) <= width
+    assert found == shown
+
+
+def test_what_tells_running_runs_apart_comes_first(tmp_path: Path) -> None:
+    grid = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.1, 0.2]}
+    folder = sweep(tmp_path / "s", grid, seeds=[0], spoiled={2: "running", 3: "running"})
+    with files.locked(folder / SWEEP_LOCK):
+        *_, first, second = (line.text for line in status_text.now(status.read(str(folder))))
+    assert first == "  #2  epoch 0 of 5  optimizer.lr=0.1 optimizer=sgd seed=0"
+    assert second == "  #3  epoch 0 of 5  optimizer.lr=0.2 optimizer=sgd seed=0"
 
 
 @pytest.mark.slow
@@ -72,7 +103,7 @@ def test_lines_scroll_above_what_runs_now(tmp_path: Path) -> None:
     words = [str(ROOT / "train.py"), "-m", *TINY, "epochs=60", "seed=0,1", "hydra.sweep.dir=s"]
     sent = in_terminal(*words, folder=tmp_path)
     assert re.search(r"runs completed, 1 running", sent)
-    assert re.search(r"#\d seed=\d  epoch \d+ of 60", sent)
+    assert re.search(r"#\d  epoch \d+ of 60  seed=\d", sent)
     lines = [line.rstrip() for line in screen(sent)]
     assert [line for line in lines if " running" in line] == []
     assert [bool(re.search(rf"#{number} seed={number}: val .* s$", lines[1 + number])) for number in (0, 1)] == [

@@ -62,7 +62,7 @@ def test_csv_names_the_sweep_tags_and_early_stops(failed: Results, tmp_path: Pat
 
 def test_markdown_has_every_part(failed: Results) -> None:
     text = to_markdown(failed, ["leaderboard.png"])
-    counts = "13 of 20 completed, 1 running, 4 failed, 1 interrupted, 1 pending"
+    counts = "13 of 20 runs completed, 4 failed, 2 interrupted, 1 pending"
     assert text.startswith("# optimizer \u00d7 activation on MNIST\n\n4 arms, 5 seeds, 20 runs; " + counts)
     assert f"\n\n> Not finished: {counts}." in text
     assert "\n\n**`sgd relu` reaches" in text
@@ -99,7 +99,7 @@ def test_terminal_shows_the_top_and_the_answer(many: Results) -> None:
     assert lines[0].split()[:5] == ["rank", "optimizer", "activation", "seeds", "validation"]
     assert [line.split()[0] for line in lines[1:11]] == [str(rank) for rank in range(1, 11)]
     assert lines[11] == "... and 10 more arms"
-    assert lines[12] == "40 of 40 completed"
+    assert lines[12] == "40 of 40 runs completed"
     assert "leads with" in lines[13] or "has the highest" in lines[13] or "reaches" in lines[13]
     assert not any("`" in line or "\x1b" in line or line != line.rstrip() for line in lines)
 
@@ -107,7 +107,7 @@ def test_terminal_shows_the_top_and_the_answer(many: Results) -> None:
 def test_terminal_shows_failures_and_warnings(failed: Results) -> None:
     text = to_terminal(failed._replace(warnings=["runs use different versions of torch: 1, 2"]))
     assert "4 of 5; 1 diverged" in text
-    assert "13 of 20 completed, 1 running, 4 failed, 1 interrupted, 1 pending" in text
+    assert "13 of 20 runs completed, 4 failed, 2 interrupted, 1 pending" in text
     assert "\nruns use different versions of torch: 1, 2\n" in text
     assert "because runs failed: adam relu (4 of 5 seeds; 1 diverged)" in text
 
@@ -164,9 +164,9 @@ def test_markup_of_the_terminal_library_is_text() -> None:
 def test_sweep_without_completed_runs_has_a_short_form(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", **KINDS["one_seed"], spoiled=dict.fromkeys(range(4), "failed"))
     text = to_terminal(read([folder]))
-    assert "0 of 4 completed, 4 failed" in text
+    assert "0 of 4 runs completed, 4 failed" in text
     assert "No run has completed, so there is nothing to compare. Runs failed: adam relu (0 of 1 seed; 1 div" in text
-    assert to_terminal(results([])) == "0 of 0 completed\nNo run has completed, so there is nothing to compare."
+    assert to_terminal(results([])) == "0 of 0 runs completed\nNo run has completed, so there is nothing to compare."
 
 
 def test_long_tables_and_many_arms_are_bounded_in_words(many: Results, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import importlib.util
+import itertools
 import logging
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +31,7 @@ from mnist_exp.store.metrics import Row
 from mnist_exp.sweep.launchers import fused_group
 from mnist_exp.sweep.launchers.fused_group import RunConfig
 from mnist_exp.system import files, signals
+from mnist_exp.system.shared_time import SharedTime
 from mnist_exp.training import checkpoint, loop
 from mnist_exp.training.run import TrainingRun
 
@@ -107,6 +110,18 @@ def folders(configs: list[RunConfig]) -> list[Path]:
 
 def log_of(config: RunConfig) -> str:
     return (Path(config.hydra.runtime.output_dir) / "train.log").read_text()
+
+
+def test_the_times_of_runs_add_up_to_that_of_the_group(
+    train_py: ModuleType, configs: MakeConfigs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = itertools.count()  # each look at the clock takes a second
+    monkeypatch.setattr(fused_group, "SharedTime", partial(SharedTime, lambda: float(next(ticks))))
+    group = configs("epochs=2")
+    fused_group.train(train_py.main, group)
+    seconds, total = [facts["seconds"] for facts in summaries(group)], next(ticks)
+    assert all(total / 10 < each < total / 2 for each in seconds)
+    assert total / 2 < sum(seconds) <= total
 
 
 @pytest.mark.usefixtures("in_double")

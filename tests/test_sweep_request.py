@@ -164,7 +164,7 @@ def test_a_job_whose_results_are_gone_is_run_again(run: Run, tmp_path: Path, wha
     assert "the results of job 1 are gone or damaged" in outcome.out
     assert "1 of 2 jobs are completed, 1 to run" in outcome.out
     assert (tmp_path / "it/1/metrics.csv").read_text().splitlines()[-1].split(",")[:5] == bits
-    assert "2 of 2 completed" in outcome.out
+    assert "2 of 2 runs completed" in outcome.out
     assert "0 to run" in run("-m", "resume=it", "hydra.sweeper.retry_failed=true").out
 
 

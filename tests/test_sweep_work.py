@@ -81,7 +81,7 @@ def test_a_sweep_is_handed_over_and_a_worker_trains_it(run: Run) -> None:
     worked = run(*WORK)
     assert worked.code == 0, worked.err
     assert "all jobs have ended; this worker trained 4 of 4" in worked.out
-    assert "4 of 4 completed" in worked.out  # the report
+    assert "4 of 4 runs completed" in worked.out  # the report
     assert set(statuses().values()) == {"completed"}
     assert all_batches_are_done()
     run("-m", *words, "hydra.sweep.dir=local")
@@ -216,7 +216,7 @@ def test_two_workers_at_once_give_the_bits_of_an_undisturbed_sweep(fused: bool, 
     trained = {job.worker for job in Ledger(IT).read()[1].values()}
     assert len(trained) == 2
     assert bits(IT) == bits(Path("local"))
-    assert sum("8 of 8 completed" in out for _, out in outs) == 1  # one of them reports
+    assert sum("8 of 8 runs completed" in out for _, out in outs) == 1  # one of them reports
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def test_a_sweep_has_the_rows_of_its_report(tmp_path: Path, without_pandas: None
             if key not in ("number", "tags"):
                 assert ("" if row[key] is None else str(row[key])) == text, key
     assert rows[3]["failure"] == "diverged"
-    assert [rows[number]["status"] for number in (5, 7)] == ["pending", "running"]
+    assert [rows[number]["status"] for number in (5, 7)] == ["pending", "interrupted"]
 
 
 def test_pandas_gets_a_table(tmp_path: Path) -> None:

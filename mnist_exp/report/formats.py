@@ -10,7 +10,7 @@ from mnist_exp.report import stats
 from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm
 
-ALMOST_NOTHING = "two seeds say almost nothing"
+TOO_WIDE = "too wide"  # to show, of the interval of two seeds
 
 
 def name(arm: Arm) -> str:
@@ -63,7 +63,7 @@ def interval(estimate: stats.Estimate | stats.Summary, measure: Measure = ACCURA
     An interval of a difference that no two fractions can have says nothing.
     """
     if isinstance(estimate, stats.Summary) and estimate.n == 2 and estimate.sd > 0 and isnan(estimate.low):
-        return ALMOST_NOTHING
+        return TOO_WIDE
     if isnan(estimate.low) or (measure.is_fraction and (estimate.low < -1 or estimate.high > 1)):
         return ""
     return f"{measure.show(estimate.low)} to {measure.show(estimate.high)}"

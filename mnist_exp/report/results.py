@@ -48,11 +48,12 @@ class Arm(NamedTuple):
     failed: tuple[RunResult, ...] = ()  # runs that failed themselves, for example because they diverged
     missing: int = 0  # the number of runs that were killed or have not finished
     pruned: int = 0  # the number of runs that a search ended early
+    is_default: bool = False  # whether it is the default run, with which the finalists of a search are compared
 
     @property
     def label(self) -> str:
         """The arm's choices in a few words."""
-        return label(self.choices)
+        return f"{label(self.choices)} (default)" if self.is_default and self.choices else label(self.choices)
 
     @property
     def is_whole(self) -> bool:
@@ -157,7 +158,7 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
     runs, altered = _measured(runs, measure)
     if measure is not ACCURACY:
         _require_predictions(measure, [run for run in runs if isinstance(run, CompletedRun)])
-    found = _ranked(folders, sessions, runs, measure)
+    found = _with_search(_ranked(folders, sessions, runs, measure))
     compared = [sample(arm, measure) for arm in found.compared]
     distinct = _distinct(runs)
     return found._replace(
@@ -168,16 +169,27 @@ def read(folders: Sequence[Path], by: str = ACCURACY.name) -> Results:
             *altered,
             *integrity.mixes(list(distinct.values())),
         ],
-        search=_read_searches(folders),
         without_predictions=sum(checksum_of_predictions(run) is None for run in distinct.values()),
     )
 
 
-def _read_searches(folders: Sequence[Path]) -> Results | None:
-    """Read the searches that come before sweeps; None if there are none."""
-    names = [folder / name for folder in folders for name in run_folder.SEARCHES]
-    found = [folder for folder in names if (folder / run_folder.LEDGER).is_file()]
-    return read_trials(found) if found else None
+def _with_search(results: Results) -> Results:
+    """Return results with the searches before the sweeps, if there are any, and their default arms marked as such."""
+    names = [folder / name for folder in results.folders for name in run_folder.SEARCHES]
+    if not (folders := [folder for folder in names if (folder / run_folder.LEDGER).is_file()]):
+        return results
+    found = results._replace(search=read_trials(folders))
+    if not found.has_finalists:
+        return found
+
+    def marked(arm: Arm) -> Arm:
+        words = (arm.runs or arm.failed)[0].job.overrides
+        return arm._replace(is_default=not any(word.partition("=")[0] in found.tuned for word in words))
+
+    return found._replace(
+        arms=[marked(arm) for arm in found.arms],
+        without_results=[marked(arm) for arm in found.without_results],
+    )
 
 
 def read_trials(folders: Sequence[Path]) -> Results:

@@ -90,19 +90,20 @@ class CompletedRun(RunResult):
 
 
 def read_sweep(folder: Path) -> tuple[list[Session], list[RunResult]]:
-    """Return the commands that worked on a sweep, and its runs, by number.
+    """Return the commands that worked on a sweep, and its runs, by number. Those whose process died are interrupted.
 
     Raises:
         ConfigError: The folder is not a sweep of this program, or its ledger is damaged.
     """
     if not (folder / run_folder.LEDGER).is_file():
         raise ConfigError(f"{folder}: {sweep_folder.why_not(folder)}")
+    at_work = sweep_folder.at_work(folder)
     with without_collector():
         sessions, jobs = Ledger(folder).read()
         results, runs = result.Results(folder), list[RunResult]()
         for number in sorted(jobs):
             if jobs[number].status != "replaced":
-                runs.append(_read_run(folder, jobs[number], results))
+                runs.append(_read_run(folder, at_work.judged(jobs[number]), results))
                 _share(runs[-2:])
     return sessions, runs
 

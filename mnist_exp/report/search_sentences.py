@@ -47,7 +47,7 @@ def _tried(found: Sequence[Search], results: Results, runs: Sequence[RunResult])
     return (
         f"A search tried {trials} of {keys}{arms}, each with {seeds}, compared by validation accuracy. Other seeds "
         f"judge {judged}{' of each arm' if arms else ''}. Its {count(len(runs), 'run')} took "
-        f"{clock(total_seconds(runs))} of run time, the {count(len(results.runs), 'run')} of the sweep "
+        f"{clock(total_seconds(runs))} together, the {count(len(results.runs), 'run')} of the sweep "
         f"{clock(total_seconds(results.runs))}."
     )
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import isnan
+from pathlib import Path
 
-from mnist_exp.report import sequential, stats, verdicts
+from mnist_exp.report import sequential, stats, status, verdicts
 from mnist_exp.report.formats import (
-    ALMOST_NOTHING,
+    TOO_WIDE,
     count,
     difference,
     in_backticks,
@@ -22,18 +23,19 @@ from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm, Results, image_source
 from mnist_exp.report.runs import RunResult
 from mnist_exp.report.verdicts import NO_EFFECT, SAME, Verdict
-from mnist_exp.store.run_folder import SEARCHES
+from mnist_exp.store.run_folder import INTERRUPTED, PENDING, RUNNING, SEARCHES
 from mnist_exp.system import program, quoting
 
 MAX_SENTENCES = 10  # about single arms; further arms are counted
 MAX_NAMES = 3  # of failing arms in the headline
 MAX_EQUAL = 20  # arms with the same results, in one sentence
-STATUSES = ("completed", "pruned", "running", "failed", "interrupted", "pending")
+MIN_SEEDS = 3  # of an arm; with fewer, the report asks for more
 RANKING = (
     "Arms are ranked by mean validation {measure}, at the best epoch of each run. The test results are shown beside it "
     "and choose nothing. Validation results look slightly better than they are, because validation chose the epoch and "
     "the order."
 )
+FINALISTS = "From search: the best settings of a search. From default: the same run without a search."
 FAILING = (
     "An arm with runs that failed themselves (because the loss diverged, for example) has no rank and is not compared: "
     "its surviving runs are a selection."
@@ -86,9 +88,7 @@ def scope(results: Results) -> str:
 
 def progress(runs: Sequence[RunResult]) -> str:
     """Return how many runs have each status."""
-    counts = Counter(run.job.status for run in runs)
-    rest = [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
-    return ", ".join([f"{counts['completed']:,} of {len(runs):,} completed", *rest])
+    return status.counted(Counter(run.job.status for run in runs), len(runs))
 
 
 def notes(results: Results) -> list[str]:
@@ -97,13 +97,23 @@ def notes(results: Results) -> list[str]:
 
 
 def left(results: Results) -> list[str]:
-    """Return that runs are left to do, and how; nothing if there are none."""
-    unfinished = [run.sweep for run in results.runs if run.job.status in ("running", "interrupted", "pending")]
+    """Return that runs are left to do, and who does them or how to go on; nothing if there are none."""
+    unfinished = dict.fromkeys(run.sweep for run in results.runs if run.job.status in (RUNNING, INTERRUPTED, PENDING))
     if not unfinished:
         return []
-    commands = [f"`{quoting.command('-m', quoting.override('resume', sweep))}`" for sweep in dict.fromkeys(unfinished)]
     found = f"Not finished: {progress(results.runs)}. This report covers the runs that have completed so far."
-    return [f"{found} To resume: {' and '.join(commands)}."]
+    busy = dict.fromkeys(run.sweep for run in results.runs if run.job.status == RUNNING)
+    kept = status.kept(results.sessions) if len(results.folders) == 1 else []
+    if idle := [f"`{status.resume(_whole(sweep), kept)}`" for sweep in unfinished if sweep not in busy]:
+        found += f" To resume: {join(idle)}."
+    if looks := [f"`{program.tool('status')} {quoting.for_shell(str(_whole(sweep)))}`" for sweep in busy]:
+        found += f" When the rest will be done: {join(looks)}."
+    return [found]
+
+
+def _whole(sweep: Path) -> Path:
+    """Return the folder of a sweep, also for that of the search before it."""
+    return sweep.parent if sweep.name in SEARCHES else sweep
 
 
 def facts(results: Results) -> list[str]:
@@ -139,7 +149,7 @@ def warnings(results: Results) -> list[str]:
 def ranking(results: Results) -> str:
     """Return how arms are ranked."""
     text = RANKING.format(measure=results.measure.title)
-    return f"{text} {FAILING}" if results.failing else text
+    return " ".join([text, *([FINALISTS] if results.has_finalists else []), *([FAILING] if results.failing else [])])
 
 
 def method(results: Results) -> str:
@@ -328,35 +338,43 @@ def _more_images(results: Results) -> list[str]:
 
 
 def _more_seeds(results: Results) -> list[str]:
-    """Return what arms of one seed can't show, and how to find out more."""
-    arms = results.compared
+    """Return what arms of one or two seeds can't show, and how to find out more."""
+    arms, found = results.compared, list[str]()
     single = [arm for arm in arms if arm.val.n == 1]
-    if not single:
-        return []
-    if len(arms) == 1:
-        which = "There is one seed"
-    elif len(single) == len(arms):
-        which = "Each arm has one seed"
-    else:
-        which = f"{len(single)} of {len(arms)} arms have one seed"
-    found = [f"{which}, so the spread over seeds is unknown and no claim is made."]
-    if results.measure is ACCURACY and (images := test_images(arms)):
+    double = [arm for arm in arms if arm.val.n == 2 and arm.runs[0].job.seeds.split == arm.runs[1].job.seeds.split]
+    if single and any(folder.name in SEARCHES for folder in results.folders):
+        return ["These are the trials of a search. The best ones run again with other seeds, and are compared then."]
+    if single:
+        found.append(f"{_so_many(single, arms, 'one seed')}, so the spread over seeds is unknown and no claim is made.")
+    elif double:
+        found.append(
+            f"{_so_many(double, arms, 'two seeds')}, which say little about the spread over seeds: intervals are wide, "
+            "or too wide to show."
+        )
+    if single and results.measure is ACCURACY and (images := test_images(arms)):
         accuracy = 1 - single[0].misses / images
         spread = difference(stats.sampling_spread(accuracy, images))
         found.append(
             f"With {images:,} test images, an accuracy of {percent(accuracy)} has a standard deviation of {spread} "
             "from the choice of the images alone; seeds add to it."
         )
-    if any(folder.name in SEARCHES for folder in results.folders):
-        return ["These are the trials of a search. The best ones run again with other seeds, and are compared then."]
-    return [*found, "To learn more, add `seed=0,1,2,3,4` to the command: five seeds per arm."]
+    if any(arm.planned < MIN_SEEDS for arm in arms):
+        found.append("To learn more, type the command with `seed=0,1,2,3,4`: five seeds per arm.")
+    return found
+
+
+def _so_many(few: Sequence[Arm], arms: Sequence[Arm], seeds: str) -> str:
+    """Return which of the arms have so few seeds: "Each arm has one seed", "2 of 3 arms have one seed"."""
+    if len(arms) == 1:
+        return f"The arm has {seeds}"
+    return f"Each arm has {seeds}" if len(few) == len(arms) else f"{len(few)} of {len(arms)} arms have {seeds}"
 
 
 def _basis(arm: Arm, measure: Measure) -> str:
     """Return what the mean of an arm rests on: its interval and its seeds."""
     limits = interval(arm.val, measure)
-    if limits == ALMOST_NOTHING:
-        return limits
+    if limits == TOO_WIDE:
+        return f"{_seeds_of(arm)}, whose 95 % interval is {limits} to show"
     return f"95 % interval {limits}, {_seeds_of(arm)}" if limits else _seeds_of(arm)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from heapq import nlargest
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +23,10 @@ from mnist_exp.store import metrics, progress, sweep_folder, workers
 from mnist_exp.store.ledger import Session, without_collector
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.progress import Progress
-from mnist_exp.store.run_folder import LEDGER, PRUNED, SEARCHES, STOP_FILE
-from mnist_exp.store.workers import Liveness
+from mnist_exp.store.run_folder import COMPLETED, FAILED, LEDGER, PRUNED, SEARCHES, STATUSES, STOP_FILE
+from mnist_exp.system import program, quoting
 
-COMPLETED, RUNNING, WAITING, STOPPED, FAILED = "completed", "running", "waiting", "stopped", "failed"
-# Of a run; stopped: it goes on when the sweep is resumed.
-STATES = (COMPLETED, PRUNED, RUNNING, WAITING, STOPPED, FAILED)
-ENDED = (COMPLETED, PRUNED, FAILED)
-NAMES = {"pending": WAITING, "interrupted": STOPPED}  # of a job's status in the ledger
+ENDED = (COMPLETED, PRUNED, FAILED)  # an interrupted run goes on when the sweep is resumed
 ALIVE, OVER, GONE = "alive", "over", "gone"  # states of a worker; gone: it died
 PAUSE = 60  # seconds in which nothing ran: the rate counts from their end
 ENOUGH = 5_000  # runs that ended last; more would cost time, and change little
@@ -65,12 +63,18 @@ class Run(NamedTuple):
     number: int
     folder: Path  # of the sweep
     job: Progress
-    state: str  # one of STATES
+    state: str  # one of STATUSES
 
     @property
     def path(self) -> Path:
         """Its folder."""
         return self.folder / str(self.number)
+
+    @property
+    def process(self) -> tuple[str | None, int | None]:
+        """The host and id of the process that runs it. Runs that are trained as one have the same."""
+        facts = json.loads(self.job.last)
+        return facts.get("host"), facts.get("pid")
 
     @property
     def epoch(self) -> int:
@@ -189,6 +193,34 @@ class Status(NamedTuple):
         return bool(self.sweep) and not self.stage.left and not self.stage.is_worked_on
 
 
+def counted(counts: Mapping[str, int], planned: int) -> str:
+    """Return how many runs have each status: "12 of 40 runs completed, 2 running, 26 pending"."""
+    runs = "run" if planned == 1 else "runs"
+    rest = [f"{counts[status]:,} {status}" for status in STATUSES[1:] if counts[status]]
+    return ", ".join([f"{counts[COMPLETED]:,} of {planned:,} {runs} completed", *rest])
+
+
+def resume(folder: Path, kept_words: Sequence[str]) -> str:
+    """Return the command that resumes a sweep."""
+    return quoting.command("-m", *kept_words, quoting.override("resume", folder))
+
+
+def kept(sessions: Sequence[Session]) -> list[str]:
+    """Return the words of the last command that a resume needs too: where configs are found, and the launcher.
+
+    A launcher that hands the sweep over to workers is known from the ledger.
+    """
+    session: Mapping[str, Any] = sessions[-1] if sessions else {}
+    words = shlex.split(str(session.get("command", "")))
+    found: list[str] = []
+    for word, following in pairwise([*words, ""]):
+        if word.partition("=")[0] in program.CONFIG_FLAGS:
+            found += [word] if "=" in word else [word, following]
+        elif word.startswith(("hydra/launcher", "hydra.launcher")) and "launcher" not in session:
+            found.append(word)
+    return found
+
+
 def read(target: str) -> Status:
     """Return the status of a sweep.
 
@@ -265,28 +297,20 @@ def _unbroken(spans: Iterable[tuple[float, float]]) -> tuple[float, list[float]]
 
 
 def _stage(folder: Path) -> Stage:
-    is_active = sweep_folder.is_active(folder)  # first: what it writes last comes before the lock is free
+    now = time.time()
+    at_work = sweep_folder.at_work(folder, now)
     with without_collector():
         sessions, jobs = progress.read(folder)
-    now = time.time()
     known = [(number, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
-    found = _workers(folder, [job for _, job in known], now)
-    alive = {worker.name for worker in found if worker.state == ALIVE}
-    runs = [Run(number, folder, job, _state(job, is_active, alive)) for number, job in known]
-    return Stage(folder, sessions, runs, is_active, is_active and (folder / STOP_FILE).exists(), found, now, jobs)
+    found = _workers(folder, [job for _, job in known], at_work.workers)
+    runs = [Run(number, folder, job, at_work.status(job)) for number, job in known]
+    is_stopping = at_work.command and (folder / STOP_FILE).exists()
+    return Stage(folder, sessions, runs, at_work.command, is_stopping, found, now, jobs)
 
 
-def _state(job: Progress, is_active: bool, alive: set[str]) -> str:
-    """Return the state of a run. One that was running when its process died is stopped."""
-    if job.status == "running":
-        return RUNNING if (job.worker in alive if job.worker else is_active) else STOPPED
-    return NAMES.get(job.status, job.status)
-
-
-def _workers(folder: Path, jobs: Iterable[Progress], now: float) -> list[Worker]:
+def _workers(folder: Path, jobs: Iterable[Progress], living: Collection[str]) -> list[Worker]:
     """Return what the workers' files say about them. By the clock of this machine: nothing is written."""
     ended = Counter(job.worker for job in jobs if job.status in ENDED)
-    living = {facts["worker"] for facts in Liveness(folder, clock=lambda _: now).living()}
     found = []
     for name in workers.names(folder):
         path, facts = workers.file_of(folder, name), workers.read(folder, name)

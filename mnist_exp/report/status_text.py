@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from mnist_exp.report import status
-from mnist_exp.report.status import (
-    ALIVE,
-    COMPLETED,
-    FAILED,
-    GONE,
-    RUNNING,
-    STATES,
-    STOPPED,
-    WAITING,
-    Run,
-    Stage,
-    Status,
-    Worker,
-)
-from mnist_exp.store.run_folder import LOG, LR_SEARCH
+from mnist_exp.report.status import ALIVE, GONE, Run, Stage, Status, Worker
+from mnist_exp.store.run_folder import COMPLETED, FAILED, INTERRUPTED, LOG, LR_SEARCH, PENDING, RUNNING, SEARCHES
 from mnist_exp.system import program, quoting
 from mnist_exp.system.pace import PAUSE, until_next_look
 
@@ -99,10 +85,14 @@ def summary(found: Status) -> str:
 
 
 def now(found: Status) -> list[Line]:
-    """Return what runs now and when the rest will be done, in a few lines."""
+    """Return what runs now and when the rest will be done, in a few lines, each with what matters most first."""
     stage = found.stage
     shared, runs = stage.shared_overrides, [run for run in stage.runs if run.state == RUNNING]
-    rows = [[f"  {name_of(run, shared)}", f"epoch {run.epoch} of {stage.epochs(run)}"] for run in runs[:MOST]]
+    count_of_word = Counter(word for run in runs[:MOST] for word in run.job.overrides)
+    rows = []
+    for run in runs[:MOST]:
+        own = sorted((word for word in run.job.overrides if word not in shared), key=count_of_word.__getitem__)
+        rows.append([f"  #{run.number}", f"epoch {run.epoch} of {stage.epochs(run)}", quoting.shown(" ".join(own))])
     return [Line(_counted(stage), "bold"), *map(Line, _when(stage)), *map(Line, _columns(rows, len(runs)))]
 
 
@@ -137,10 +127,7 @@ def _progress(found: Status) -> Iterator[Line]:
 
 
 def _counted(stage: Stage) -> str:
-    """Return how many runs are in each state: "12 of 40 runs completed, 2 running, 26 waiting"."""
-    counts = stage.counts
-    first = f"{counts[COMPLETED]:,} of {_count(len(stage.runs) + stage.to_come, 'run')} completed"
-    return ", ".join([first, *(f"{counts[state]:,} {state}" for state in STATES[1:] if counts[state])])
+    return status.counted(stage.counts, stage.planned)
 
 
 def _who(stage: Stage) -> Iterator[str]:
@@ -166,11 +153,16 @@ def _when(stage: Stage) -> Iterator[str]:
     interval = "too few runs have ended for an interval"
     if found.low is not None and found.high is not None:
         interval = f"95 % interval: {duration(found.low)} to {duration(found.high)}"
-    yield f"The last {_count(found.runs, 'run')} ended at a rate of {_rate(found.per_second)}."
+    ended = f"The last {found.runs:,} runs ended at a rate of" if found.runs > 1 else "One run has ended; the rate is"
+    yield f"{ended} {_rate(found.per_second)}."
     until = _clock(stage.now + found.seconds)
-    yield f"At this rate the rest takes {duration(found.seconds)}, until {until} ({interval})."
+    yield f"The rest takes {duration(found.seconds)} at this rate, until {until} ({interval})."
     if stage.new_arms:
-        yield f"Arms without an ended run: {stage.new_arms:,}. Their runs may take longer or shorter."
+        new = _count(stage.new_arms, "setting" if stage.folder.name in SEARCHES else "arm")
+        yield (
+            f"No run of {new} has ended yet. If these runs are slower than the others, the rest takes longer; look "
+            "again when some have ended."
+        )
 
 
 def _workers(stage: Stage) -> list[str]:
@@ -211,34 +203,18 @@ def _failed(stage: Stage, shared: Collection[str]) -> list[str]:
 def commands(found: Status) -> list[list[str]]:
     """Return the commands that may be typed next, and what each does."""
     stage = found.stage
-    resume = ["-m", *_kept(stage), quoting.override("resume", found.folder)]
+    again = status.resume(found.folder, status.kept(stage.sessions))
     rows = []
-    if stage.is_handed_over and stage.counts[WAITING] + stage.counts[STOPPED]:
+    if stage.is_handed_over and stage.counts[PENDING] + stage.counts[INTERRUPTED]:
         work = f"{program.tool('work')} {quoting.for_shell(str(found.folder))}"
         rows.append([work, "works on it, on any machine that sees the folder"])
     if not stage.is_worked_on and (stage.left or not found.sweep):
-        rows.append([quoting.command(*resume), "hands over what is left" if stage.is_handed_over else "goes on"])
+        rows.append([again, "hands over what is left" if stage.is_handed_over else "goes on"])
     elif not stage.is_worked_on and stage.counts[FAILED]:
-        rows.append([quoting.command(*resume, "hydra.sweeper.retry_failed=true"), "runs the failed ones again"])
+        rows.append([f"{again} hydra.sweeper.retry_failed=true", "runs the failed ones again"])
     if stage.counts[COMPLETED]:
         rows.append([_tool("report", stage), "reports on what is completed"])
     return rows
-
-
-def _kept(stage: Stage) -> list[str]:
-    """Return the words of the last command that a resume needs too: where configs are found, and the launcher.
-
-    A launcher that hands the sweep over to workers is known from the ledger.
-    """
-    session: Mapping[str, Any] = stage.sessions[-1] if stage.sessions else {}
-    words = shlex.split(str(session.get("command", "")))
-    kept: list[str] = []
-    for word, following in pairwise([*words, ""]):
-        if word.partition("=")[0] in program.CONFIG_FLAGS:
-            kept += [word] if "=" in word else [word, following]
-        elif word.startswith(("hydra/launcher", "hydra.launcher")) and "launcher" not in session:
-            kept.append(word)
-    return kept
 
 
 def _tool(name: str, stage: Stage) -> str:

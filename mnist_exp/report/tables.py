@@ -95,19 +95,21 @@ def leaderboard(results: Results) -> Table:
     keys = list(dict.fromkeys(key for arm in arms for key in arm.choices))
     measure, is_imbalanced = results.measure, _has_imbalance(results)
     runs = "runs" if _has_splits(results) else "seeds"
-    headers = ["rank", *keys, runs, _header("validation", measure), "95 % interval", "against the leader"]
+    origin = ["from"] if results.has_finalists else []
+    headers = ["rank", *keys, *origin, runs, _header("validation", measure), "95 % interval", "against the leader"]
     headers += [f"sd{_in_parentheses(measure.difference_unit)}", "best", "worst"]
     headers += [_header("test", measure), "test misses"]
     rows = []
     for rank, (arm, verdict) in enumerate(zip(arms, sentences.against_the_leader(results), strict=True), start=1):
         choices = [arm.choices.get(key, "") for key in keys]
+        choices += ["default" if arm.is_default else "search" for _ in origin]
         row = ["" if arm.failed else str(rank), *choices, arm.seeds]
         row += [_show(arm.val.mean, measure), formats.interval(arm.val, measure), verdict]
         row += [_show(each, measure) for each in (arm.val.sd, arm.val.best, arm.val.worst, arm.test.mean)]
         row += [_number(arm.misses, ".1f")]
         rows.append([*row, *([_percent(_balanced(arm))] if is_imbalanced else [])])
     headers += [BALANCED] if is_imbalanced else []
-    return Table(headers, rows, [*keys, "against the leader"])
+    return Table(headers, rows, [*keys, *origin, "against the leader"])
 
 
 def comparisons(results: Results) -> Table:
@@ -184,7 +186,7 @@ def failures(results: Results) -> Table:
     rows = [
         [str(run.job.number), run.job.status, run.job.error or "", sentences.command(run)]
         for run in results.runs
-        if run.job.status in ("failed", "interrupted")
+        if run.job.status in (run_folder.FAILED, run_folder.INTERRUPTED)
     ]
     return Table(headers, rows, headers[1:])
 

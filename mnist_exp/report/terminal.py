@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
@@ -52,12 +53,28 @@ def draw(folder: str, ended: threading.Event) -> None:
 
 
 def _frame(lines: Sequence[Line], console: Console) -> str:
-    """Return what draws the lines below the cursor, each cut at the width, and moves the cursor back up."""
+    """Return what draws the lines below the cursor, each cut to the width, and moves the cursor back up."""
     lines = lines[: console.height - 2]
     with console.capture() as frame:
         for line in lines:
-            console.print(Text(line.text, line.style), no_wrap=True, overflow="ellipsis")
+            console.print(Text(cut(line.text, console.width), line.style), no_wrap=True, overflow="crop")
     return f"{streams.ERASE}{frame.get()}\x1b[{len(lines)}A\r"
+
+
+def cut(text: str, width: int) -> str:
+    """Return a line that is at most so wide, with an ellipsis in the place of the words at its end that have no room.
+
+    If the first override has none, the ellipsis takes the place of its beginning, because its value tells runs apart.
+    """
+    if cell_len(text) <= width:
+        return text
+    kept, _, rest = set_cell_size(text, width - 1).rpartition(" ")
+    word, *others = text[len(kept) :].split()
+    end = " …" if others else ""
+    room = width - cell_len(f"{kept} …{end}")
+    if "=" in word and "=" not in kept and room > 0:
+        return f"{kept} …{word[-room:]}{end}"
+    return f"{kept.rstrip()} …" if kept.strip() else f"{rest}…"
 
 
 def _write(text: str) -> None:

@@ -33,7 +33,16 @@ WRITTEN = (  # everything that a run writes into its folder, except its log
     f"**/{files.TEMPORARY}",
 )
 PRUNED, RUNG, PATIENCE = "pruned", "rung", "patience"  # what ends a run before its last epoch
-ENDED_WELL = ("completed", PRUNED)  # statuses of runs that have done what they were asked to do
+COMPLETED, RUNNING, FAILED, INTERRUPTED, PENDING = "completed", "running", "failed", "interrupted", "pending"
+STATUSES = (
+    COMPLETED,
+    PRUNED,
+    RUNNING,
+    FAILED,
+    INTERRUPTED,
+    PENDING,
+)  # of a run, wherever a user reads it
+ENDED_WELL = (COMPLETED, PRUNED)  # statuses of runs that have done what they were asked to do
 SPLIT_KEYS = ("validation", "test", "batch_size", "seed")  # keys of cfg.data that do not describe the data set itself
 CHECKSUMMED = (METRICS, str(BEST), str(LAST))  # files that every completed run has; its summary holds their SHA-256
 

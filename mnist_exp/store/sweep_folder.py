@@ -1,13 +1,33 @@
 """The folder of a sweep: which one is meant, which is the newest, and whether a command works on it."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from mnist_exp.store.ledger import Ledger
+from mnist_exp.store.ledger import Job, Ledger
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.run_folder import LATEST, LEDGER, SEARCHES, SWEEP_LOCK, WORKERS
+from mnist_exp.store.progress import Progress
+from mnist_exp.store.run_folder import INTERRUPTED, LATEST, LEDGER, RUNNING, SEARCHES, SWEEP_LOCK, WORKERS
+from mnist_exp.store.workers import Liveness
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
+
+
+class AtWork(NamedTuple):
+    """Who works on a sweep."""
+
+    command: bool  # whether a command does
+    workers: frozenset[str]  # that are alive
+
+    def status(self, job: Job | Progress) -> str:
+        """Return the status of a job. One that was running when its process died is interrupted."""
+        is_dead = job.worker not in self.workers if job.worker else not self.command
+        return INTERRUPTED if job.status == RUNNING and is_dead else job.status
+
+    def judged(self, job: Job) -> Job:
+        """Return a job with this status."""
+        return job._replace(status=self.status(job)) if job.status == RUNNING else job
 
 
 def find(target: str) -> Path:
@@ -67,6 +87,18 @@ def latest(asked: str) -> Path:
     if not found:
         raise ConfigError(f"{asked}: no sweep under {Path('multirun').resolve()}")
     return max(found, key=_written)
+
+
+def at_work(folder: Path, now: float | None = None) -> AtWork:
+    """Return who works on a sweep. To be asked before the ledger is read: what is written last comes before the end.
+
+    Args:
+        folder: The folder of the sweep.
+        now: The time; by default that of this machine. Nothing is written.
+    """
+    moment = time.time() if now is None else now
+    living = Liveness(folder, clock=lambda _: moment).living()
+    return AtWork(is_active(folder), frozenset(facts["worker"] for facts in living))
 
 
 def is_active(folder: Path) -> bool:

@@ -55,18 +55,26 @@ class TrainingRun:
     training: Training
     data: Split
 
-    def __init__(self, cfg: DictConfig, hydra: HydraConf, log: logging.Logger | None = None) -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        hydra: HydraConf,
+        log: logging.Logger | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """Describe a run, without touching its folder.
 
         Args:
             cfg: The config of the run, without Hydra's section.
             hydra: Hydra's section of the config.
             log: The logger of the run; by default Hydra's root logger.
+            clock: Returns the time that counts for the run, in seconds.
         """
         self.cfg, self.hydra, self.log = cfg, hydra, log or logging.getLogger("mnist_exp.run")
         self.folder = Path(hydra.runtime.output_dir)
         self.rows: list[Row] = []
-        self.is_open, self._may_write, self._start = False, False, time.perf_counter()
+        self.is_open, self._may_write = False, False
+        self._clock, self._start = clock, clock()
         self._lock = ExitStack()
         self._write_checkpoints = background.nothing
         self.summary = run_folder.empty_summary()
@@ -315,7 +323,7 @@ class TrainingRun:
             "epoch": len(rows),
             "best_epoch": self._best(rows).epoch if rows else None,
             "rows": [list(row) for row in rows],
-            "seconds": time.perf_counter() - self._start,
+            "seconds": self._clock() - self._start,
             "config_id": summary["config_id"],
             "data": summary["data"],
             "inference": summary["inference"],
@@ -339,5 +347,5 @@ class TrainingRun:
             images = len(self.data.train.images) * len(self.rows)
             self.summary["images_per_second"] = round(images / seconds)
         self.summary["status"], self.summary["error"], self.summary["failure"] = status, error, failure
-        self.summary["seconds"] = round(time.perf_counter() - self._start, 3)
+        self.summary["seconds"] = round(self._clock() - self._start, 3)
         run_folder.write_summary(self.folder, self.summary)

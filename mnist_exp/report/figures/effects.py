@@ -117,7 +117,7 @@ def _about_intervals(keys: Sequence[Key], ends: Sequence[float], low: float, hig
     if any(end < low or end > high for end in ends):
         note.append("A bar at the edge continues beyond it.")
     if len(ends) < 2 * sum(len(key.values) for key in keys):
-        note.append("No bar: one seed, different seeds, or two that say almost nothing.")
+        note.append("No bar: one seed, different seeds, or two whose interval is too wide.")
     return note
 
 

@@ -152,7 +152,7 @@ def _about_missing_intervals(arms: Sequence[Arm]) -> list[str]:
     if any(val.sd == 0 for val in missing):
         reasons.append("equal runs")
     if any(val.sd > 0 for val in missing):
-        reasons.append("two runs that say almost nothing")
+        reasons.append("two runs whose interval is too wide")
     if not reasons:
         return []
     what = "No bar" if len(missing) < len(arms) else "No intervals"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isfinite
@@ -15,10 +16,10 @@ from markupsafe import Markup
 from mnist_exp.report import page, sentences, status_text, template
 from mnist_exp.report.live.server import NOW
 from mnist_exp.report.results import Results
-from mnist_exp.report.status import ALIVE, ENDED, FAILED, RUNNING, STATES, Run, Stage, Status
+from mnist_exp.report.status import ALIVE, ENDED, Run, Stage, Status
 from mnist_exp.store import metrics
 from mnist_exp.store.metrics import METRICS
-from mnist_exp.store.run_folder import LOG
+from mnist_exp.store.run_folder import FAILED, LOG, RUNNING, STATUSES
 from mnist_exp.system import quoting
 
 FOLDER = Path(__file__).parent
@@ -69,6 +70,7 @@ def now(found: Status) -> str:
     counted = next((line for line in lines if line.style), lines[0])
     running = [run for run in stage.runs if run.state == RUNNING]
     failed = sorted((run for run in stage.runs if run.state == FAILED), key=lambda run: run.job.ended or "")[::-1]
+    together = Counter(run.process for run in running)
     workers = sorted(stage.workers, key=attrgetter("seen"), reverse=True)
     return HTML.get_template("now.html.j2").render(
         is_over=found.is_over,
@@ -78,7 +80,7 @@ def now(found: Status) -> str:
         counted=counted.text,
         others=[line.text for line in lines if line is not counted],
         pieces=_pieces(stage),
-        running=[_run_now(stage, run, shared) for run in running[: status_text.MOST]],
+        running=[_run_now(stage, run, shared, together[run.process]) for run in running[: status_text.MOST]],
         running_in_all=len(running),
         failed=[
             (status_text.name_of(run, shared), quoting.shown(run.job.error or f"see {run.path / LOG}"))
@@ -115,14 +117,15 @@ def _pieces(stage: Stage) -> list[Piece]:
     """Return the pieces of the bar: what has ended first, what waits last."""
     pieces: list[Piece] = []
     counts, start = stage.counts, 0.0
-    for state in dict.fromkeys((*ENDED, RUNNING, *STATES)):
+    for state in dict.fromkeys((*ENDED, RUNNING, *STATUSES)):
         width = counts[state] / max(1, stage.planned)
         pieces.append(Piece(state, start, width))
         start += width
     return [piece for piece in pieces if piece.width]
 
 
-def _run_now(stage: Stage, run: Run, shared: set[str]) -> RunNow:
+def _run_now(stage: Stage, run: Run, shared: set[str], together: int) -> RunNow:
+    """Return what a run does now; the seconds of its epochs are its share of those of `together` runs."""
     columns = metrics.read_columns(run.path / METRICS)
     accuracies, seconds = columns.get("val_accuracy", []), columns.get("seconds", [])
     epochs, done = int(stage.epochs(run)), len(accuracies)
@@ -132,7 +135,7 @@ def _run_now(stage: Stage, run: Run, shared: set[str]) -> RunNow:
         epochs=epochs,
         accuracy=f"{100 * accuracies[-1]:.2f}" if accuracies else "",
         curve=_points(accuracies, epochs),
-        to_go=status_text.duration((epochs - done) * fmean(seconds[-RECENT:])) if seconds else "",
+        to_go=status_text.duration((epochs - done) * together * fmean(seconds[-RECENT:])) if seconds else "",
     )
 
 

@@ -13,9 +13,10 @@ from mnist_exp.report.live import page
 from mnist_exp.report.live.server import Server, Shown
 from mnist_exp.report.measures import ACCURACY
 from mnist_exp.report.results import Results
-from mnist_exp.report.status import ENDED, RUNNING, Status
+from mnist_exp.report.status import ENDED, Status
 from mnist_exp.report.status_text import MOST
 from mnist_exp.store import sweep_folder
+from mnist_exp.store.run_folder import RUNNING
 from mnist_exp.system import errors, program, quoting, streams
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.pace import PAUSE

@@ -16,6 +16,7 @@ from mnist_exp.fused.trainer import FusedTrainer
 from mnist_exp.store import run_folder
 from mnist_exp.store.metrics import Row
 from mnist_exp.system import errors, signals
+from mnist_exp.system.shared_time import Clock, SharedTime
 from mnist_exp.training.loop import Training, train_and_validate
 from mnist_exp.training.run import TrainingRun
 
@@ -32,6 +33,7 @@ class RunConfig(NamedTuple):
 def train(main: Callable[[DictConfig], float], configs: Sequence[RunConfig]) -> None:
     """Do several runs, each as `main` does one, but train their epochs together.
 
+    The time of an epoch counts for each run in equal parts, and what is done for a run alone counts for it alone.
     A run that fails records its error in its folder, and the others continue.
 
     Args:
@@ -43,18 +45,28 @@ def train(main: Callable[[DictConfig], float], configs: Sequence[RunConfig]) -> 
     """
     steps = sys.modules[main.__module__]
     memory.keep_freed_memory()
-    runs = [TrainingRun(*config, log) for config, log in zip(configs, _run_logs(configs), strict=True)]
+    time = SharedTime()
+    clocks = [Clock(time) for _ in configs]
+    runs = [
+        TrainingRun(*each, log, clock) for each, log, clock in zip(configs, _run_logs(configs), clocks, strict=True)
+    ]
+    clock_of = dict(zip(runs, clocks, strict=True))
     trainer = _EpochTrainer()
     try:
         for run in runs:
+            time.go(clock_of[run])
             with _failure_recorded(run):
                 run.check()
                 steps.prepare(run)
         while runs := [run for run in runs if run.is_open]:
             if not any(run.is_over for run in runs):
-                trainer.train_epoch(runs)
+                epoch = min(run.next_epoch for run in runs)  # runs that were interrupted earlier than others catch up
+                together = [run for run in runs if run.next_epoch == epoch]
+                time.go(*(clock_of[run] for run in together))
+                trainer.train_epoch(together, epoch)
             for run in runs:
                 if run.is_open and run.is_over:
+                    time.go(clock_of[run])
                     with _failure_recorded(run):
                         steps.finish(run)
                         run.close()
@@ -72,10 +84,8 @@ class _EpochTrainer:
         self._runs: list[TrainingRun] = []
         self._train_epoch: TrainEpoch | None = None
 
-    def train_epoch(self, runs: Sequence[TrainingRun]) -> None:
-        """Train and record the next epoch. Runs that were interrupted earlier than others catch up first."""
-        epoch = min(run.next_epoch for run in runs)
-        runs = [run for run in runs if run.next_epoch == epoch]
+    def train_epoch(self, runs: list[TrainingRun], epoch: int) -> None:
+        """Train and record an epoch, which is the next one of all these runs."""
         results = self._results(runs, epoch)
         with signals.deferred():  # all runs record the epoch, or none
             for run, result in zip(runs, results, strict=True):
