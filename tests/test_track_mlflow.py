@@ -101,6 +101,7 @@ def check(found: Any, tracked: TrackedRun) -> None:
 def test_every_figure_is_that_of_the_sweep() -> None:
     folder = sweep(Path("s"), GRID, seeds=[0, 1], spoiled={1: "failed", 3: "interrupted"}, epochs=200)
     (folder / "report.html").write_text("page")
+    (folder / "report.md").write_text("# Title\n\nadam leads.\n\n## Leaderboard\n")
     assert write(folder) == 4
     snapshot, listed = runs.read(folder), found()
     parent = listed.pop(snapshot.id)
@@ -113,6 +114,7 @@ def test_every_figure_is_that_of_the_sweep() -> None:
     assert statuses == ["FINISHED", "FAILED", "FINISHED", "KILLED"]
     assert (parent.info.status, parent.info.run_name) == ("FAILED", snapshot.name)
     assert parent.data.tags["command"] == "python train.py -m optimizer=adam,sgd seed=0,1"
+    assert parent.data.tags["mlflow.note.content"] == "# Title\n\nadam leads.\n"
     page = client().download_artifacts(parent.info.run_id, "report.html")
     assert Path(page).read_text() == "page"
 
@@ -124,11 +126,22 @@ def test_a_run_has_its_files_and_pictures(run: Callable[..., Outcome]) -> None:
     [tracked] = runs.read(folder).runs
     check(found_run, tracked)
     assert found_run.data.tags["tags"] == "a, b"
+    assert found_run.data.tags["mlflow.source.git.commit"] == tracked.tags["commit"]
     key = found_run.info.run_id
     paths = {file.path for part in (None, "plots") for file in client().list_artifacts(key, part) if not file.is_dir}
     assert paths == {"summary.json", "metrics.csv", *(f"plots/{name}.png" for name in run_folder.FIGURES)}
     for path in paths:
         assert Path(client().download_artifacts(key, path)).read_bytes() == (folder / path).read_bytes()
+
+
+def test_an_exported_model_comes_with_its_run() -> None:
+    folder = sweep(Path("s"), GRID, seeds=[0])
+    write(folder)
+    (folder / "1" / "digits.onnx").write_bytes(b"model")
+    assert write(folder) == 1
+    found_run = found()[runs.read(folder).runs[1].id]
+    assert Path(client().download_artifacts(found_run.info.run_id, "digits.onnx")).read_bytes() == b"model"
+    assert write(folder) == 0
 
 
 def test_a_sweep_without_runs_is_a_run_without_others() -> None:
