@@ -339,7 +339,7 @@ class Optimization(NamedTuple):
     state_tensors: int  # how many values the optimizer keeps for each weight
 
 
-class Trial:
+class BuildCheck:
     """Builds every part of runs on the CPU, and discards it, so that errors show before the first run starts.
 
     The runs differ in their optimizers and schedules alone. A process that will fork must do this in a subprocess,
@@ -376,8 +376,8 @@ class Trial:
         with naming("schedule"):
             return Optimization(build, _tried_schedule(cfg, small, len(self._data.train)), state_tensors)
 
-    def check(self, optimization: Optimization) -> None:
-        """Build the network, and an optimizer and a schedule for it.
+    def require(self, optimization: Optimization) -> None:
+        """Build the network, and the optimizer and the schedule for it.
 
         Raises:
             ConfigError: A part can't be built, or there is too little memory.

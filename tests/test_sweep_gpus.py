@@ -117,8 +117,8 @@ def test_fused_groups_train_on_a_gpu_each(
 
 def check(cfg: DictConfig, times: int) -> None:
     """Build the parts of a run as a sweep does before it starts."""
-    trial = build.Trial(cfg, times)
-    trial.check(trial.optimization(cfg))
+    parts = build.BuildCheck(cfg, times)
+    parts.require(parts.optimization(cfg))
 
 
 def test_the_memory_of_each_gpu_is_for_its_own_jobs(

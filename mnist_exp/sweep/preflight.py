@@ -90,14 +90,14 @@ def _build(arms: Sequence[PlannedJob], at_once: int) -> None:
         optimizations: dict[str, build.Optimization] = {}
         with tqdm(total=len(arms), desc="building", unit="arm", leave=False, disable=None) as bar:
             for same_network in _grouped(arms, _network):
-                trial = None
+                check = None
                 for arm in same_network:
                     with naming_job(arm.job.overrides):
-                        trial = trial or build.Trial(arm.config.config(), at_once)
+                        check = check or build.BuildCheck(arm.config.config(), at_once)
                         key = _optimization(arm)
                         if key not in optimizations:
-                            optimizations[key] = trial.optimization(arm.config.config())
-                        trial.check(optimizations[key])
+                            optimizations[key] = check.optimization(arm.config.config())
+                        check.require(optimizations[key])
                     bar.update()
 
     run_in_subprocess(build_all)
