@@ -213,6 +213,6 @@ def _check(arms: Sequence[Arm], whole: Space, spec: Spec, plan: Plan, max_jobs: 
                 f"hydra.sweeper.max_jobs={max_jobs:,}" + (f"; these are {runs:,}" if arm.trials > 0 else "")
             )
         spec.sampler.check(arm.space)
-        spec.pruner.check(arm.epochs, [each.key for each in arm.space])
+        spec.pruner.check(arm.epochs, len(arm.seeds), [each.key for each in arm.space])
         for setting in space.probes(arm.space):
             plan([*arm.overrides, *space.words(setting)])
