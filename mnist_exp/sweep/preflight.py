@@ -8,7 +8,8 @@ from itertools import groupby
 from tqdm import tqdm
 
 from mnist_exp.store.ledger import Job
-from mnist_exp.sweep import jobs, lr_search
+from mnist_exp.sweep import jobs
+from mnist_exp.sweep.arms import one_per_arm
 from mnist_exp.sweep.compose import PlannedJob, naming_job
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.fork import run_in_subprocess
@@ -24,7 +25,7 @@ def require_buildable(left: Sequence[PlannedJob], at_once: int) -> None:
     Raises:
         ConfigError: A job can't be built.
     """
-    arms = lr_search.one_per_arm(left).values()  # seeds make no difference
+    arms = one_per_arm(left).values()  # seeds make no difference
     for _, same_data in groupby(arms, key=_data_choices):
         _build(list(same_data), min(at_once, len(left)))
 

@@ -21,7 +21,7 @@ from mnist_exp.store import metrics, run_folder
 from mnist_exp.store.ledger import Job, Session
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import ENDED_WELL, PRUNED
-from mnist_exp.sweep import lr_search
+from mnist_exp.sweep.arms import arm_names, without_seed
 from mnist_exp.sweep.compose import Plan, PlannedJob
 from mnist_exp.sweep.launchers import grouping
 from mnist_exp.sweep.rounds import ENDED, Decision
@@ -91,7 +91,7 @@ def differs(key: str, now: Any, was: Any, folder: Path) -> str:
 class Arm(NamedTuple):
     """What a search tunes: runs that differ in the searched keys and the seed alone."""
 
-    name: str  # lr_search.arms
+    name: str  # arm_names
     overrides: tuple[str, ...]  # without the seed
     label: str
     space: Space
@@ -286,7 +286,7 @@ class Search:
         jobs = sorted(sweep.read()[1].values(), key=lambda job: job.number)
         found: dict[str, dict[tuple[str, ...], Trial]] = {arm.name: {} for arm in self.arms}
         for job in (job for job in jobs if job.status != "replaced"):
-            overrides = lr_search.without_seed(job.overrides)
+            overrides = without_seed(job.overrides)
             for arm in self.arms:
                 keys = {each.key for each in arm.space}
                 setting = dict(word.split("=", 1) for word in overrides if word.partition("=")[0] in keys)
@@ -348,7 +348,7 @@ class Search:
         """
         best = self.chosen(sweep)
         jobs: list[PlannedJob] = []
-        for name, each in zip(lr_search.arms(planned), planned, strict=True):
+        for name, each in zip(arm_names(planned), planned, strict=True):
             tuned = [self.plan([*each.job.overrides, *space.words(trial.setting)]) for trial in best.get(name, [])]
             jobs += tuned if self.is_of_rates and tuned else [each, *tuned]
         if self.is_of_rates:
