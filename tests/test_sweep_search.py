@@ -239,6 +239,29 @@ def test_a_search_prunes_what_is_behind_and_never_runs_it_again(run: Run) -> Non
     assert Path("it/search/ledger.jsonl").read_bytes() == before
 
 
+def test_seeds_are_saved_where_a_trial_is_worse(run: Run) -> None:
+    words = [*PRUNING[:-1], "optimizer.lr=choice(0.1,0.0001)", "hydra.sweeper.trials=2", "epochs=1"]
+    words += ["hydra.sweeper.trial_seeds=[7,8,9]", "hydra.sweeper.prune={pruner:wilcoxon,p_threshold:0.3}"]
+    outcome = run("-m", *words)
+    assert outcome.code == 0, outcome.err
+    assert "2 trials of optimizer.lr, at most 3 seeds a trial: 6 runs" in outcome.out
+    seeds = [(job[-2], job[-1]) for job in asked("it/search")]
+    assert seeds == [
+        *[("optimizer.lr=0.1", f"seed={seed}") for seed in (7, 8, 9)],
+        *[("optimizer.lr=0.0001", f"seed={seed}") for seed in (7, 8)],
+    ]
+    assert "2 of 2 trials, 1 pruned; best so far" in outcome.out
+    assert "scipy" in Ledger(Path("it/search")).read()[0][0]["versions"]
+    text = Path("it/report.md").read_text()
+    assert "each with at most 3 seeds" in text
+    assert "Pruning ended 1 trial before the last seed, which saved 1 of 6 runs. These trials have no result." in text
+    lines = map(json.loads, Path("it/search/optuna.journal").read_text().splitlines())
+    assert [line["state"] for line in lines if line["op_code"] == 4] == [TrialState.COMPLETE, TrialState.PRUNED]
+    before = Path("it/search/ledger.jsonl").read_bytes()
+    assert run("-m", *words).code == 0
+    assert Path("it/search/ledger.jsonl").read_bytes() == before
+
+
 HYPERBAND = [*QUICK, "optimizer=sgd", "optimizer.lr=choice(0.1,0.0001,0.0002,0.05,0.01)", "seed=0", *RANDOM, "epochs=3"]
 HYPERBAND += ["hydra.sweeper.search=grid", "hydra.sweeper.trials=5"]
 
@@ -301,9 +324,14 @@ def test_the_best_of_a_bracket_that_is_cut_short_comes_to_its_end(run: Run) -> N
     [
         (["epochs=2"], "epochs=2: hydra.sweeper.prune=hyperband with reduction_factor=3 needs 3 or more"),
         (["epochs=interval(3,5)"], "epochs: hydra.sweeper.prune=hyperband divides the epochs"),
+        (["hydra.sweeper.prune={pruner:hyperband,resource:seeds}"], "hydra.sweeper.trial_seeds: has 1, and"),
+        (
+            ["hydra.sweeper.prune=wilcoxon", "hydra.sweeper.trial_seeds=[7,8,9,10]"],
+            "trial_seeds: has 4, and hydra.sweeper.prune=wilcoxon with p_threshold=0.1 prunes after 4 at the earliest",
+        ),
     ],
 )
-def test_a_bracket_needs_epochs_to_divide(wrong: list[str], message: str, run: Run, tmp_path: Path) -> None:
+def test_a_pruner_needs_epochs_or_seeds_to_divide(wrong: list[str], message: str, run: Run, tmp_path: Path) -> None:
     outcome = run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", *wrong)
     assert outcome.code == 1
     assert message in outcome.err

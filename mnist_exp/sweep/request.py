@@ -22,7 +22,7 @@ from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import LEDGER, SEARCHES
 from mnist_exp.sweep import plan, rounds
-from mnist_exp.sweep.compose import NO_SEARCH, Composer, LRSearch, Plan, PlannedJob
+from mnist_exp.sweep.compose import NO_SEARCH, Composer, Plan, PlannedJob, Trials
 from mnist_exp.sweep.rounds import Until
 from mnist_exp.sweep.search import request as search_request
 from mnist_exp.sweep.search import space
@@ -233,8 +233,8 @@ def _unfinished(folder: Path, plan: Plan, retry_failed: bool) -> list[PlannedJob
     sessions = Ledger(searches[0]).read()[0]
     session = next(session for session in reversed(sessions) if "then" in session)  # find has seen one
     return [
-        plan(overrides)._replace(search=LRSearch(rates, tuple(seeds)))
-        for overrides, (rates, seeds) in zip(session["then"], session["trials"], strict=True)
+        plan(overrides)._replace(search=Trials(number, tuple(seeds)))
+        for overrides, (number, seeds) in zip(session["then"], session["trials"], strict=True)
     ]
 
 

@@ -13,7 +13,7 @@ from mnist_exp import config
 from mnist_exp.report.labels import label
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.run_folder import LR_SEARCH, SEARCH, SEARCHES
-from mnist_exp.sweep import lr_search
+from mnist_exp.sweep.arms import one_per_arm, without_seed
 from mnist_exp.sweep.compose import Plan, PlannedJob
 from mnist_exp.sweep.search import samplers, space
 from mnist_exp.sweep.search.journal import Journal
@@ -77,7 +77,7 @@ def new(
             f"hydra.sweeper.prune={pruner}: prunes a search of intervals and choices, and there is none; give a key "
             "interval(LOW,HIGH) or choice(A,B), and hydra.sweeper.trials=N, or remove it"
         )
-    searched = {name: each for name, each in lr_search.one_per_arm(planned).items() if each.search.rates}
+    searched = {name: each for name, each in one_per_arm(planned).items() if each.search.number}
     if not searched:
         return None
     spec = _spec(words, options, len(searched), folder)
@@ -85,10 +85,10 @@ def new(
     arms = [
         Arm(
             name,
-            lr_search.without_seed(each.job.overrides),
+            without_seed(each.job.overrides),
             label_of,
-            space.of_arm(whole, each.job.choices) if whole else lr_search.space(each),
-            each.search.rates,
+            space.of_arm(whole, each.job.choices) if whole else space.of_rates(each.job, each.search.number),
+            each.search.number,
             each.search.seeds,
             int(each.job.choices["epochs"]),
         )
@@ -166,10 +166,7 @@ def _kept(folder: Path) -> dict[str, Any]:
 
 def _labels(planned: Sequence[PlannedJob]) -> list[str]:
     """Return the choices of each arm in a few words: those in which the arms differ."""
-    typed = [
-        dict(word.split("=", 1) for word in lr_search.without_seed(each.job.overrides) if "=" in word)
-        for each in planned
-    ]
+    typed = [dict(word.split("=", 1) for word in without_seed(each.job.overrides) if "=" in word) for each in planned]
     keys = [
         key
         for key in dict.fromkeys(key for each in typed for key in each)
@@ -183,7 +180,7 @@ def _check_seeds(
 ) -> None:
     """Raise ConfigError for seeds that both search and judge, or that are not those of a search that exists."""
     what = "the settings and so can't judge them" if spec.words else "the rate and so can't judge it"
-    judges = {each.job.seed for each in planned if each.search.rates}
+    judges = {each.job.seed for each in planned if each.search.number}
     for arm in arms:
         if not arm.seeds:
             raise ConfigError("hydra.sweeper.trial_seeds=[]: must be one seed or more")
@@ -213,6 +210,6 @@ def _check(arms: Sequence[Arm], whole: Space, spec: Spec, plan: Plan, max_jobs: 
                 f"hydra.sweeper.max_jobs={max_jobs:,}" + (f"; these are {runs:,}" if arm.trials > 0 else "")
             )
         spec.sampler.check(arm.space)
-        spec.pruner.check(arm.epochs, [each.key for each in arm.space])
+        spec.pruner.check(arm.epochs, len(arm.seeds), [each.key for each in arm.space])
         for setting in space.probes(arm.space):
             plan([*arm.overrides, *space.words(setting)])
