@@ -49,7 +49,7 @@ def test_one_seed_allows_no_claim() -> None:
         f"`a` has the highest accuracy, {accuracy}, but the runs do not show whether it is better than `b`.",
         "Each arm has one seed, so the spread over seeds is unknown and no claim is made.",
         f"{images} from the choice of the images alone; seeds add to it.",
-        "To learn more, type the command with `seed=0,1,2,3,4`: five seeds per arm.",
+        "Five seeds per arm say more: type the command with `seed=0,1,2,3,4`.",
     ]
 
 
@@ -88,7 +88,7 @@ def test_two_seeds_are_advised_alike_whether_their_interval_is_shown() -> None:
     near, far = arm("a", n=2), arm("b", n=2)
     far = far._replace(val=far.val._replace(low=math.nan, high=math.nan))
     few = "have two seeds, which say little about the spread over seeds: intervals are wide, or too wide to show."
-    more = "To learn more, type the command with `seed=0,1,2,3,4`: five seeds per arm."
+    more = "Five seeds per arm say more: type the command with `seed=0,1,2,3,4`."
     for arms in ([near, far], [far, near], [near, near]):
         assert sentences.advice(results(arms, [comparison(p=0.4)])) == [few.replace("have", "Each arm has"), more]
     found = results([near, far, arm("c")], [comparison(p=0.4)] * 2)
@@ -98,6 +98,14 @@ def test_two_seeds_are_advised_alike_whether_their_interval_is_shown() -> None:
 def test_more_seeds_are_not_advised_while_some_are_to_come() -> None:
     found = results([arm("a", n=2)._replace(missing=3), arm("b", n=2)._replace(missing=3)], [comparison(p=0.4)])
     assert not any("seed=0,1,2,3,4" in sentence for sentence in sentences.advice(found))
+
+
+def test_equal_values_of_several_seeds_are_said_to_be_equal() -> None:
+    equal = arm("a", n=3)
+    equal = equal._replace(val=equal.val._replace(sd=0.0, low=math.nan, high=math.nan))
+    assert formats.interval(equal.val) == "all equal"
+    assert "% on validation (3 seeds, all equal)" in sentences.headline(results([equal]))
+    assert formats.interval(arm("a", n=1).val) == ""
 
 
 # Settings without effect
@@ -171,7 +179,7 @@ def test_arm_of_which_no_run_completed_is_named() -> None:
     found = results([arm("sgd"), arm("adam", n=0, diverged=3)])
     assert "no other arm can be compared with it" in sentences.headline(found)
     assert sentences.headline(found).endswith("Not compared, because runs failed: `adam` (0 of 3 seeds; 3 diverged).")
-    assert sentences.answer(found)[-1] == "Of the 3 runs of `adam`, 3 diverged, and none completed."
+    assert sentences.answer(found)[-1] == "All 3 runs of `adam` diverged."
     assert sentences.against_the_leader(found) == ["the leader", "failed"]
 
 

@@ -121,7 +121,7 @@ def _progress(found: Status) -> Iterator[Line]:
             else f"then {runs} of the default, and as many of each setting that it chooses"
         )
         return
-    yield Line(_counted(found.sweep), "bold")
+    yield Line(f"sweep: {_counted(found.sweep)}" if found.search else _counted(found.sweep), "bold")
     if (most := found.sweep.most_runs) and not found.is_over:
         yield Line(f"Results decide how many seeds follow: at most {_count(most, 'run')}.")
 
