@@ -97,6 +97,7 @@ def test_two_seeds_are_advised_alike_whether_their_interval_is_shown() -> None:
 
 def test_more_seeds_are_not_advised_while_some_are_to_come() -> None:
     found = results([arm("a", n=2)._replace(missing=3), arm("b", n=2)._replace(missing=3)], [comparison(p=0.4)])
+    assert sentences.advice(found)[0].startswith("Each arm has two seeds so far, which ")
     assert not any("seed=0,1,2,3,4" in sentence for sentence in sentences.advice(found))
 
 
@@ -229,6 +230,13 @@ def test_a_report_and_a_status_have_the_same_words(tmp_path: Path) -> None:
     counted = sentences.progress(read([folder]).runs)
     assert counted == "5 of 10 runs completed, 1 pruned, 1 failed, 2 interrupted, 1 pending"  # nobody works on it
     assert counted in status_text.summary(status.read(str(folder)))
+
+
+def test_an_arm_without_others_says_whether_they_are_to_come() -> None:
+    runs = [run("a", 0, "completed"), run("b", 0, "pending")]
+    only = results([arm("a", n=1)])
+    assert "; there is no other arm to compare it with." in sentences.headline(only)
+    assert "; no run of another arm has completed yet." in sentences.headline(only._replace(runs=runs))
 
 
 def test_arms_with_different_validation_images_are_mentioned() -> None:

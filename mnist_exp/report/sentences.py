@@ -285,8 +285,11 @@ def _lead(results: Results) -> str:
     on_validation = f"on validation ({_basis(leader, measure)})"
     reached = f"{value(leader.val.mean, measure)} {on_validation}"
     if not pairs:
-        is_alone = len({run.job.arm for run in results.runs}) < 2
-        why = "there is no other arm to compare it with" if is_alone else "no other arm can be compared with it"
+        why = "no run of another arm has completed yet"
+        if len({run.job.arm for run in results.runs}) < 2:
+            why = "there is no other arm to compare it with"
+        elif results.failing or len(results.arms) > 1:
+            why = "no other arm can be compared with it"
         return f"{name(leader)} reaches {reached}; {why}."
     if found == {Verdict.SAME}:
         one = f"{name(pairs[0][0])} has {SAME}: {NO_EFFECT}"
@@ -372,6 +375,8 @@ def _more_seeds(results: Results) -> list[str]:
 
 def _so_many(few: Sequence[Arm], arms: Sequence[Arm], seeds: str) -> str:
     """Return which of the arms have so few seeds: "Each arm has one seed", "2 of 3 arms have one seed"."""
+    if any(arm.missing for arm in few):
+        seeds = f"{seeds} so far"
     if len(arms) == 1:
         return f"The arm has {seeds}"
     return f"Each arm has {seeds}" if len(few) == len(arms) else f"{len(few)} of {len(arms)} arms have {seeds}"
