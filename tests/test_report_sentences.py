@@ -224,6 +224,12 @@ def test_a_resume_keeps_the_launcher_and_is_that_of_the_whole_sweep() -> None:
     assert " -m hydra/launcher=fused resume=mine`." in sentences.notes(found)[0]
 
 
+def test_trials_get_no_advice_of_their_own() -> None:
+    for n in (1, 3):
+        trials = results([arm("a", n=n), arm("b", n=n)], [comparison(p=0.4)])._replace(folders=(Path("s", "search"),))
+        assert sentences.advice(trials) == [sentences.TRIALS]
+
+
 def test_a_report_and_a_status_have_the_same_words(tmp_path: Path) -> None:
     fates = {1: "failed", 2: "interrupted", 3: "running", 4: "pending", 5: "pruned"}
     folder = sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]}, spoiled=fates)

@@ -36,6 +36,7 @@ RANKING = (
     "and choose nothing. Validation results look slightly better than they are, because validation chose the epoch and "
     "the order."
 )
+TRIALS = "These are the trials of a search. The best ones run again with other seeds, and are compared then."
 FINALISTS = "From search: a setting that the search chose. From default: the same run without a search."
 FAILING = (
     "An arm of which a run failed through its own fault (its loss diverged, for example) has no rank and is not "
@@ -242,6 +243,8 @@ def advice(results: Results) -> list[str]:
     idle = [
         f"{in_backticks(key)} has no effect here: every value gives {SAME}." for key in keys_without_effect(results)
     ]
+    if any(folder.name in SEARCHES for folder in results.folders):
+        return [*idle, TRIALS]
     return [*idle, *_for_these_images(results), *_more_images(results), *_more_seeds(results)]
 
 
@@ -352,8 +355,6 @@ def _more_seeds(results: Results) -> list[str]:
     arms, found = results.compared, list[str]()
     single = [arm for arm in arms if arm.val.n == 1]
     double = [arm for arm in arms if arm.val.n == 2 and arm.runs[0].job.seeds.split == arm.runs[1].job.seeds.split]
-    if single and any(folder.name in SEARCHES for folder in results.folders):
-        return ["These are the trials of a search. The best ones run again with other seeds, and are compared then."]
     if single:
         found.append(f"{_so_many(single, arms, 'one seed')}, so the spread over seeds is unknown and no claim is made.")
     elif double:
