@@ -79,6 +79,14 @@ def test_the_default_arm_is_marked_wherever_arms_are_named(tmp_path: Path) -> No
     assert sentences.FINALISTS in sentences.ranking(found)
 
 
+def test_one_finalist_is_the_best_one(tmp_path: Path) -> None:
+    found = searched(tmp_path / "s", SEEN, 0.98)
+    runs = [run for run in found.runs if "optimizer.lr=0.01" not in run.job.overrides]
+    [one] = [each for each in found.arms if each.choices["optimizer.lr"] == "0.01"]
+    less = found._replace(runs=runs, arms=[each for each in found.arms if each is not one])
+    assert "Other seeds judge the best one and the default." in search_sentences.searched(less)[0]
+
+
 def test_a_sweep_without_finalists_has_no_default(tmp_path: Path) -> None:
     found = read([sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]})])
     assert "from" not in tables.leaderboard(found).headers

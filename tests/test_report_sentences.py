@@ -49,7 +49,7 @@ def test_one_seed_allows_no_claim() -> None:
         f"`a` has the highest accuracy, {accuracy}, but the runs do not show whether it is better than `b`.",
         "Each arm has one seed, so the spread over seeds is unknown and no claim is made.",
         f"{images} from the choice of the images alone; seeds add to it.",
-        "To learn more, type the command with `seed=0,1,2,3,4`: five seeds per arm.",
+        "Five seeds per arm say more: type the command with `seed=0,1,2,3,4`.",
     ]
 
 
@@ -88,7 +88,7 @@ def test_two_seeds_are_advised_alike_whether_their_interval_is_shown() -> None:
     near, far = arm("a", n=2), arm("b", n=2)
     far = far._replace(val=far.val._replace(low=math.nan, high=math.nan))
     few = "have two seeds, which say little about the spread over seeds: intervals are wide, or too wide to show."
-    more = "To learn more, type the command with `seed=0,1,2,3,4`: five seeds per arm."
+    more = "Five seeds per arm say more: type the command with `seed=0,1,2,3,4`."
     for arms in ([near, far], [far, near], [near, near]):
         assert sentences.advice(results(arms, [comparison(p=0.4)])) == [few.replace("have", "Each arm has"), more]
     found = results([near, far, arm("c")], [comparison(p=0.4)] * 2)
@@ -97,7 +97,16 @@ def test_two_seeds_are_advised_alike_whether_their_interval_is_shown() -> None:
 
 def test_more_seeds_are_not_advised_while_some_are_to_come() -> None:
     found = results([arm("a", n=2)._replace(missing=3), arm("b", n=2)._replace(missing=3)], [comparison(p=0.4)])
+    assert sentences.advice(found)[0].startswith("Each arm has two seeds so far, which ")
     assert not any("seed=0,1,2,3,4" in sentence for sentence in sentences.advice(found))
+
+
+def test_equal_values_of_several_seeds_are_said_to_be_equal() -> None:
+    equal = arm("a", n=3)
+    equal = equal._replace(val=equal.val._replace(sd=0.0, low=math.nan, high=math.nan))
+    assert formats.interval(equal.val) == "all equal"
+    assert "% on validation (3 seeds, all equal)" in sentences.headline(results([equal]))
+    assert formats.interval(arm("a", n=1).val) == ""
 
 
 # Settings without effect
@@ -171,7 +180,7 @@ def test_arm_of_which_no_run_completed_is_named() -> None:
     found = results([arm("sgd"), arm("adam", n=0, diverged=3)])
     assert "no other arm can be compared with it" in sentences.headline(found)
     assert sentences.headline(found).endswith("Not compared, because runs failed: `adam` (0 of 3 seeds; 3 diverged).")
-    assert sentences.answer(found)[-1] == "Of the 3 runs of `adam`, 3 diverged, and none completed."
+    assert sentences.answer(found)[-1] == "All 3 runs of `adam` diverged."
     assert sentences.against_the_leader(found) == ["the leader", "failed"]
 
 
@@ -215,12 +224,25 @@ def test_a_resume_keeps_the_launcher_and_is_that_of_the_whole_sweep() -> None:
     assert " -m hydra/launcher=fused resume=mine`." in sentences.notes(found)[0]
 
 
+def test_trials_get_no_advice_of_their_own() -> None:
+    for n in (1, 3):
+        trials = results([arm("a", n=n), arm("b", n=n)], [comparison(p=0.4)])._replace(folders=(Path("s", "search"),))
+        assert sentences.advice(trials) == [sentences.TRIALS]
+
+
 def test_a_report_and_a_status_have_the_same_words(tmp_path: Path) -> None:
     fates = {1: "failed", 2: "interrupted", 3: "running", 4: "pending", 5: "pruned"}
     folder = sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]}, spoiled=fates)
     counted = sentences.progress(read([folder]).runs)
     assert counted == "5 of 10 runs completed, 1 pruned, 1 failed, 2 interrupted, 1 pending"  # nobody works on it
     assert counted in status_text.summary(status.read(str(folder)))
+
+
+def test_an_arm_without_others_says_whether_they_are_to_come() -> None:
+    runs = [run("a", 0, "completed"), run("b", 0, "pending")]
+    only = results([arm("a", n=1)])
+    assert "; there is no other arm to compare it with." in sentences.headline(only)
+    assert "; no run of another arm has completed yet." in sentences.headline(only._replace(runs=runs))
 
 
 def test_arms_with_different_validation_images_are_mentioned() -> None:

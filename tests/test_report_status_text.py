@@ -65,7 +65,7 @@ def test_a_sweep_that_a_command_works_on(here: Path) -> None:
     _date_from(Path("s"), datetime.now().astimezone() - timedelta(seconds=200))
     with files.locked(Path("s") / SWEEP_LOCK):
         text = _text("s")
-    assert "9 of 10 runs completed, 1 running\nA command works on it since " in text
+    assert "9 of 10 runs completed, 1 running\nA command has worked on it since " in text
     assert "\nThe last 9 runs ended at a rate of " in text
     assert "\nRunning\n  #9 optimizer=sgd seed=4  epoch 5 of 5  s/9\n" in text
     assert "resume" not in text
@@ -150,7 +150,7 @@ def test_workers_are_listed_with_those_at_work_first() -> None:
     text = "\n".join(line.text for line in status_text.lines(_stage(workers, now)))
     clock = [f"{datetime.fromtimestamp(each):%H:%M}" for each in (now, now - 60)]
     at = clock[1] if datetime.fromtimestamp(now - 60).date() == datetime.now().date() else "another day"
-    assert f"  node2, Slurm task 52_3  works since {clock[0]}" in text
+    assert f"  node2, Slurm task 52_3  at work since {clock[0]}" in text
     assert text.index("node2") < text.index("node3-17-ef") < text.index("node1-17-ab")
     assert f"ended at {at}" in text or at == "another day"
     assert "gone: no sign of life for 4 min  12 runs ended" in text

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT, TINY
@@ -90,7 +91,7 @@ def test_a_line_without_room_ends_after_a_word_and_keeps_the_value(text: str, wi
 
 
 def test_what_tells_running_runs_apart_comes_first(tmp_path: Path) -> None:
-    grid = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.1, 0.2]}
+    grid: dict[str, list[Any]] = {"optimizer": ["adam", "sgd"], "optimizer.lr": [0.1, 0.2]}
     folder = sweep(tmp_path / "s", grid, seeds=[0], spoiled={2: "running", 3: "running"})
     with files.locked(folder / SWEEP_LOCK):
         *_, first, second = (line.text for line in status_text.now(status.read(str(folder))))

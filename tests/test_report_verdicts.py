@@ -97,6 +97,16 @@ def test_many_arms_that_images_limit_are_counted() -> None:
     assert "from `c`, `d`, `e` or 2 more on new images" in sentences.advice(found)[0]
 
 
+def test_it_is_said_why_seeds_without_spread_allow_no_claim() -> None:
+    a, b = arm("a", n=2), arm("b", n=2)
+    same = comparison(0.001, p=NAN, n=2)._replace(paired=True)
+    why = "no claim is possible: their difference is the same with each seed."
+    assert verdicts.sentence(a, b, same) == f"`a` and `b` are 0.10 pp apart with 2 seeds, and {why}"
+    few = comparison(0.001, p=NAN, n=1)._replace(paired=False)
+    expected = "`a` and `b` are 0.10 pp apart with 5 and 1 seed, and no claim is possible."
+    assert verdicts.sentence(arm("a"), arm("b", n=1), few) == expected
+
+
 def test_one_seed_each_says_what_the_images_show() -> None:
     test = comparison(p=NAN)._replace(mcnemar=McNemar(61, 30, 0.0016))
     a, b = arm("a", n=1), arm("b", n=1)

@@ -55,7 +55,7 @@ def best_rates(folder: str) -> dict[str, str]:
 def test_trials_choose_a_rate_for_each_arm_and_other_seeds_judge(run: Run, tmp_path: Path) -> None:
     outcome = run("-m", *WORDS)
     assert outcome.code == 0, outcome.err
-    assert "4 jobs, after 12 trials of optimizer.lr: optimizer (2) x seed (2)" in outcome.out
+    assert "4 jobs, after 12 runs that search optimizer.lr: optimizer (2) x seed (2)" in outcome.out
     rates = {"adam": ("0.0001", "0.001", "0.01"), "sgd": ("0.003", "0.03", "0.3")}
     assert asked("it/lr_search") == [
         (f"optimizer={name}", f"optimizer.lr={rate}", f"seed={seed}")
@@ -97,7 +97,7 @@ def test_a_rate_at_which_a_trial_fails_is_not_chosen(run: Run) -> None:
     words = [*QUICK, "optimizer=sgd", "optimizer.lr_range=[0.01,1e15]", "seed=0", *TRIALS, "hydra.sweep.dir=it"]
     outcome = run("-m", *words)
     assert outcome.code == 0, outcome.err
-    assert "trials failed: it/lr_search/report.md" in outcome.out + outcome.err
+    assert "runs of the search failed: it/lr_search/report.md" in outcome.out + outcome.err
     assert asked("it") == [("optimizer=sgd", "optimizer.lr_range=[0.01,1e15]", "seed=0", "optimizer.lr=0.01")]
     text = Path("it/report.md").read_text()
     assert "The best optimizer.lr, 0.01, is the lowest that was tried: a better one may lie outside" in text

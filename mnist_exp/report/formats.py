@@ -10,6 +10,7 @@ from mnist_exp.report import stats
 from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.results import Arm
 
+ALL_EQUAL = "all equal"  # several seeds with the same value, which have no spread
 TOO_WIDE = "too wide"  # to show, of the interval of two seeds
 
 
@@ -62,8 +63,8 @@ def interval(estimate: stats.Estimate | stats.Summary, measure: Measure = ACCURA
 
     An interval of a difference that no two fractions can have says nothing.
     """
-    if isinstance(estimate, stats.Summary) and estimate.n == 2 and estimate.sd > 0 and isnan(estimate.low):
-        return TOO_WIDE
+    if isinstance(estimate, stats.Summary) and estimate.n > 1 and isnan(estimate.low):
+        return TOO_WIDE if estimate.sd > 0 else ALL_EQUAL
     if isnan(estimate.low) or (measure.is_fraction and (estimate.low < -1 or estimate.high > 1)):
         return ""
     return f"{measure.show(estimate.low)} to {measure.show(estimate.high)}"

@@ -43,7 +43,9 @@ def _tried(found: Sequence[Search], results: Results, runs: Sequence[RunResult])
     pruned = any(trial.unbegun for each in found for trial in each.trials)
     seeds = f"{'at most ' if pruned else ''}{count(len({run.job.seed for run in runs}), 'seed')}"
     arms = f" in {len(found)} arms" if len(found) > 1 else ""
-    judged = "the best ones and the default" if results.has_finalists else "the best one"
+    judged = "the best one"
+    if results.has_finalists:
+        judged = f"{judged if max(len(each.finalists) for each in found) < 2 else 'the best ones'} and the default"
     trials = count(sum(len(each.trials) for each in found), "setting")
     return (
         f"A search tried {trials} of {keys}{arms}, each with {seeds}, compared by validation accuracy. Other seeds "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mnist_exp.report import sequential, stats, status, verdicts
 from mnist_exp.report.formats import (
+    ALL_EQUAL,
     TOO_WIDE,
     count,
     difference,
@@ -35,12 +36,16 @@ RANKING = (
     "and choose nothing. Validation results look slightly better than they are, because validation chose the epoch and "
     "the order."
 )
-FINALISTS = "From search: the best settings of a search. From default: the same run without a search."
+TRIALS = "These are the trials of a search. The best ones run again with other seeds, and are compared then."
+FINALISTS = "From search: a setting that the search chose. From default: the same run without a search."
 FAILING = (
-    "An arm with runs that failed themselves (because the loss diverged, for example) has no rank and is not compared: "
-    "its surviving runs are a selection."
+    "An arm of which a run failed through its own fault (its loss diverged, for example) has no rank and is not "
+    "compared: the runs that are left are a selection."
 )
-METHOD = "Intervals: 95 %, each on its own, over seeds{scale}. p: corrected (Holm) for comparing every pair of arms."
+METHOD = (
+    "Each interval, on its own, holds the mean over all possible seeds with 95 % confidence{scale}. p is corrected "
+    "(Holm) for comparing every pair of arms. sd: standard deviation over seeds."
+)
 TALLY = {  # what the headline says of the arms with each verdict
     Verdict.BETTER: "beats {}",
     Verdict.BETTER_HERE: "is better than {} on these images (not shown for new ones)",
@@ -56,7 +61,7 @@ LEADER_ONLY = (
     " With more than {most} arms, only the pairs with the leader are computed: the others count in the correction as "
     "if they showed nothing, so p is never too small."
 )
-LOG_ODDS = ", of the mean's log odds, so that none leaves 0 to 100 %"
+LOG_ODDS = "; it is computed on the scale of log odds, so that none leaves 0 to 100 %"
 COMPARISONS = (
     "The intervals are of the difference, 95 %. Claims rest on the first, for new seeds and new images of the same "
     "source; the other one is for new seeds on the same images. P(better) is how often the leader does better with a "
@@ -215,6 +220,9 @@ def equal_arms(results: Results) -> list[str]:
 
 def failed_runs(arm: Arm, measure: Measure = ACCURACY) -> str:
     """Return how the runs of a failing arm ended."""
+    if len(arm.failed) == arm.planned and "," not in arm.failures:
+        which = "The only run" if arm.planned == 1 else f"All {arm.planned:,} runs"
+        return f"{which} of {name(arm)} {arm.failures.partition(' ')[2]}."
     failures = f"Of the {count(arm.planned, 'run')} of {name(arm)}, {arm.failures}"
     if not arm.runs:
         return f"{failures}, and none completed."
@@ -235,6 +243,8 @@ def advice(results: Results) -> list[str]:
     idle = [
         f"{in_backticks(key)} has no effect here: every value gives {SAME}." for key in keys_without_effect(results)
     ]
+    if any(folder.name in SEARCHES for folder in results.folders):
+        return [*idle, TRIALS]
     return [*idle, *_for_these_images(results), *_more_images(results), *_more_seeds(results)]
 
 
@@ -278,8 +288,11 @@ def _lead(results: Results) -> str:
     on_validation = f"on validation ({_basis(leader, measure)})"
     reached = f"{value(leader.val.mean, measure)} {on_validation}"
     if not pairs:
-        is_alone = len({run.job.arm for run in results.runs}) < 2
-        why = "there is no other arm to compare it with" if is_alone else "no other arm can be compared with it"
+        why = "no run of another arm has completed yet"
+        if len({run.job.arm for run in results.runs}) < 2:
+            why = "there is no other arm to compare it with"
+        elif results.failing or len(results.arms) > 1:
+            why = "no other arm can be compared with it"
         return f"{name(leader)} reaches {reached}; {why}."
     if found == {Verdict.SAME}:
         one = f"{name(pairs[0][0])} has {SAME}: {NO_EFFECT}"
@@ -342,8 +355,6 @@ def _more_seeds(results: Results) -> list[str]:
     arms, found = results.compared, list[str]()
     single = [arm for arm in arms if arm.val.n == 1]
     double = [arm for arm in arms if arm.val.n == 2 and arm.runs[0].job.seeds.split == arm.runs[1].job.seeds.split]
-    if single and any(folder.name in SEARCHES for folder in results.folders):
-        return ["These are the trials of a search. The best ones run again with other seeds, and are compared then."]
     if single:
         found.append(f"{_so_many(single, arms, 'one seed')}, so the spread over seeds is unknown and no claim is made.")
     elif double:
@@ -359,12 +370,14 @@ def _more_seeds(results: Results) -> list[str]:
             "from the choice of the images alone; seeds add to it."
         )
     if any(arm.planned < MIN_SEEDS for arm in arms):
-        found.append("To learn more, type the command with `seed=0,1,2,3,4`: five seeds per arm.")
+        found.append("Five seeds per arm say more: type the command with `seed=0,1,2,3,4`.")
     return found
 
 
 def _so_many(few: Sequence[Arm], arms: Sequence[Arm], seeds: str) -> str:
     """Return which of the arms have so few seeds: "Each arm has one seed", "2 of 3 arms have one seed"."""
+    if any(arm.missing for arm in few):
+        seeds = f"{seeds} so far"
     if len(arms) == 1:
         return f"The arm has {seeds}"
     return f"Each arm has {seeds}" if len(few) == len(arms) else f"{len(few)} of {len(arms)} arms have {seeds}"
@@ -375,6 +388,8 @@ def _basis(arm: Arm, measure: Measure) -> str:
     limits = interval(arm.val, measure)
     if limits == TOO_WIDE:
         return f"{_seeds_of(arm)}, whose 95 % interval is {limits} to show"
+    if limits == ALL_EQUAL:
+        return f"{_seeds_of(arm)}, {limits}"
     return f"95 % interval {limits}, {_seeds_of(arm)}" if limits else _seeds_of(arm)
 
 

@@ -121,7 +121,7 @@ def _progress(found: Status) -> Iterator[Line]:
             else f"then {runs} of the default, and as many of each setting that it chooses"
         )
         return
-    yield Line(_counted(found.sweep), "bold")
+    yield Line(f"sweep: {_counted(found.sweep)}" if found.search else _counted(found.sweep), "bold")
     if (most := found.sweep.most_runs) and not found.is_over:
         yield Line(f"Results decide how many seeds follow: at most {_count(most, 'run')}.")
 
@@ -135,7 +135,7 @@ def _who(stage: Stage) -> Iterator[str]:
     if stage.is_stopping:
         yield "The command that worked on it is ending: no further run starts."
     elif stage.is_active:
-        yield f"A command works on it since {_clock(stage.began)}."
+        yield f"A command has worked on it since {_clock(stage.began)}."
     elif stage.left and not stage.is_worked_on:
         yield "Nobody works on it."
         if job := stage.slurm_job:
@@ -179,7 +179,7 @@ def about_worker(worker: Worker, now: float) -> list[str]:
 
 def _last_seen(worker: Worker, now: float) -> str:
     if worker.state == ALIVE:
-        return f"works since {_clock(worker.started)}"
+        return f"at work since {_clock(worker.started)}"
     if worker.state == GONE:
         return f"gone: no sign of life for {duration(now - worker.seen)}"
     return f"ended at {_clock(worker.seen)}"

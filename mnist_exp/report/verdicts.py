@@ -74,7 +74,7 @@ def sentence(
         case Verdict.NO_CLAIM if test.mcnemar:
             return _of_one_seed(leader, other, test.mcnemar)
         case Verdict.NO_CLAIM:
-            return f"No claim about {a} and {b} is possible: they are {apart} apart, with {rests_on}."
+            return f"{a} and {b} are {apart} apart with {rests_on}, and no claim is possible{_why_no_claim(test)}."
         case Verdict.BETTER:
             images = f", {count(test.images, 'image')}" if test.images else ""
             return f"{a} beats {b} by {apart} ({claim}, {rests_on}{images}){_superiority(test)}."
@@ -147,6 +147,11 @@ def _needed(test: stats.Comparison) -> str:
         return ""
     needed = f": {join(found, 'or')} would be needed to detect this difference"
     return f"{needed}; more {unit} alone are hardly enough" if is_limited_by_images(test) else needed
+
+
+def _why_no_claim(test: stats.Comparison) -> str:
+    """Return why a comparison allows no claim; nothing if there are too few runs, which the numbers say."""
+    return ": their difference is the same with each seed" if test.paired and test.n > 1 else ""
 
 
 def _of_one_seed(leader: Arm, other: Arm, found: stats.McNemar) -> str:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def finish(sweep: Sweep, numbers: Collection[int], is_search: bool, is_sequential: bool) -> None:
     """Log what failed and how to resume, write the report, and end the process if something is left or failed.
 
-    After a finished learning-rate search the process continues, even if trials failed: some rates are too high.
+    After a finished learning-rate search the process continues, even if runs failed: some rates are too high.
     """
     from mnist_exp.report import report
 
@@ -28,7 +28,7 @@ def finish(sweep: Sweep, numbers: Collection[int], is_search: bool, is_sequentia
     failed = [job for job in found if job.status == "failed"]
     flags = command_line.config_flags(command_line.typed())
     if failed and is_search:
-        log.warning(f"{len(failed)} of {len(found)} trials failed: {sweep.folder / 'report.md'}")
+        log.warning(f"{len(failed)} of {len(found)} runs of the search failed: {sweep.folder / 'report.md'}")
     elif failed:
         _log_failures(failed, len(found), flags)
     is_unfinished = any(job.status in ("pending", "interrupted") for job in found)

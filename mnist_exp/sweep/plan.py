@@ -94,7 +94,7 @@ def require_same_versions(before: dict[str, str], now: dict[str, str]) -> None:
 
 
 def describe(planned: Sequence[PlannedJob]) -> str:
-    """Return the number of jobs and of trials, and the keys that vary: "6 jobs: optimizer (2) x seed (3)"."""
+    """Return the number of jobs and of runs of a search, and the keys that vary: "6 jobs: optimizer (2) x seed (3)"."""
     values: dict[str, set[str]] = {}
     for override in (override for each in planned for override in each.job.overrides):
         key, _, value = override.partition("=")
@@ -103,7 +103,7 @@ def describe(planned: Sequence[PlannedJob]) -> str:
     searches = [each.search for each in one_per_arm(planned).values()]
     text = "1 job" if len(planned) == 1 else f"{len(planned)} jobs"
     if count := sum(search.number * len(search.seeds) for search in searches):
-        text += f", after {count:,} trials of {config.LR}"
+        text += f", after {count:,} runs that search {config.LR}"
     return f"{text}: {' x '.join(varying)}" if varying else text
 
 
