@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,11 @@ def _has_end(path: Path) -> bool:
         OSError: The file can't be read.
     """
     from google.protobuf.message import DecodeError
-    from wandb.proto.wandb_internal_pb2 import Record
 
+    record = import_module("wandb.proto.wandb_internal_pb2").Record  # whose classes are made as it is imported
     *_, last = [b"", *_records(path.read_bytes())]
     try:
-        return bool(Record.FromString(last).HasField("exit"))
+        return bool(record.FromString(last).HasField("exit"))
     except DecodeError:
         return False
 
