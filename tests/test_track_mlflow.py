@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from mnist_exp.report.labels import format_value
 from mnist_exp.store import run_folder
 from mnist_exp.system import extras
 from mnist_exp.system.errors import ConfigError
-from mnist_exp.track import runs
+from mnist_exp.track import beside, runs
 from mnist_exp.track.mlflow import ID, MLflow
 from mnist_exp.track.runs import TrackedRun
 
@@ -232,12 +232,17 @@ def test_a_server_that_does_not_answer_is_said_in_a_line(another_server: str) ->
     assert time.monotonic() - began < 30
 
 
-def test_a_store_of_another_version_is_said_in_a_line() -> None:
+@pytest.mark.parametrize("revision", ["0584bdc529eb", "fffffffffff0"])  # an earlier one, and an unknown one
+def test_a_store_of_another_version_is_said_in_a_line(revision: str, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect("mlflow.db") as database:
-        database.execute("UPDATE alembic_version SET version_num = '0584bdc529eb'")
+        database.execute(f"UPDATE alembic_version SET version_num = '{revision}'")
     database.close()
-    with pytest.raises(ConfigError, match=r"^sqlite:///[^\n]*out-of-date.*mlflow db upgrade[^\n]*$"):
+    with pytest.raises(ConfigError, match=r"^sqlite:///[^\n]*out-of-date.*mlflow db upgrade[^\n]*$") as error:
         MLflow(None)
+    ended = Event()
+    ended.set()
+    assert beside.read_along("mlflow", [sweep(Path("s"), GRID, seeds=[0])], ended) == 1
+    assert capsys.readouterr().out == f"tracker=mlflow: {error.value}\n"
 
 
 def test_a_store_that_can_not_be_written_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

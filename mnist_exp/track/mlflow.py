@@ -171,7 +171,7 @@ def _batches(run: TrackedRun, known: Any) -> Iterator[dict[str, Any]]:
         if row.epoch > known.metrics.get("epoch", 0)
     ]
     if run.ended is not None:
-        points.append((len(run.rows), run.ended, run.results))
+        points.append((0, run.ended, run.results))  # MLflow's step of single figures, which its page shows as bars
     metrics = [[Metric(*item, _ms(time), step) for item in values.items()] for step, time, values in points]
     for some_params, some_metrics in zip_longest(_parts(params), _parts(metrics), fillvalue=()):
         yield {"params": some_params, "metrics": list(chain.from_iterable(some_metrics))}
