@@ -268,11 +268,11 @@ def _stage(folder: Path) -> Stage:
     is_active = sweep_folder.is_active(folder)  # first: what it writes last comes before the lock is free
     with without_collector():
         sessions, jobs = progress.read(folder)
-    now = time.time()
-    known = [(number, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
-    found = _workers(folder, [job for _, job in known], now)
-    alive = {worker.name for worker in found if worker.state == ALIVE}
-    runs = [Run(number, folder, job, _state(job, is_active, alive)) for number, job in known]
+        now = time.time()
+        known = [(number, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
+        found = _workers(folder, [job for _, job in known], now)
+        alive = {worker.name for worker in found if worker.state == ALIVE}
+        runs = [Run(number, folder, job, _state(job, is_active, alive)) for number, job in known]
     return Stage(folder, sessions, runs, is_active, is_active and (folder / STOP_FILE).exists(), found, now, jobs)
 
 
