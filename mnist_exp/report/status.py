@@ -301,9 +301,9 @@ def _stage(folder: Path) -> Stage:
     at_work = sweep_folder.at_work(folder, now)
     with without_collector():
         sessions, jobs = progress.read(folder)
-    known = [(number, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
-    found = _workers(folder, [job for _, job in known], at_work.workers)
-    runs = [Run(number, folder, job, at_work.status(job)) for number, job in known]
+        known = [(number, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
+        found = _workers(folder, [job for _, job in known], at_work.workers)
+        runs = [Run(number, folder, job, at_work.status(job)) for number, job in known]
     is_stopping = at_work.command and (folder / STOP_FILE).exists()
     return Stage(folder, sessions, runs, at_work.command, is_stopping, found, now, jobs)
 
