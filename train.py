@@ -5,6 +5,9 @@ python train.py --help
 
 if __name__ == "__main__":
     import mnist_exp.system.startup  # noqa: F401  # first of all: Ctrl-C is one line from here on
+    from mnist_exp.system import torch_import
+
+    torch_import.preload()  # while Hydra composes the config
 
 # isort: split
 import hydra
@@ -46,10 +49,6 @@ def prepare(run: TrainingRun) -> None:
     schedule = build.schedule(cfg, optimizer, steps_per_epoch=len(data.train))
 
     run.start(Training(model, loss, optimizer, schedule, data.train, data.val), data)
-    if cfg.plots:
-        from mnist_exp.training import figures  # imports matplotlib, which a job of a sweep does without
-
-        figures.draw_data(run.folder / "plots", data, build.generator(cfg.seed, "pictures"))
 
 
 def finish(run: TrainingRun) -> None:
@@ -66,9 +65,7 @@ def finish(run: TrainingRun) -> None:
     val, test = evaluate(model, loss, run.data.val), evaluate(model, loss, run.data.test)
     run.record_results(val, test)
     if run.cfg.plots:
-        from mnist_exp.training import figures
-
-        figures.draw_results(run.folder / "plots", run.rows, run.best, run.data, test.probabilities)
+        run.drawing.finish(run.rows, run.best, test.probabilities)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,12 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 from mnist_exp.system.errors import ConfigError
-from mnist_exp.system.fork import parallel, run_in_subprocess
+from mnist_exp.system.fork import Helper, parallel, run_in_subprocess
 
 found = list[int]()
 
@@ -68,3 +69,34 @@ def test_what_a_parallel_call_raises_is_raised_here_and_a_killed_process_is_told
         list(parallel(pid_and_double, [1, -1, 2], workers=2))
     with pytest.raises(MemoryError, match="a helper process was killed"):
         list(parallel(pid_and_double, [1, 666, 2], workers=2))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_helper_works_on_what_it_is_sent_once(beside: bool, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    helper = Helper(lambda sent: seen.write_text(f"{list(sent)} {os.getpid()}"), beside)
+    helper.send([1, "two"])
+    helper.send(3)
+    helper.finish()
+    values, _, pid = seen.read_text().rpartition(" ")
+    assert values == "[[1, 'two'], 3]"
+    assert (int(pid) != os.getpid()) == beside
+    seen.unlink()
+    helper.finish()
+    assert not seen.exists()
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_what_a_helper_raises_is_raised_when_it_is_to_finish(beside: bool) -> None:
+    helper = Helper(lambda sent: [1 / each for each in sent], beside)
+    helper.send(0)
+    for _ in range(3):
+        helper.send("x" * 1_000_000)  # more than a pipe holds, and nobody reads it
+    with pytest.raises(ZeroDivisionError):
+        helper.finish()
+
+
+def test_a_helper_that_is_killed_is_told() -> None:
+    helper = Helper(lambda sent: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(MemoryError, match="a helper process was killed by SIGKILL"):
+        helper.finish()

@@ -23,6 +23,7 @@ WITHOUT_EFFECT_ON_RESULTS = (
     "cli.py",
     "__main__.py",
     "figure_page.py",
+    "training/drawing.py",
     "training/figures.py",
     "training/redraw.py",
 )

@@ -6,9 +6,12 @@ import signal
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -30,14 +33,69 @@ def run_in_subprocess(function: Callable[[], T]) -> T:
         ChildProcessError: The subprocess ended without a result.
         Exception: What the function raised.
     """
-    if not CAN_FORK:
-        return function()
+    return _begin(function)() if CAN_FORK else function()
+
+
+class Helper:
+    """Works beside this process, in a forked subprocess, on what it is sent.
+
+    Where there is no fork, and in a subprocess, which may have none of its own, this process works at the end.
+    """
+
+    def __init__(self, work: Callable[[Iterator[Any]], object], beside: bool = True) -> None:
+        """Begin to work.
+
+        Args:
+            work: What to do with an iterator over what is sent, which waits for the next value. Only the values must be
+                picklable.
+            beside: False leaves the work to this process, at the end.
+        """
+        self._send: Callable[[Any], None]
+        self._wait: Callable[[], object]
+        if beside and _may_fork():
+            inbox, outbox = multiprocessing.get_context("fork").Pipe(duplex=False)
+            self._send = outbox.send
+            self._wait = _begin(partial(_work_as_long_as_the_parent_lives, work, iter(inbox.recv, None)))
+            inbox.close()
+        else:
+            sent = deque[Any]()
+            self._send, self._wait = sent.append, partial(work, iter(sent.popleft, None))
+
+    def send(self, value: Any) -> None:
+        """Send a value that is not None."""
+        with suppress(BrokenPipeError):  # the work has ended already; `finish` says why
+            self._send(value)
+
+    def finish(self) -> None:
+        """Wait until the work is done, the first time that it is called.
+
+        Raises:
+            MemoryError: The subprocess was killed by SIGKILL.
+            ChildProcessError: The subprocess ended before the work.
+            Exception: What the work raised.
+        """
+        self.send(None)
+        wait, self._wait = self._wait, lambda: None
+        wait()
+
+
+def _work_as_long_as_the_parent_lives(work: Callable[[Iterator[Any]], object], sent: Iterator[Any]) -> None:
+    _live_as_long_as_the_parent()
+    work(sent)
+
+
+def _begin(function: Callable[[], T]) -> Callable[[], T]:
+    """Call `function` in a forked subprocess, and return what waits for its result: see `run_in_subprocess`."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_result, args=(function, sender), daemon=True)
     with signals.blocked():  # until the subprocess has its handlers
         process.start()
     sender.close()
+    return partial(_result_of, process, receiver)
+
+
+def _result_of(process: multiprocessing.process.BaseProcess, receiver: Connection) -> Any:
     try:
         result, error = receiver.recv()
     except EOFError:
@@ -50,8 +108,7 @@ def run_in_subprocess(function: Callable[[], T]) -> T:
     process.join()
     if error:
         raise error
-    returned: T = result
-    return returned
+    return result
 
 
 def parallel(function: Callable[[Item], T], items: Sequence[Item], workers: int) -> Iterator[T]:
@@ -84,10 +141,14 @@ def parallel(function: Callable[[Item], T], items: Sequence[Item], workers: int)
 
 
 def _pool(workers: int) -> Executor:
-    if CAN_FORK and not multiprocessing.current_process().daemon:
+    if _may_fork():
         context = multiprocessing.get_context("fork")
         return ProcessPoolExecutor(workers, context, initializer=_live_as_long_as_the_parent)
     return ThreadPoolExecutor(workers)
+
+
+def _may_fork() -> bool:
+    return CAN_FORK and not multiprocessing.current_process().daemon
 
 
 def _live_as_long_as_the_parent() -> None:

@@ -1,6 +1,6 @@
 """The figures of a run.
 
-All tensors of one call are on the same device. A page of images is a few large arrays in one Axes, measured in inches:
+All tensors are on the CPU. A page of images is a few large arrays in one Axes, measured in inches:
 one Axes per image would take seconds. Greyscale images are ink on paper (0 is white, 255 is black), which is how MNIST
 was scanned; Fashion-MNIST was negated from photographs on white. Images of three channels are drawn in their colours.
 """
@@ -19,7 +19,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from mnist_exp.data.batches import Split
+from mnist_exp.data.augment import Transform
+from mnist_exp.data.images import Part
 from mnist_exp.figure_page import MARGIN, TEXT, WIDTH, add_page, new_figure, text_width, to_png, write_head
 from mnist_exp.store.metrics import Row
 from mnist_exp.system import files
@@ -36,38 +37,43 @@ MISSES = LinearSegmentedColormap.from_list("misses", ["white", VERMILION]).with_
 KEY = "Below each: its true class; the class predicted, with its probability."
 
 
-def draw_data(folder: Path, data: Split, generator: torch.Generator) -> None:
+def draw_data(
+    folder: Path, train: Part, classes: Sequence[str], augmentation: Transform, generator: torch.Generator
+) -> None:
     """Draw samples.png and augmented.png of the training images.
 
     Args:
         folder: Where the files go.
-        data: The data set.
+        train: The training images.
+        classes: The names of the classes.
+        augmentation: The augmentation.
         generator: Draws the augmentation's random numbers.
     """
-    augmentation, images, labels = data.train.augment, data.train.images.cpu(), data.train.labels.cpu()
 
     def augment(images: Tensor) -> Tensor:
         return augmentation(images, torch.rand(len(images), augmentation.num_random, generator=generator))
 
-    save(samples(images, labels, data.classes), folder / "samples.png")
-    save(augmented(images, labels, data.classes, augment), folder / "augmented.png")
+    save(samples(*train, classes), folder / "samples.png")
+    save(augmented(*train, classes, augment), folder / "augmented.png")
 
 
-def draw_results(folder: Path, rows: Sequence[Row], best: Row, data: Split, probabilities: Tensor) -> None:
+def draw_results(
+    folder: Path, test: Part, classes: Sequence[str], rows: Sequence[Row], best: Row, probabilities: Tensor
+) -> None:
     """Draw curves.png, and correct.png, incorrect.png and confusion_matrix.png of the test images.
 
     Args:
         folder: Where the files go.
+        test: The test images.
+        classes: The names of the classes.
         rows: One row per epoch.
         best: The row of the best epoch.
-        data: The data set.
         probabilities: The predicted probability of each class for each test image, (N, classes).
     """
-    images, labels, probabilities = data.test.images.cpu(), data.test.labels.cpu(), probabilities.cpu()
     save(curves(rows, best.epoch), folder / "curves.png")
-    save(correct(images, labels, probabilities, data.classes), folder / "correct.png")
-    save(incorrect(images, labels, probabilities, data.classes), folder / "incorrect.png")
-    save(confusion_matrix(labels, probabilities.argmax(dim=1), data.classes), folder / "confusion_matrix.png")
+    save(correct(*test, probabilities, classes), folder / "correct.png")
+    save(incorrect(*test, probabilities, classes), folder / "incorrect.png")
+    save(confusion_matrix(test.labels, probabilities.argmax(dim=1), classes), folder / "confusion_matrix.png")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -8,7 +8,8 @@ from mnist_exp import build
 from mnist_exp.store import run_folder
 from mnist_exp.store.metrics import Row
 from mnist_exp.store.run_folder import BEST, LAST, Summary
-from mnist_exp.training import checkpoint, figures, loop
+from mnist_exp.training import checkpoint, loop
+from mnist_exp.training.drawing import Drawing
 
 
 def draw(cfg: DictConfig, folder: Path, summary: Summary) -> None:
@@ -25,5 +26,5 @@ def draw(cfg: DictConfig, folder: Path, summary: Summary) -> None:
     model.load_state_dict(best["model"])
     rows = [Row(*row) for row in checkpoint.load(folder / LAST)["rows"]]  # type: ignore[arg-type]
     probabilities = loop.evaluate(model, loss, data.test).probabilities
-    figures.draw_data(folder / "plots", data, build.generator(cfg.seed, "pictures"))
-    figures.draw_results(folder / "plots", rows, rows[best["epoch"] - 1], data, probabilities)
+    drawing = Drawing(folder / "plots", data, build.generator(cfg.seed, "pictures"), beside=False)
+    drawing.finish(rows, rows[best["epoch"] - 1], probabilities)

@@ -18,11 +18,12 @@ from mnist_exp import config
 from mnist_exp.store import metrics, provenance, run_folder
 from mnist_exp.store.metrics import METRICS, Row
 from mnist_exp.store.run_folder import PATIENCE, PREDICTIONS, PRUNED, RUNG, RunState
-from mnist_exp.system import background, errors, files, program, quoting, signals
+from mnist_exp.system import background, errors, files, program, quoting, signals, torch_import
 from mnist_exp.training import resume
 
 if TYPE_CHECKING:  # they import torch, and a wrong config should be reported before that
     from mnist_exp.data.batches import Split
+    from mnist_exp.training.drawing import Drawing
     from mnist_exp.training.loop import Evaluation, Training
 
 SAME_BITS = ("device", "threads", "versions")  # equal configs give equal bits where these are equal too
@@ -50,10 +51,12 @@ class TrainingRun:
         rows: One row per epoch that is done.
         training: The parts that an epoch trains; set by `start`.
         data: The data set; set by `start`.
+        drawing: The figures; set by `start` if cfg.plots.
     """
 
     training: Training
     data: Split
+    drawing: Drawing
 
     def __init__(
         self,
@@ -165,7 +168,7 @@ class TrainingRun:
         self._lock.enter_context(files.locked_or_error(self.folder / run_folder.LOG, message))
         self._may_write = self.cfg.resume is None
         config.check(self.cfg, self.hydra)
-        with signals.deferred():  # an exception in the middle of torch's import ends the process
+        with torch_import.undisturbed():
             import torch  # noqa: F401
 
         self._resumed = resume.load(self.cfg, self.hydra.overrides.task, self.log)
@@ -185,6 +188,7 @@ class TrainingRun:
         """
         from mnist_exp import build
         from mnist_exp.training.checkpoint import Checkpoints
+        from mnist_exp.training.drawing import Drawing
         from mnist_exp.training.facts import data_facts, data_notes, inference_facts
 
         self.training, self.data = training, data
@@ -209,6 +213,10 @@ class TrainingRun:
         for path in self.folder.rglob(files.TEMPORARY):  # of a process that was killed as it wrote
             path.unlink()
         files.write(self.folder / METRICS, metrics.table(self.rows).encode())
+        if self.cfg.plots:  # before a thread writes a checkpoint, because only this thread survives a fork
+            generator = build.generator(self.cfg.seed, "pictures")
+            self.drawing = Drawing(self.folder / "plots", data, generator, beside=self.is_single)
+            self._lock.callback(self.drawing.close)
         self._write_checkpoints = self.checkpoints.write
         with signals.deferred():
             self.checkpoints.keep(self._state(self.rows))

@@ -1,0 +1,52 @@
+"""Makes `import torch` shorter: its libraries are loaded beside what comes before, and nothing looks for garbage."""
+
+import ctypes
+import gc
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from mnist_exp.system import signals
+
+LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")  # in torch's own order; neither needs Python
+GLOBAL = getattr(os, "RTLD_GLOBAL", 0)
+
+
+def preload() -> None:
+    """Load torch's libraries in a thread, which takes a third of the import and no lock of Python's.
+
+    A fork waits for it. A command with a flag, such as --help, does without. Where the libraries have other names, as on
+    macOS, the import loads them as ever.
+    """
+    torch = find_spec("torch")
+    if torch and torch.origin and not any(word.startswith("-") for word in sys.argv[1:]):
+        thread = threading.Thread(target=_load, args=(Path(torch.origin).parent / "lib",), daemon=True)
+        thread.start()
+        os.register_at_fork(before=thread.join)  # a copy of the process would wait for the loader forever
+
+
+def _load(folder: Path) -> None:
+    with suppress(OSError):  # the import says what is wrong, or finds them elsewhere
+        for name in LIBRARIES:
+            ctypes.CDLL(str(folder / name), mode=GLOBAL if name == LIBRARIES[0] else ctypes.DEFAULT_MODE)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Import torch in the block.
+
+    Signals are delivered after it, because an exception in the middle ends the process. Looking for garbage is a tenth
+    of the import, which makes hundreds of thousands of objects that stay.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with signals.deferred():
+            yield
+    finally:
+        if collects:
+            gc.enable()
