@@ -6,20 +6,24 @@ seeds and N images has the variance
     var(seeds) / n + var(images) / N + var(rest) / (n N)
 
 where the rest is the interaction of seeds and images. The t test over seeds knows the first and the last term, and
-holds for new seeds on the same images. An interval for new seeds and new images has the margin
+holds for new seeds on the same images. The mean squares of the analysis of variance estimate the variance from the
+seeds, S = MS_seeds / (n N), and that from the images, I = max(MS_images - MS_rest, 0) / (n N). An interval for new
+seeds and new images has the margin
 
-    sqrt(critical(n - 1)^2 MS_seeds / (n N) + critical(N - 1)^2 max(MS_images - MS_rest, 0) / (n N))
+    (critical(n - 1) S + critical(N - 1) I) / sqrt(S + I)
 
-with the mean squares of the analysis of variance: the margins of both sources, in quadrature. The method is that of
-Howe 1974 (Journal of the American Statistical Association 69, 789-794) and Graybill & Wang 1980 (the same, 75,
-869-873); see also Burdick & Graybill 1992, Confidence Intervals on Variance Components. The interval is never narrower
-than that for the same images. One t quantile with Satterthwaite's degrees of freedom is too narrow with few seeds.
-benchmarks/intervals.py shows how often it contains the truth.
+or that for the same images, critical(n - 1) sqrt(S), if it is larger. So the critical value is the mean of those of
+both sources, weighted by their variances: Cochran & Cox 1957, Experimental Designs, section 4.14; Cochran 1964
+(Biometrics 20, 191-195); PROC TTEST of SAS has it as COCHRAN. Its errors are at most alpha for normal means, or 5 % of
+alpha more where alpha is corrected for many pairs. One t quantile with Satterthwaite's degrees of freedom is too
+narrow with few seeds, and the margins of both sources in quadrature (Howe 1974, Journal of the American Statistical
+Association 69, 789-794) are always wider. benchmarks/intervals.py shows how often it contains the truth, and
+docs/explanation/new-images.md what else was tried.
 
 If the runs are looked at before it is decided how many there will be, the seeds' critical value is that of anytime. The
-images' error is the same at each look, but a look may add the seeds' error to it, so its critical value is that of half
-of alpha. In simulations without a difference, at any ratio of both errors, at most 3.5 % of sweeps of up to 40 seeds
-and 5.0 % of sweeps of up to 200 then ever have p < 0.05; with all of alpha they are 6.4 and 7.9 %.
+images' error is the same at each look, but a look may add the seeds' error to it, so its critical value is that of a
+third of alpha. In simulations without a difference, at any ratio of both errors, at most 3.0 % of sweeps of up to 40
+seeds and 4.5 % of sweeps of up to 200 then ever have p < 0.05; with all of alpha they are 6.8 and 9.0 %.
 """
 
 from __future__ import annotations
@@ -113,9 +117,9 @@ def squares_from_first(rows: NDArray[Any]) -> Floats:
 
 def margin(contrasts: Contrasts, alpha: Any, is_anytime: bool) -> Floats:
     """Return the half widths of the intervals for a probability of error alpha; nan where no claim is possible."""
-    images = _images_critical(contrasts.images, alpha, is_anytime) * contrasts.images_error
-    seeds = _critical(contrasts.n, contrasts.seeds_df, alpha, is_anytime) * contrasts.seeds_error
-    return np.asarray(np.hypot(seeds, images))
+    of_seeds = _critical(contrasts.n, contrasts.seeds_df, alpha, is_anytime)
+    of_images = _images_critical(contrasts.images, alpha, is_anytime)
+    return _half_width(of_seeds, contrasts.seeds_error**2, of_images, contrasts.images_error**2)
 
 
 def p_values(contrasts: Contrasts, is_anytime: bool) -> Floats:
@@ -172,6 +176,12 @@ def images_needed(contrasts: Contrasts, alpha: float, is_anytime: bool) -> list[
     return [images if known else None for images, known in zip(found, contrasts.images > 0, strict=True)]
 
 
+def _half_width(of_seeds: Floats, seeds_variance: Floats, of_images: Floats, images_variance: Floats) -> Floats:
+    """Return the half width of an interval, given the critical values and the variances of both sources."""
+    weighted = (of_seeds * seeds_variance + of_images * images_variance) / np.sqrt(seeds_variance + images_variance)
+    return np.maximum(weighted, of_seeds * np.sqrt(seeds_variance))
+
+
 def _critical(n: Floats, df: Floats, alpha: Any, is_anytime: bool) -> Floats:
     """Return the t that a difference must exceed, two-sided."""
     from scipy.special import stdtrit
@@ -180,10 +190,10 @@ def _critical(n: Floats, df: Floats, alpha: Any, is_anytime: bool) -> Floats:
 
 
 def _images_critical(images: Floats, alpha: Any, is_anytime: bool) -> Floats:
-    """Return the t of the images' part of a margin; half of alpha goes to it if the runs were looked at."""
+    """Return the t of the images' part of a margin; a third of alpha goes to it if the runs were looked at."""
     from scipy.special import stdtrit
 
-    tail = np.asarray(alpha) / (4 if is_anytime else 2)
+    tail = np.asarray(alpha) / (6 if is_anytime else 2)
     return np.asarray(-stdtrit(np.maximum(images - 1, 1), tail))
 
 
@@ -207,8 +217,9 @@ def _power(
     freedoms, which = np.unique(df, return_inverse=True)
     shape = freedoms[:, None] / 2
     shown = (gammaincinv(shape, nodes) / shape)[which]  # (pairs, nodes): quantiles of the variance, whose mean is 1
-    of_images = images_critical**2 * images_variance
-    limit = np.sqrt(critical[:, None] ** 2 * variance[:, None] * shown + of_images[:, None])
+    limit = _half_width(
+        critical[:, None], variance[:, None] * shown, images_critical[..., None], images_variance[:, None]
+    )
     distance = (np.abs(difference)[:, None] - limit) / np.sqrt(variance + images_variance)[:, None]
     return np.asarray(ndtr(distance) @ weights)
 
