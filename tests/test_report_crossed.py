@@ -111,13 +111,51 @@ def test_on_fixed_images_the_margin_and_p_are_student_s() -> None:
     assert crossed.p_values(ours, False) == pytest.approx(theirs.pvalue)
 
 
-def test_margins_of_seeds_and_images_are_in_quadrature() -> None:
-    """Howe 1974: sqrt(t(0.975, 4)^2 0.004^2 + t(0.975, 99)^2 0.003^2)."""
+def test_margin_agrees_with_a_textbook() -> None:
+    """Daniel, Biostatistics, example 6.4.4: 15 patients at 19.16 (sd 5.29), 30 others at 9.53 (2.69); t' = 2.133."""
+    errors = 5.29 / math.sqrt(15), 2.69 / math.sqrt(30)
+    ours = contrasts(difference=9.63, seeds_error=errors[0], seeds_df=14, images=30, images_error=errors[1])
+    (found,) = crossed.margin(ours, 0.05, False)
+    assert found / math.hypot(*errors) == pytest.approx(2.133, abs=5e-4)
+    assert (9.63 - found, 9.63 + found) == pytest.approx((6.5, 12.7), abs=0.05)
+
+
+def test_critical_values_are_weighted_by_variances() -> None:
+    """Cochran & Cox: t(0.975, 4) = 2.776 and t(0.975, 99) = 1.984, by 0.004^2 and 0.003^2."""
     ours = contrasts(images=100, images_error=0.003)
-    expected = math.hypot(2.7764451 * 0.004, 1.9842170 * 0.003)
+    expected = (16 * 2.7764451 + 9 * 1.9842170) / 25 * 0.005
     assert crossed.margin(ours, 0.05, False) == pytest.approx(expected, rel=1e-7)
+
+
+def test_margins_of_runs_that_were_looked_at_are_in_quadrature() -> None:
+    """Howe 1974."""
+    ours = contrasts(images=100, images_error=0.003)
     expected = math.hypot(anytime.critical(5, 0.05) * 0.004, student.isf(0.0125, 99) * 0.003)
     assert crossed.margin(ours, 0.05, True) == pytest.approx(expected, rel=1e-7)
+
+
+def test_the_images_never_make_a_margin_narrower() -> None:
+    """With two seeds they would, as they lower the critical value more than they raise the error."""
+    ours = contrasts(n=2, seeds_df=1, images=5_000, images_error=[0.0, 0.001, 0.003, 0.01, 0.1])
+    margins = crossed.margin(ours, 0.05, False)
+    assert margins[:4] == pytest.approx(12.7062047 * 0.004, rel=1e-7)
+    assert margins[4] > 0.1 * student.isf(0.025, 4_999)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 20])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_margins_hold_the_truth_and_are_narrower_than_howe_s(n: int, alpha: float) -> None:
+    """Of 20,000 estimates at each ratio of both variances; 4 standard errors are allowed."""
+    count, rng = 20_000, np.random.default_rng(n)
+    ratio = 10.0 ** np.arange(-2, 4)[:, None]
+    difference = np.sqrt(ratio + 1) * rng.normal(size=(6, count))
+    error = np.sqrt(ratio * rng.chisquare(n - 1, (6, count)) / (n - 1))
+    found = contrasts(difference=difference.ravel(), seeds_error=error.ravel(), seeds_df=n - 1, images=5_000)
+    margins = crossed.margin(found._replace(images_error=np.ones(found.n.shape)), alpha, False).reshape(6, count)
+    missed = np.mean(np.abs(difference) > margins, axis=1)
+    assert (missed < alpha + 4 * math.sqrt(alpha / count)).all()
+    howe = np.hypot(student.isf(alpha / 2, n - 1) * error, student.isf(alpha / 2, 4_999))
+    assert (margins <= howe * (1 + 1e-12)).all()
 
 
 @pytest.mark.parametrize("is_anytime", [False, True])
@@ -152,7 +190,7 @@ def test_power_on_fixed_images_is_that_of_the_t_test(df: int, alpha: float) -> N
         theirs = float(nct.sf(critical, df, shift))
         ours = contrasts(difference=shift, seeds_df=df)
         limits = np.array([critical]), ours.seeds_df, np.array([1.0]), ours.images, ours.images_error
-        got = crossed._power(ours.difference, *limits)
+        got = crossed._power(ours.difference, *limits, is_anytime=False)
         assert got == pytest.approx(theirs, abs=0.015 if critical > 100 else 1e-4)
 
 

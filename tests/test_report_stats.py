@@ -373,13 +373,15 @@ def mean_squares(d: NDArray[np.float64]) -> tuple[float, float, float]:
     return images * float(d.mean(1).var(ddof=1)), n * float(d.mean(0).var(ddof=1)), float(rest)
 
 
-def test_claim_for_new_images_is_that_of_howe() -> None:
+def test_claim_for_new_images_is_that_of_cochran_and_cox() -> None:
     tables = right(2, 5)
     got = between(with_images(tables))
     d = tables[0].astype(float) - tables[1]
     seeds, images, rest = mean_squares(d)
     assert images > 2 * rest
-    margin = math.sqrt((t.ppf(0.975, 4) ** 2 * seeds + t.ppf(0.975, 399) ** 2 * (images - rest)) / (5 * 400))
+    of_seeds, of_images = seeds / (5 * 400), (images - rest) / (5 * 400)
+    weighted = t.ppf(0.975, 4) * of_seeds + t.ppf(0.975, 399) * of_images
+    margin = weighted / math.sqrt(of_seeds + of_images)
     assert got.images == 400
     assert got.claim[:2] == pytest.approx((d.mean() - margin, d.mean() + margin))
     theirs = ttest_rel(tables[0].mean(1), tables[1].mean(1))
@@ -394,8 +396,11 @@ def test_claim_of_unpaired_arms_has_welch_s_margin_and_that_of_the_images() -> N
     means = [table.mean(0) for table in (tables[0], tables[1, :4])]
     noise = mean_squares(tables[0].astype(float))[2] / 6 + mean_squares(tables[1, :4].astype(float))[2] / 4
     of_images = float(np.var(means[0] - means[1], ddof=1) - noise) / 400
-    of_seeds = (got.on_these_images.high - got.difference) ** 2
-    margin = math.sqrt(of_seeds + t.ppf(0.975, 399) ** 2 * of_images)
+    theirs = ttest_ind(tables[0].mean(1), tables[1, :4].mean(1), equal_var=False)
+    of_seeds = float((got.difference / theirs.statistic) ** 2)
+    critical = (got.on_these_images.high - got.difference) / math.sqrt(of_seeds)
+    weighted = critical * of_seeds + t.ppf(0.975, 399) * of_images
+    margin = weighted / math.sqrt(of_seeds + of_images)
     assert (got.paired, got.images) == (False, 400)
     assert got.claim[:2] == pytest.approx((got.difference - margin, got.difference + margin))
     assert got.on_these_images == stats.compare(Sample(a.values), Sample(b.values)).claim
