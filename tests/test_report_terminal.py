@@ -63,7 +63,7 @@ def test_a_frame_is_as_wide_as_the_terminal_and_ends_where_it_began(tmp_path: Pa
     frame = terminal._frame(lines, console)
     assert screen(f"before\r\n{frame}")[:2] == ["before", "1 of 2 runs complet…"]
     assert max(map(len, screen(frame))) == 20
-    assert "  #1 optimizer=sgd …" in screen(frame)
+    assert "  epoch 0 of 5  #1 …" in screen(frame)
     assert screen(f"{frame}{ERASE}a line") == ["a line"]
 
 
@@ -72,7 +72,7 @@ def test_lines_scroll_above_what_runs_now(tmp_path: Path) -> None:
     words = [str(ROOT / "train.py"), "-m", *TINY, "epochs=60", "seed=0,1", "hydra.sweep.dir=s"]
     sent = in_terminal(*words, folder=tmp_path)
     assert re.search(r"runs completed, 1 running", sent)
-    assert re.search(r"#\d seed=\d  epoch \d+ of 60", sent)
+    assert re.search(r"epoch \d+ of 60  #\d seed=\d", sent)
     lines = [line.rstrip() for line in screen(sent)]
     assert [line for line in lines if " running" in line] == []
     assert [bool(re.search(rf"#{number} seed={number}: val .* s$", lines[1 + number])) for number in (0, 1)] == [

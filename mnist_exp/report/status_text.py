@@ -102,7 +102,7 @@ def now(found: Status) -> list[Line]:
     """Return what runs now and when the rest will be done, in a few lines."""
     stage = found.stage
     shared, runs = stage.shared_overrides, [run for run in stage.runs if run.state == RUNNING]
-    rows = [[f"  {name_of(run, shared)}", f"epoch {run.epoch} of {stage.epochs(run)}"] for run in runs[:MOST]]
+    rows = [[f"  epoch {run.epoch} of {stage.epochs(run)}", name_of(run, shared)] for run in runs[:MOST]]
     return [Line(_counted(stage), "bold"), *map(Line, _when(stage)), *map(Line, _columns(rows, len(runs)))]
 
 
