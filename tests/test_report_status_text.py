@@ -1,5 +1,6 @@
 """The status of a sweep in words."""
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -134,7 +135,8 @@ def test_it_says_what_the_rate_does_not_know(here: Path, folder: str, new: str) 
 
 
 def _stage(workers: list[Worker], now: float, slurm: str | None = None) -> Status:
-    runs = [status.Run(0, Path("s"), Progress(b"", b""), "pending")]
+    event = next(re.finditer(b"", b""))
+    runs = [status.Run(0, Path("s"), Progress(event, event), "pending")]
     session = {"command": "", "time": "2026-12-01T10:00:00+00:00", "slurm": {"job": slurm} if slurm else None}
     session["launcher"] = {}
     return Status(Path("s"), None, Stage(Path("s"), [session], runs, False, False, workers, now, {}), 0)  # type: ignore[list-item]

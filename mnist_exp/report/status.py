@@ -71,12 +71,6 @@ class Run(NamedTuple):
         return self.folder / str(self.number)
 
     @property
-    def process(self) -> tuple[str | None, int | None]:
-        """The host and id of the process that runs it. Runs that are trained as one have the same."""
-        facts = json.loads(self.job.last)
-        return facts.get("host"), facts.get("pid")
-
-    @property
     def epoch(self) -> int:
         """The number of epochs that are done."""
         return len(metrics.read_columns(self.path / METRICS).get("epoch", []))

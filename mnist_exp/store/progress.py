@@ -64,6 +64,12 @@ class Progress:
         return cast(list[str], json.loads(self.introduction)["overrides"])
 
     @property
+    def process(self) -> tuple[str | None, int | None]:
+        """The host and id of the process that ran it last. Runs that are trained as one have the same."""
+        facts = json.loads(self._last[0])
+        return facts.get("host"), facts.get("pid")
+
+    @property
     def error(self) -> str | None:
         """As that of ledger.Job."""
         return cast("str | None", json.loads(self._last[0]).get("error"))

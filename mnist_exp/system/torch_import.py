@@ -19,8 +19,8 @@ GLOBAL = getattr(os, "RTLD_GLOBAL", 0)
 def preload() -> None:
     """Load torch's libraries in a thread, which takes a third of the import and no lock of Python's.
 
-    A fork waits for it. A command with a flag, such as --help, does without. Where the libraries have other names, as on
-    macOS, the import loads them as ever.
+    A fork waits for it. A command with a flag, such as --help, does without. Where the libraries have other names, as
+    on macOS, the import loads them as ever.
     """
     torch = find_spec("torch")
     if torch and torch.origin and not any(word.startswith("-") for word in sys.argv[1:]):
