@@ -19,8 +19,8 @@ GLOBAL = getattr(os, "RTLD_GLOBAL", 0)
 def preload() -> None:
     """Load torch's libraries in a thread, which takes a third of the import and no lock of Python's.
 
-    A fork waits for it. A command with a flag, such as --help, does without. Where the libraries have other names, as on
-    macOS, the import loads them as ever.
+    A fork waits for it. A command with a flag, such as --help, does without. On other systems the libraries have other
+    names, and the import loads them as ever.
     """
     torch = find_spec("torch")
     if torch and torch.origin and not any(word.startswith("-") for word in sys.argv[1:]):
@@ -39,8 +39,8 @@ def _load(folder: Path) -> None:
 def undisturbed() -> Iterator[None]:
     """Import torch in the block.
 
-    Signals are delivered after it, because an exception in the middle ends the process. Looking for garbage is a tenth
-    of the import, which makes hundreds of thousands of objects that stay.
+    Signals are delivered after it, because an exception in the middle ends the process. Python's collector looks for
+    garbage neither meanwhile nor, later, among the hundreds of thousands of objects that torch leaves.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -48,5 +48,7 @@ def undisturbed() -> Iterator[None]:
         with signals.deferred():
             yield
     finally:
+        if not gc.get_freeze_count():  # once, because what is garbage by now stays
+            gc.freeze()
         if collects:
             gc.enable()
