@@ -62,6 +62,7 @@ def test_neither_signals_nor_collections_disturb_the_import(monkeypatch: pytest.
             assert not gc.isenabled()
             assert (heard, enabled) == ([], [])
         assert (heard, enabled) == ([signal.SIGTERM], [True])
+        assert gc.get_freeze_count() > 0
         with torch_import.undisturbed():
             pass
         assert enabled == [True]  # it was off before

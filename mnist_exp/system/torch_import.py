@@ -13,17 +13,17 @@ from pathlib import Path
 from mnist_exp.system import signals
 
 LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")  # in torch's own order; neither needs Python
-GLOBAL = getattr(os, "RTLD_GLOBAL", 0)
 
 
 def preload() -> None:
-    """Load torch's libraries in a thread, which takes a third of the import and no lock of Python's.
+    """Load torch's libraries in a thread, which is a sixth of the import and needs no lock of Python's.
 
-    A fork waits for it. A command with a flag, such as --help, does without. Where the libraries have other names, as
-    on macOS, the import loads them as ever.
+    A fork waits for it. A command with a flag, such as --help, does without. On other systems than Linux the libraries
+    have other names, and the import loads them as ever.
     """
     torch = find_spec("torch")
-    if torch and torch.origin and not any(word.startswith("-") for word in sys.argv[1:]):
+    has_flags = any(word.startswith("-") for word in sys.argv[1:])
+    if sys.platform == "linux" and torch and torch.origin and not has_flags:
         thread = threading.Thread(target=_load, args=(Path(torch.origin).parent / "lib",), daemon=True)
         thread.start()
         os.register_at_fork(before=thread.join)  # a copy of the process would wait for the loader forever
@@ -32,15 +32,15 @@ def preload() -> None:
 def _load(folder: Path) -> None:
     with suppress(OSError):  # the import says what is wrong, or finds them elsewhere
         for name in LIBRARIES:
-            ctypes.CDLL(str(folder / name), mode=GLOBAL if name == LIBRARIES[0] else ctypes.DEFAULT_MODE)
+            ctypes.CDLL(str(folder / name), ctypes.RTLD_GLOBAL if name == LIBRARIES[0] else ctypes.DEFAULT_MODE)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Import torch in the block.
 
-    Signals are delivered after it, because an exception in the middle ends the process. Looking for garbage is a tenth
-    of the import, which makes hundreds of thousands of objects that stay.
+    Signals are delivered after it, because an exception in the middle ends the process. Python's collector looks for
+    garbage neither meanwhile nor, later, among the hundreds of thousands of objects that torch leaves.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -48,5 +48,7 @@ def undisturbed() -> Iterator[None]:
         with signals.deferred():
             yield
     finally:
+        if not gc.get_freeze_count():  # once, because what is garbage by now stays
+            gc.freeze()
         if collects:
             gc.enable()
