@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, cast
+from functools import cached_property, partial
+from typing import Any, NamedTuple, cast
 
 import torch
 from hydra.utils import get_object, instantiate
@@ -198,18 +198,25 @@ def loss(cfg: DictConfig) -> Any:
 def optimizer(cfg: DictConfig, model: nn.Module) -> Optimizer:
     """Return the optimizer of all the model's parameters."""
     with naming("optimizer"):
-        optimizer: Optimizer = _factory(cfg.optimizer, without=("lr_range",))(model.parameters())
-        _small_optimizer(cfg, next(model.parameters()).device)  # a missing fused kernel shows at a step
+        build = _optimizer_factory(cfg)
+        optimizer: Optimizer = build(model.parameters())
+        _small_optimizer(build, next(model.parameters()).device)  # a missing fused kernel shows at a step
         return optimizer
 
 
 def schedule(cfg: DictConfig, optimizer: Optimizer, steps_per_epoch: int) -> LRScheduler:
     """Return the learning-rate schedule, which is stepped once per batch."""
     with naming("schedule"):
-        build = partial(_factory(cfg.schedule), epochs=cfg.epochs, steps_per_epoch=steps_per_epoch)
-        _first_rates(build(_small_optimizer(cfg)), min(3, cfg.epochs * steps_per_epoch - 1))  # some errors need a step
+        build = _tried_schedule(cfg, _small_optimizer(_optimizer_factory(cfg)), steps_per_epoch)
         schedule: LRScheduler = build(optimizer)
         return schedule
+
+
+def _tried_schedule(cfg: DictConfig, small: Optimizer, steps_per_epoch: int) -> Callable[..., LRScheduler]:
+    """Return what builds the schedule of an optimizer, tried on a small one: some errors need a step."""
+    build = partial(_factory(cfg.schedule), epochs=cfg.epochs, steps_per_epoch=steps_per_epoch)
+    _first_rates(build(small), min(3, cfg.epochs * steps_per_epoch - 1))
+    return build
 
 
 def early_stop_note(cfg: DictConfig) -> str | None:
@@ -223,7 +230,8 @@ def early_stop_note(cfg: DictConfig) -> str | None:
 def lr_curve(cfg: DictConfig, epochs: int, first: int) -> tuple[dict[str, Any], list[float]]:
     """Return a schedule's settings, and its `first` learning rates, in a run of `epochs` of one step each."""
     with naming("schedule"):
-        schedule: LRScheduler = _factory(cfg.schedule)(_small_optimizer(cfg), epochs=epochs, steps_per_epoch=1)
+        small = _small_optimizer(_optimizer_factory(cfg))
+        schedule: LRScheduler = _factory(cfg.schedule)(small, epochs=epochs, steps_per_epoch=1)
         return schedule.state_dict(), _first_rates(schedule, first)
 
 
@@ -237,32 +245,52 @@ def _first_rates(schedule: LRScheduler, steps: int) -> list[float]:
     return rates
 
 
-def _small_optimizer(cfg: DictConfig, device: str | torch.device = "cpu") -> Optimizer:
+def _optimizer_factory(cfg: DictConfig) -> Callable[..., Optimizer]:
+    """Return what builds the optimizer of parameters."""
+    return _factory(cfg.optimizer, without=("lr_range",))
+
+
+def _small_optimizer(build: Callable[..., Optimizer], device: str | torch.device = "cpu") -> Optimizer:
     """Return an optimizer of one weight, after one step."""
     weight = torch.zeros(1, device=device, requires_grad=True)
     weight.grad = torch.zeros_like(weight)
-    small: Optimizer = _factory(cfg.optimizer, without=("lr_range",))([weight])
+    small = build([weight])
     small.step()
     return small
 
 
-def require_memory(cfg: DictConfig, split: Split, device: torch.device, times: int = 1) -> None:
-    """Raise ConfigError if `times` models at once need more memory than is free.
+def _state_tensors(small: Optimizer) -> int:
+    """Return how many values an optimizer keeps for each weight, given a small one."""
+    [state] = small.state.values() or [{}]
+    return sum(isinstance(value, Tensor) and value.shape == (1,) for value in state.values())
+
+
+def require_memory(cfg: DictConfig, split: Split, device: torch.device) -> None:
+    """Raise ConfigError if the model needs more memory than is free.
 
     What counts is the weights, the gradients, the optimizer's state and the checkpoints that wait to be written.
     Activations do not.
     """
+    with naming("optimizer"):
+        state = _state_tensors(_small_optimizer(_optimizer_factory(cfg)))
+    _require_memory(_weight_bytes(cfg, split), state, checkpoint_copies(cfg, device), device)
+
+
+def _weight_bytes(cfg: DictConfig, split: Split) -> int:
+    """Return the size of the model's weights; 0 if it is known only once the model is built."""
+    shape, classes = split.val.images.shape[1:], len(split.classes)
     try:
         with torch.device("meta"):  # shapes without memory
-            weights = list(_model(cfg, split.val.images.shape[1:], len(split.classes)).parameters())
-    except Exception:  # the model needs numbers to be built, so its size is not known before
-        return
-    count = sum(tensor.nbytes for tensor in weights)
-    with naming("optimizer"):
-        [state] = _small_optimizer(cfg).state.values() or [{}]
-    state_size = sum(isinstance(value, Tensor) and value.shape == (1,) for value in state.values()) * count
-    needs = {"weights": count, "gradients": count, "optimizer state": state_size}
-    needs["checkpoint"] = checkpoint_copies(cfg, device) * (count + state_size)
+            return sum(tensor.nbytes for tensor in _model(cfg, shape, classes).parameters())
+    except Exception:  # the model needs numbers to be built
+        return 0
+
+
+def _require_memory(weights: int, state_tensors: int, copies: int, device: torch.device, times: int = 1) -> None:
+    """Raise ConfigError if `times` models at once, with weights of so many bytes, need more memory than is free."""
+    state = state_tensors * weights
+    needs = {"weights": weights, "gradients": weights, "optimizer state": state}
+    needs["checkpoint"] = copies * (weights + state)
     with naming("model"):
         resources.require_memory(device.type, needs, times, advice="smaller layers need less")
 
@@ -303,25 +331,74 @@ def check_step(cfg: DictConfig, model: nn.Module, loss: Any, split: Split) -> No
     torch.manual_seed(stream(cfg.seed, "dropout"))
 
 
-def check_build(cfg: DictConfig, times: int = 1) -> None:
-    """Build every part of a run on the CPU, and discard it, so that errors show before the first run starts.
+class Optimization(NamedTuple):
+    """What changes the weights of models. It was tried on one weight."""
 
-    A process that will fork must call this in a subprocess, because it asks for GPUs.
+    optimizer: Callable[..., Optimizer]  # of parameters
+    schedule: Callable[..., LRScheduler]  # of an optimizer
+    state_tensors: int  # how many values the optimizer keeps for each weight
 
-    Args:
-        cfg: The config of the run.
-        times: How many such runs train at once.
 
-    Raises:
-        ConfigError: A part can't be built, or there is too little memory.
+class Trial:
+    """Builds every part of runs on the CPU, and discards it, so that errors show before the first run starts.
+
+    The runs differ in their optimizers and schedules alone. A process that will fork must do this in a subprocess,
+    because it asks for GPUs.
     """
-    setup_torch(cfg)
-    chosen, data = device(cfg), split(cfg, cached_source(cfg), torch.device("cpu"))
-    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork, and this may be a forked process
-    require_memory(cfg, data, chosen, -(-times // num_devices(cfg)))
-    network, objective = model(cfg, data), loss(cfg)
-    check_step(cfg, network, objective, data)
-    schedule(cfg, optimizer(cfg, network), len(data.train))
+
+    def __init__(self, cfg: DictConfig, times: int = 1) -> None:
+        """Prepare the data.
+
+        Args:
+            cfg: The config of one of the runs.
+            times: How many such runs train at once.
+
+        Raises:
+            ConfigError: The data can't be had, or this machine has no such device.
+        """
+        setup_torch(cfg)
+        self._cfg, self._device, self._times = cfg, device(cfg), -(-times // num_devices(cfg))
+        self._data = split(cfg, cached_source(cfg), torch.device("cpu"))
+        torch.set_num_threads(1)  # threads of OpenMP do not survive a fork, and this may be a forked process
+        self._weight_bytes = _weight_bytes(cfg, self._data)
+        self._affordable: set[int] = set()  # numbers of state tensors for which there is enough memory
+
+    def optimization(self, cfg: DictConfig) -> Optimization:
+        """Return the optimizer and the schedule of a run with these data.
+
+        Raises:
+            ConfigError: One of them can't be built.
+        """
+        with naming("optimizer"):
+            build = _optimizer_factory(cfg)
+            small = _small_optimizer(build)
+            state_tensors = _state_tensors(small)
+        with naming("schedule"):
+            return Optimization(build, _tried_schedule(cfg, small, len(self._data.train)), state_tensors)
+
+    def check(self, optimization: Optimization) -> None:
+        """Build the network, and an optimizer and a schedule for it.
+
+        Raises:
+            ConfigError: A part can't be built, or there is too little memory.
+        """
+        state_tensors = optimization.state_tensors
+        if state_tensors not in self._affordable:
+            copies = checkpoint_copies(self._cfg, self._device)
+            _require_memory(self._weight_bytes, state_tensors, copies, self._device, self._times)
+            self._affordable.add(state_tensors)
+        network = self._network
+        with naming("optimizer"):
+            optimizer = optimization.optimizer(network.parameters())
+        with naming("schedule"):
+            optimization.schedule(optimizer)
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        """The network, which can take a step."""
+        network = model(self._cfg, self._data)
+        check_step(self._cfg, network, loss(self._cfg), self._data)
+        return network
 
 
 def stream(seed: int, name: str) -> int:
@@ -343,7 +420,8 @@ def _factory(node: DictConfig, without: tuple[str, ...] = ()) -> Callable[..., A
         elif isinstance(value, str) and "${" in value:  # instantiate would resolve it again, into anything
             raise ConfigError(f"{key}={value}: an escaped interpolation is not a value")
     arguments = {key: value for key, value in values.items() if key not in without}
-    return cast(Callable[..., Any], instantiate(arguments, _partial_=True, _convert_="all"))
+    options = {"_partial_": True, "_convert_": "all"}  # as keywords they would be merged, which takes a third longer
+    return cast(Callable[..., Any], instantiate(arguments | options))
 
 
 def _items(value: dict[str, Any] | list[Any]) -> Iterator[tuple[Any, Any]]:

@@ -115,21 +115,27 @@ def test_fused_groups_train_on_a_gpu_each(
     assert not os.environ[gpus.VISIBLE]
 
 
+def check(cfg: DictConfig, times: int) -> None:
+    """Build the parts of a run as a sweep does before it starts."""
+    trial = build.Trial(cfg, times)
+    trial.check(trial.optimization(cfg))
+
+
 def test_the_memory_of_each_gpu_is_for_its_own_jobs(
     composed: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four jobs at once on two GPUs are two on each."""
     cfg = composed(*TINY)
     asked: list[int] = []
-    monkeypatch.setattr(build, "require_memory", lambda cfg, data, device, times: asked.append(times))
+    monkeypatch.setattr(resources, "require_memory", lambda device, needs, times, advice: asked.append(times))
     monkeypatch.setattr(build, "check_step", lambda *parts: None)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     for device in ("auto", "cuda", "cuda:1", "cpu"):
         cfg.device = device
-        build.check_build(cfg, 4)
-    build.check_build(cfg, 5)
+        check(cfg, 4)
+    check(cfg, 5)
     cfg.device = "auto"
-    build.check_build(cfg, 5)
+    check(cfg, 5)
     assert asked == [2, 2, 4, 4, 5, 3]
 
 
@@ -139,6 +145,6 @@ def test_too_little_memory_for_the_jobs_of_a_gpu_is_refused(
     cfg = composed(*TINY)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setattr(resources, "free_memory", lambda device: 30_000)
-    build.check_build(cfg, 2)
+    check(cfg, 2)
     with pytest.raises(ConfigError, match=r"for each of 2 jobs at once\), and 0.0 MB are free on the cuda"):
-        build.check_build(cfg, 4)
+        check(cfg, 4)

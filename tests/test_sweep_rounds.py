@@ -366,7 +366,7 @@ def test_rounds_check_and_report_once(run: Run, monkeypatch: pytest.MonkeyPatch)
         return call
 
     monkeypatch.setattr("mnist_exp.sweep.preflight.run_in_subprocess", lambda work: work())
-    monkeypatch.setattr(build, "check_build", counted("check", build.check_build))
+    monkeypatch.setattr(build.Trial, "check", counted("check", build.Trial.check))
     monkeypatch.setattr(report, "write", counted("report", report.write))
     assert run("-m", *CLOSE, "hydra.sweeper.max_seeds=7").code == 0
     assert calls == ["check", "check", "check", "report"]

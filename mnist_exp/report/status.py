@@ -71,12 +71,6 @@ class Run(NamedTuple):
         return self.folder / str(self.number)
 
     @property
-    def process(self) -> tuple[str | None, int | None]:
-        """The host and id of the process that runs it. Runs that are trained as one have the same."""
-        facts = json.loads(self.job.last)
-        return facts.get("host"), facts.get("pid")
-
-    @property
     def epoch(self) -> int:
         """The number of epochs that are done."""
         return len(metrics.read_columns(self.path / METRICS).get("epoch", []))
@@ -297,15 +291,14 @@ def _unbroken(spans: Iterable[tuple[float, float]]) -> tuple[float, list[float]]
 
 
 def _stage(folder: Path) -> Stage:
-    now = time.time()
-    at_work = sweep_folder.at_work(folder, now)
+    at_work = sweep_folder.at_work(folder)
     with without_collector():
         sessions, jobs = progress.read(folder)
-    known = [(number, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
-    found = _workers(folder, [job for _, job in known], at_work.workers)
-    runs = [Run(number, folder, job, at_work.status(job)) for number, job in known]
+        known = [(number, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
+        found = _workers(folder, [job for _, job in known], at_work.workers)
+        runs = [Run(number, folder, job, at_work.status(job)) for number, job in known]
     is_stopping = at_work.command and (folder / STOP_FILE).exists()
-    return Stage(folder, sessions, runs, at_work.command, is_stopping, found, now, jobs)
+    return Stage(folder, sessions, runs, at_work.command, is_stopping, found, time.time(), jobs)
 
 
 def _workers(folder: Path, jobs: Iterable[Progress], living: Collection[str]) -> list[Worker]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from tqdm import tqdm
 
@@ -13,9 +12,11 @@ from mnist_exp.sweep.compose import PlannedJob, naming_job
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.fork import run_in_subprocess
 
+OPTIMIZATION = ("optimizer", "schedule", "epochs")  # the network does not depend on them
+
 
 def require_buildable(left: Sequence[PlannedJob], at_once: int) -> None:
-    """Build every part of one job of each arm.
+    """Build every part of one job of each arm; what several arms share is built once.
 
     Args:
         left: The jobs that are left to run.
@@ -25,8 +26,8 @@ def require_buildable(left: Sequence[PlannedJob], at_once: int) -> None:
         ConfigError: A job can't be built.
     """
     arms = lr_search.one_per_arm(left).values()  # seeds make no difference
-    for _, same_data in groupby(arms, key=_data_choices):
-        _build(list(same_data), min(at_once, len(left)))
+    for same_data in _grouped(arms, _data):
+        _build(same_data, min(at_once, len(left)))
 
 
 def require_same_data(left: Sequence[PlannedJob], known: Mapping[int, Job]) -> None:
@@ -51,9 +52,32 @@ def require_same_data(left: Sequence[PlannedJob], known: Mapping[int, Job]) -> N
             )
 
 
-def _data_choices(planned: PlannedJob) -> str:
-    """Return the values of all keys of `data`, in one text."""
-    return repr([(key, value) for key, value in planned.job.choices.items() if key.startswith("data.")])
+def _grouped(arms: Iterable[PlannedJob], key: Callable[[PlannedJob], str]) -> list[list[PlannedJob]]:
+    """Return arms in groups of equal `key`, in the order of their first ones."""
+    groups: dict[str, list[PlannedJob]] = {}
+    for arm in arms:
+        groups.setdefault(key(arm), []).append(arm)
+    return list(groups.values())
+
+
+def _data(planned: PlannedJob) -> str:
+    """Return what decides on the data."""
+    return _choices(planned, lambda group: group == "data")
+
+
+def _network(planned: PlannedJob) -> str:
+    """Return what decides on the network, and on the memory for it."""
+    return _choices(planned, lambda group: group not in (*OPTIMIZATION, "seed"))
+
+
+def _optimization(planned: PlannedJob) -> str:
+    """Return what decides on the optimizer and the schedule."""
+    return _choices(planned, lambda group: group in OPTIMIZATION)
+
+
+def _choices(planned: PlannedJob, is_wanted: Callable[[str], bool]) -> str:
+    """Return the values of all keys of the groups that are wanted, in one text."""
+    return repr([(key, value) for key, value in planned.job.choices.items() if is_wanted(key.partition(".")[0])])
 
 
 def _build(arms: Sequence[PlannedJob], at_once: int) -> None:
@@ -63,8 +87,17 @@ def _build(arms: Sequence[PlannedJob], at_once: int) -> None:
     from mnist_exp import build  # imports torch, which a mistyped key should not wait for
 
     def build_all() -> None:
-        for arm in tqdm(arms, desc="building", unit="arm", leave=False, disable=None):
-            with naming_job(arm.job.overrides):
-                build.check_build(arm.config.config(), at_once)
+        optimizations: dict[str, build.Optimization] = {}
+        with tqdm(total=len(arms), desc="building", unit="arm", leave=False, disable=None) as bar:
+            for same_network in _grouped(arms, _network):
+                trial = None
+                for arm in same_network:
+                    with naming_job(arm.job.overrides):
+                        trial = trial or build.Trial(arm.config.config(), at_once)
+                        key = _optimization(arm)
+                        if key not in optimizations:
+                            optimizations[key] = trial.optimization(arm.config.config())
+                        trial.check(optimizations[key])
+                    bar.update()
 
     run_in_subprocess(build_all)

@@ -70,7 +70,7 @@ def now(found: Status) -> str:
     counted = next((line for line in lines if line.style), lines[0])
     running = [run for run in stage.runs if run.state == RUNNING]
     failed = sorted((run for run in stage.runs if run.state == FAILED), key=lambda run: run.job.ended or "")[::-1]
-    together = Counter(run.process for run in running)
+    together = Counter(run.job.process for run in running)
     workers = sorted(stage.workers, key=attrgetter("seen"), reverse=True)
     return HTML.get_template("now.html.j2").render(
         is_over=found.is_over,
@@ -80,7 +80,7 @@ def now(found: Status) -> str:
         counted=counted.text,
         others=[line.text for line in lines if line is not counted],
         pieces=_pieces(stage),
-        running=[_run_now(stage, run, shared, together[run.process]) for run in running[: status_text.MOST]],
+        running=[_run_now(stage, run, shared, together[run.job.process]) for run in running[: status_text.MOST]],
         running_in_all=len(running),
         failed=[
             (status_text.name_of(run, shared), quoting.shown(run.job.error or f"see {run.path / LOG}"))
