@@ -1,6 +1,8 @@
 """What happens now, in HTML; and the page around it."""
 
+import os
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from helpers.sweeps import HOSTILE, KINDS, spoil, sweep
 from mnist_exp.report import results, status, template
 from mnist_exp.report.live import page
 from mnist_exp.report.live.server import NOW
+from mnist_exp.store import workers
 from mnist_exp.store.run_folder import SWEEP_LOCK
 from mnist_exp.system import files
 
@@ -72,6 +75,17 @@ def test_a_pruned_run_has_ended(tmp_path: Path) -> None:
 
 def test_failures_say_why(running: Path) -> None:
     assert "#2 optimizer=adam seed=2</span>: the loss became nan at epoch 3" in now(running)
+
+
+def test_workers_keep_their_places_while_they_live(running: Path) -> None:
+    with workers.living(running, 1, str) as one, workers.living(running, 1, str) as other:
+        orders = []
+        for silent in (one, other):
+            os.utime(silent.path, times=(time.time() - 30,) * 2)
+            orders.append(re.findall(f"{one.name}|{other.name}", now(running)))
+            silent.path.touch()
+    assert orders[0] == orders[1]
+    assert sorted(orders[0]) == sorted([one.name, other.name])
 
 
 def test_lists_are_bounded(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, Outcome
 from helpers.sweeps import KINDS, sweep
 
 from mnist_exp import cli
@@ -191,23 +191,44 @@ def test_a_sweep_that_is_over_is_shown_once(tmp_path: Path, tab: Any) -> None:
     assert content_of(folder) == before
 
 
+REAL = ["-m", *TINY, "epochs=150", "optimizer=sgd", "optimizer.lr=0.01,1e9", "seed=0,1", "hydra.sweep.dir=s"]
+
+
+def watch_to_the_end(tab: Any) -> None:
+    wait(tab, "() => document.querySelector('#running polyline')")
+    wait(tab, "() => byId('failed') && byId('failed').textContent.includes('nan')")
+    wait(tab, "() => byId('connection').textContent === 'Over'")
+    assert tab.locator("#counted").text_content() == "2 of 4 runs completed, 2 failed"
+    assert "completed" in tab.locator("#all").text_content()
+    assert tab.locator("#leaderboard tbody tr").count() == 2
+    assert tab.locator("#running").count() == 0
+
+
 @pytest.mark.slow
 def test_a_real_sweep_is_watched_from_beginning_to_end(tmp_path: Path, tab: Any) -> None:
-    rates = "optimizer.lr=0.01,1e9"
-    words = [*TINY, "epochs=150", "optimizer=sgd", rates, "seed=0,1", "hydra.sweep.dir=s"]
-    with subprocess.Popen([sys.executable, str(ROOT / "train.py"), "-m", *words], **QUIET, cwd=tmp_path) as sweeping:
+    with subprocess.Popen([sys.executable, str(ROOT / "train.py"), *REAL], **QUIET, cwd=tmp_path) as sweeping:
         assert sweeping.stdout
         while not (tmp_path / "s" / "0").is_dir():
             assert sweeping.poll() is None
         with watching(tmp_path / "s") as process:
             assert process.stdout
             tab.goto(process.stdout.readline().strip())
-            wait(tab, "() => document.querySelector('#running polyline')")
-            wait(tab, "() => byId('failed') && byId('failed').textContent.includes('nan')")
-            wait(tab, "() => byId('connection').textContent === 'Over'")
+            watch_to_the_end(tab)
             assert process.communicate(timeout=60)[0].startswith(f"{tmp_path / 's'}: all runs have ended")
         sweeping.communicate(timeout=60)
-    assert tab.locator("#counted").text_content() == "2 of 4 runs completed, 2 failed"
-    assert "completed" in tab.locator("#all").text_content()
-    assert tab.locator("#leaderboard tbody tr").count() == 2
-    assert tab.locator("#running").count() == 0
+
+
+@pytest.mark.slow
+def test_workers_are_watched_from_beginning_to_end(tmp_path: Path, tab: Any, run: Callable[..., Outcome]) -> None:
+    run(*REAL, "hydra/launcher=workers")
+    with watching(tmp_path / "s") as process:
+        assert process.stdout
+        tab.goto(process.stdout.readline().strip())
+        wait(tab, "() => byId('prospects').textContent.includes('Nobody works on it.')")
+        work = [sys.executable, "-m", "mnist_exp", "work", "s", "--n-jobs", "1"]
+        with subprocess.Popen(work, **QUIET, cwd=tmp_path) as working:
+            wait(tab, "() => byId('workers') && byId('workers').textContent.includes('at work since')")
+            watch_to_the_end(tab)
+            working.communicate(timeout=60)
+        assert process.communicate(timeout=60)[0].startswith(f"{tmp_path / 's'}: all runs have ended")
+    assert "4 runs ended" in tab.locator("#workers").text_content()

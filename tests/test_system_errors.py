@@ -1,11 +1,12 @@
 """A user's mistake gives a message of one line: the key, the value, what is allowed, what to type."""
 
+import errno
 from collections.abc import Callable
 
 import pytest
 from conftest import Outcome
 
-from mnist_exp.system.errors import did_you_mean, offer
+from mnist_exp.system.errors import did_you_mean, explain, offer
 
 Run = Callable[..., Outcome]
 
@@ -48,3 +49,8 @@ def test_one_line_that_helps(run: Run, typed: str, message: str) -> None:
 def test_a_name_that_is_like_none_is_not_guessed() -> None:
     assert did_you_mean("xyz", ["adam", "sgd"]) == ""
     assert offer("xyz", ["adam", "sgd"], ["a.xyzzy"]) == "choose from adam, sgd"
+
+
+def test_the_full_disk_of_a_copy_is_that_of_the_copy() -> None:
+    full, forbidden = (OSError(code, "no", "from", None, "to") for code in (errno.ENOSPC, errno.EACCES))
+    assert (explain(full), explain(forbidden)) == ("to: no", "from: no")

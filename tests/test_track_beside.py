@@ -1,12 +1,15 @@
 """tracker=NAME: what is shown while a run trains, and that the run is the same with it and without."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -83,6 +86,45 @@ def test_it_ends_with_the_command_even_if_the_tracker_fails(tmp_path: Path, monk
     assert memory.calls == 2
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # MLflow closes its databases late
+@pytest.mark.parametrize(
+    ("tracker", "writer"),
+    [
+        ("tensorboard", "mnist_exp.track.tensorboard._update"),
+        ("mlflow", "mlflow.MlflowClient.log_batch"),
+        ("wandb", "wandb.Run.log"),
+    ],
+)
+def test_a_full_disk_is_said_once_and_the_rest_is_written_when_there_is_room(
+    tracker: str, writer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write, calls, ended = resolve_name(writer), [0], threading.Event()
+
+    def fail_twice(*arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] <= 2:
+            raise OSError(errno.ENOSPC, "No space left on device", "their file")
+        ended.set()
+        return write(*arguments, **named)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setattr(writer, fail_twice)
+    monkeypatch.setattr(beside, "PAUSE_OF_FAILING", 0.0)
+    folder = sweep(tmp_path / "s", {"optimizer": ["adam", "sgd"]}, seeds=[0])
+    assert beside.read_along(tracker, [folder], ended) == 0
+    said = [line for line in capfd.readouterr().out.splitlines() if " to see it: " not in line]
+    assert said == [
+        f"tracker={tracker}: their file: No space left on device; tried again until the run ends",
+        f"tracker={tracker}: works again",
+    ]
+    snapshot = runs.read(folder)
+    assert track.TRACKERS[tracker](None).write(snapshot, snapshot.runs) == 0
+
+
 def test_nothing_is_opened_for_what_never_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = Memory(failing=(), calls=0)
     memory.ended.set()
@@ -133,6 +175,45 @@ def test_a_run_is_the_same_with_a_tracker(run: Run, tmp_path: Path) -> None:
     assert everything_is_shown(shown, tmp_path / "tensorboard")
     [tracked] = runs.read(alone).runs
     assert not list((tmp_path / "tensorboard").glob(f"*{tracked.id[:8]}"))
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB without room: only its file `rest` can be deleted."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("needs root, to mount a small file system")
+    with suppress(OSError), open(place / "rest", "wb", buffering=0) as rest:
+        while True:
+            rest.write(bytes(4096))
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tracker", ["tensorboard", "mlflow", "wandb"])
+def test_a_run_goes_on_beside_a_full_disk_and_the_rest_is_written_later(
+    run: Run, tmp_path: Path, full_disk: Path, tracker: str
+) -> None:
+    run(*TINY, "epochs=40", "plots=true", "hydra.run.dir=alone")
+    (tmp_path / "tensorboard").symlink_to(full_disk)
+    places = {"MLFLOW_TRACKING_URI": f"sqlite:///{full_disk}/mlflow.db", "WANDB_DIR": str(full_disk)}
+    python: dict[str, Any] = {"cwd": tmp_path, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    python["env"] = os.environ | places | {"PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+    words = [str(ROOT / "train.py"), *TINY, "epochs=40", "plots=true", f"tracker={tracker}", "hydra.run.dir=shown"]
+    shown = subprocess.run([sys.executable, *words], **python)
+    said = [line for line in shown.stdout.splitlines() if line.startswith("tracker=") and " to see it: " not in line]
+    said = [line for line in said if "writes what is left" not in line]  # which may take some seconds
+    assert (shown.returncode, shown.stderr, len(said)) == (0, "", 2)
+    assert "full" in said[0] or "No space left on device" in said[0]
+    assert said[1].startswith(f"tracker={tracker}: not all is written; the rest: python -m mnist_exp track {tracker} ")
+    weights = [torch.load(tmp_path / name / BEST, weights_only=True)["model"] for name in ("alone", "shown")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    (full_disk / "rest").unlink()
+    command = [sys.executable, *said[1].partition(" the rest: python ")[2].split()]
+    for new in (1, 0):
+        assert f"1 run, {new} with something new\n" in subprocess.run(command, **python).stdout
 
 
 @pytest.mark.parametrize("launcher", ["basic", "fused"])

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from mnist_exp.report.labels import format_value
 from mnist_exp.store import run_folder
 from mnist_exp.system import extras
 from mnist_exp.system.errors import ConfigError
-from mnist_exp.track import runs
+from mnist_exp.track import beside, runs
 from mnist_exp.track.mlflow import ID, MLflow
 from mnist_exp.track.runs import TrackedRun
 
@@ -101,6 +101,7 @@ def check(found: Any, tracked: TrackedRun) -> None:
 def test_every_figure_is_that_of_the_sweep() -> None:
     folder = sweep(Path("s"), GRID, seeds=[0, 1], spoiled={1: "failed", 3: "interrupted"}, epochs=200)
     (folder / "report.html").write_text("page")
+    (folder / "report.md").write_text("# Title\n\nadam leads.\n\n## Leaderboard\n")
     assert write(folder) == 4
     snapshot, listed = runs.read(folder), found()
     parent = listed.pop(snapshot.id)
@@ -113,6 +114,7 @@ def test_every_figure_is_that_of_the_sweep() -> None:
     assert statuses == ["FINISHED", "FAILED", "FINISHED", "KILLED"]
     assert (parent.info.status, parent.info.run_name) == ("FAILED", snapshot.name)
     assert parent.data.tags["command"] == "python train.py -m optimizer=adam,sgd seed=0,1"
+    assert parent.data.tags["mlflow.note.content"] == "# Title\n\nadam leads.\n"
     page = client().download_artifacts(parent.info.run_id, "report.html")
     assert Path(page).read_text() == "page"
 
@@ -124,11 +126,22 @@ def test_a_run_has_its_files_and_pictures(run: Callable[..., Outcome]) -> None:
     [tracked] = runs.read(folder).runs
     check(found_run, tracked)
     assert found_run.data.tags["tags"] == "a, b"
+    assert found_run.data.tags["mlflow.source.git.commit"] == tracked.tags["commit"]
     key = found_run.info.run_id
     paths = {file.path for part in (None, "plots") for file in client().list_artifacts(key, part) if not file.is_dir}
     assert paths == {"summary.json", "metrics.csv", *(f"plots/{name}.png" for name in run_folder.FIGURES)}
     for path in paths:
         assert Path(client().download_artifacts(key, path)).read_bytes() == (folder / path).read_bytes()
+
+
+def test_an_exported_model_comes_with_its_run() -> None:
+    folder = sweep(Path("s"), GRID, seeds=[0])
+    write(folder)
+    (folder / "1" / "digits.onnx").write_bytes(b"model")
+    assert write(folder) == 1
+    found_run = found()[runs.read(folder).runs[1].id]
+    assert Path(client().download_artifacts(found_run.info.run_id, "digits.onnx")).read_bytes() == b"model"
+    assert write(folder) == 0
 
 
 def test_a_sweep_without_runs_is_a_run_without_others() -> None:
@@ -219,12 +232,17 @@ def test_a_server_that_does_not_answer_is_said_in_a_line(another_server: str) ->
     assert time.monotonic() - began < 30
 
 
-def test_a_store_of_another_version_is_said_in_a_line() -> None:
+@pytest.mark.parametrize("revision", ["0584bdc529eb", "fffffffffff0"])  # an earlier one, and an unknown one
+def test_a_store_of_another_version_is_said_in_a_line(revision: str, capsys: pytest.CaptureFixture[str]) -> None:
     with sqlite3.connect("mlflow.db") as database:
-        database.execute("UPDATE alembic_version SET version_num = '0584bdc529eb'")
+        database.execute(f"UPDATE alembic_version SET version_num = '{revision}'")
     database.close()
-    with pytest.raises(ConfigError, match=r"^sqlite:///[^\n]*out-of-date.*mlflow db upgrade[^\n]*$"):
+    with pytest.raises(ConfigError, match=r"^sqlite:///[^\n]*out-of-date.*mlflow db upgrade[^\n]*$") as error:
         MLflow(None)
+    ended = Event()
+    ended.set()
+    assert beside.read_along("mlflow", [sweep(Path("s"), GRID, seeds=[0])], ended) == 1
+    assert capsys.readouterr().out == f"tracker=mlflow: {error.value}\n"
 
 
 def test_a_store_that_can_not_be_written_is_said_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

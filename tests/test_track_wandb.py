@@ -8,12 +8,13 @@ import pytest
 from conftest import TINY, Outcome
 from helpers import wandb_files
 from helpers.sweeps import edit_summary, sweep
+from wandb import Run
 
 from mnist_exp.store import run_folder
 from mnist_exp.store.metrics import COLUMNS
 from mnist_exp.system import extras
 from mnist_exp.system.errors import ConfigError
-from mnist_exp.track import runs
+from mnist_exp.track import runs, wandb
 from mnist_exp.track.runs import TrackedRun
 from mnist_exp.track.wandb import STATE, WandB
 
@@ -117,6 +118,29 @@ def test_an_interrupted_export_goes_on(tmp_path: Path) -> None:
     assert write(folder, tmp_path) == 1
     for each in (first, second):
         check(tmp_path, each)
+
+
+def test_a_file_that_is_cut_by_a_full_disk_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = sweep(tmp_path / "s", {"optimizer": ["adam"]}, seeds=[0], epochs=200)
+    [tracked] = runs.read(folder).runs
+    finish, left = Run.finish, [0, 20, 4096, 32_768, 32_771]  # LevelDB's blocks have 32,768 bytes
+
+    def cut(self: Run, exit_code: int) -> None:
+        patch.setattr(wandb, "PATIENCE", 5)
+        finish(self, exit_code)
+        path = written(tmp_path, tracked) / f"run-{tracked.id}.wandb"
+        assert wandb._is_written(path)
+        path.write_bytes(path.read_bytes()[: left.pop()])
+        patch.setattr(wandb, "PATIENCE", 0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "finish", cut)
+        while left:
+            with pytest.raises(ConfigError, match=r"^[^\n]*: W&B could not write all of it; the disk may be full$"):
+                write(folder, tmp_path)
+            assert not (written(tmp_path, tracked) / STATE).exists()
+    assert [write(folder, tmp_path), write(folder, tmp_path)] == [1, 0]
+    check(tmp_path, tracked)
 
 
 def test_a_run_that_goes_on_is_written_as_it_grows(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """User errors, reported in one line."""
 
 import atexit
+import errno
 import gc
 import logging
 import os
@@ -66,7 +67,8 @@ def _explain(error: BaseException) -> str:
         one = quoting.for_shell(f"{key}={quoting.quoted(values)}")
         return f"{several[1]}: has several values; -m makes a sweep of them, and quotes make them one text: {one}"
     if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        is_copy = error.errno == errno.ENOSPC and error.filename2  # the disk of the copy is full
+        return f"{error.filename2 if is_copy else error.filename}: {error.strerror}"
     if is_out_of_memory(error):
         message = str(error).strip().partition("\n")[0]
         advice = "smaller layers, a smaller data.batch_size or less padding need less"

@@ -22,6 +22,7 @@ from mnist_exp.track.runs import Snapshot, TrackedRun
 DATABASE = "sqlite:///mlflow.db"  # in the current folder
 EXPERIMENT = "mnist_exp"  # where MLFLOW_EXPERIMENT_NAME names no other
 ID, STATE = "mnist_exp.id", "mnist_exp.state"  # tags
+SOURCE = {"mlflow.source.name": "mnist_exp", "mlflow.source.type": "LOCAL"}  # tags; the page shows the commit with them
 STATUSES = {
     "running": "RUNNING",
     "completed": "FINISHED",
@@ -111,7 +112,7 @@ class MLflow:
         known = known or self._create(run.id, run.name, run.started, tags)
         key = known.info.run_id
         if run.ended is not None:
-            for path in run.files:
+            for path in (*run.files, *run.models):
                 self.client.log_artifact(key, str(path))
             for path in run.pictures:
                 self.client.log_artifact(key, str(path), "plots")
@@ -131,7 +132,7 @@ class MLflow:
     def _parent(self, snapshot: Snapshot) -> Any:
         """Return the run of a sweep, which is created where there is none."""
         started = min((run.started for run in snapshot.runs), default=0.0)
-        tags = {"command": str(snapshot.command)}
+        tags = {"command": str(snapshot.command), **SOURCE}
         known = self._find(f"tags.`{ID}` = '{snapshot.id}'")
         return known.get(snapshot.id) or self._create(snapshot.id, snapshot.name, started, tags)
 
@@ -143,6 +144,7 @@ class MLflow:
             return
         for path in report:
             self.client.log_artifact(key, str(path))
+        self.client.set_tag(key, "mlflow.note.content", snapshot.answer)
         running = snapshot.status == "running"
         self._set_status(
             key, snapshot.status, None if running else max((run.ended or 0.0 for run in snapshot.runs), default=0.0)
@@ -152,7 +154,8 @@ class MLflow:
 
 def _tags(run: TrackedRun) -> dict[str, str]:
     """Return a run's tags; MLflow's own tag of the commit, too."""
-    tags = {**run.tags, "tags": ", ".join(run.labels), "mlflow.source.git.commit": run.tags.get("commit", "")}
+    commit = {"mlflow.source.git.commit": run.tags.get("commit", "")}
+    tags = {**run.tags, "tags": ", ".join(run.labels), **SOURCE, **commit}
     return {key: value for key, value in tags.items() if value}
 
 
@@ -168,7 +171,7 @@ def _batches(run: TrackedRun, known: Any) -> Iterator[dict[str, Any]]:
         if row.epoch > known.metrics.get("epoch", 0)
     ]
     if run.ended is not None:
-        points.append((len(run.rows), run.ended, run.results))
+        points.append((0, run.ended, run.results))  # MLflow's step of single figures, which its page shows as bars
     metrics = [[Metric(*item, _ms(time), step) for item in values.items()] for step, time, values in points]
     for some_params, some_metrics in zip_longest(_parts(params), _parts(metrics), fillvalue=()):
         yield {"params": some_params, "metrics": list(chain.from_iterable(some_metrics))}

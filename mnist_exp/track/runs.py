@@ -23,7 +23,8 @@ RESULTS = (  # keys of summary.json that are single figures; its `seconds` are t
     *("parameters", "best_epoch", "best_val_loss", "best_val_accuracy"),
     *("test_loss", "test_accuracy", "test_errors", "test_balanced_accuracy", "images_per_second"),
 )
-REPORT = ("report.html", "report.md", "results.csv")  # in the folder of a sweep
+ANSWER = "report.md"
+REPORT = ("report.html", ANSWER, "results.csv")  # in the folder of a sweep
 LOGGED = re.compile(r"^\[(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})\]\[mnist_exp\b(?:.*\] epoch (\d+)/)?", re.MULTILINE)
 
 
@@ -46,12 +47,14 @@ class TrackedRun:
     ended: float | None  # None as long as it runs
     results: Mapping[str, float]  # those of RESULTS that are known
     files: Sequence[Path]  # summary.json and metrics.csv, as far as they exist
+    models: Sequence[Path]  # those that were exported into its folder
     pictures: Sequence[Path]
 
     @property
     def state(self) -> str:
         """A value that is equal as long as nothing that a tracker shows has changed, 16 hexadecimal digits."""
-        shown = (self.status, self.rows, self.times, self.results, [path.name for path in self.pictures])
+        names = [path.name for path in (*self.models, *self.pictures)]
+        shown = (self.status, self.rows, self.times, self.results, names)
         return _digest(repr(shown))
 
 
@@ -69,6 +72,12 @@ class Snapshot(NamedTuple):
     def report(self) -> list[Path]:
         """The files of the sweep's report that exist."""
         return _existing(self.folder, REPORT)
+
+    @property
+    def answer(self) -> str:
+        """What the sweep's report says first, in Markdown; empty without a report."""
+        texts = [path.read_text() for path in _existing(self.folder, [ANSWER])]
+        return "".join(texts).partition("\n## ")[0]
 
 
 def read(folder: Path) -> Snapshot:
@@ -174,6 +183,7 @@ def _tracked(run: RunResult, run_id: str, name: str, arm: str, active: bool) -> 
         ended=None if status == "running" else max([last, *times[-1:]]),
         results={key: summary[key] for key in RESULTS if summary[key] is not None},
         files=_existing(run.folder, (SUMMARY, METRICS)),
+        models=sorted(run.folder.glob("*.onnx")),
         pictures=_existing(run.folder, [f"plots/{name}.png" for name in FIGURES]),
     )
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,10 @@ QUIET: dict[str, Any] = {  # settings: what would describe this machine and this
     "x_save_requirements": False,
     "init_timeout": 30,
 }
+PATIENCE, PAUSE = 5.0, 0.02  # seconds that the end of a file may take, and between two looks at it
+START = 7  # bytes before the first record of an offline file, which has LevelDB's log format
+BLOCK, HEADER = 32_768, struct.Struct("<IHB")  # a record's parts lie in blocks; checksum, length and kind of a part
+ENDS = (1, 4)  # the kinds of parts that end a record
 
 
 class WandB:
@@ -82,9 +89,9 @@ class WandB:
             return False
         with _in_one_line():
             tracked = self._open.get(run.id) or self._begin(run, snapshot, written)
-            for row, time in zip(run.rows, run.times, strict=True):
+            for row, moment in zip(run.rows, run.times, strict=True):
                 if row.epoch > self._logged[run.id]:
-                    tracked.log({**row._asdict(), "_timestamp": time}, step=row.epoch)
+                    tracked.log({**row._asdict(), "_timestamp": moment}, step=row.epoch)
                     self._logged[run.id] = row.epoch
             if run.ended is not None:
                 self._finish(run, tracked)
@@ -121,6 +128,8 @@ class WandB:
         folder = Path(tracked.dir).parent
         tracked.finish(exit_code=EXIT_CODES[run.status])
         del self._open[run.id]
+        if self.mode == "offline" and not _is_written(folder / f"run-{run.id}.wandb"):
+            raise ConfigError(f"{folder}: W&B could not write all of it; the disk may be full")
         files.write(folder / STATE, run.state.encode())
 
 
@@ -136,6 +145,51 @@ def _state(folder: Path) -> str | None:
         return (folder / STATE).read_text()
     except OSError:
         return None
+
+
+def _is_written(path: Path) -> bool:
+    """Return whether W&B, which closes an offline file a little later than it says, has written the run's end into it.
+
+    After an error, it writes nothing more, and says nothing.
+
+    Raises:
+        OSError: The file can't be read.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not (is_written := _has_end(path)) and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+    return is_written
+
+
+def _has_end(path: Path) -> bool:
+    """Return whether an offline file ends with the run's end.
+
+    Raises:
+        OSError: The file can't be read.
+    """
+    from google.protobuf.message import DecodeError
+
+    record = import_module("wandb.proto.wandb_internal_pb2").Record  # whose classes are made as it is imported
+    *_, last = [b"", *_records(path.read_bytes())]
+    try:
+        return bool(record.FromString(last).HasField("exit"))
+    except DecodeError:
+        return False
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """Yield the records of an offline file."""
+    at, record = START, b""
+    while at + HEADER.size <= len(content):
+        if BLOCK - at % BLOCK < HEADER.size:  # the rest of a block, too short for a part
+            at += BLOCK - at % BLOCK
+            continue
+        _, length, kind = HEADER.unpack_from(content, at)
+        at += HEADER.size + length
+        record += content[at - length : at]
+        if kind in ENDS:
+            yield record
+            record = b""
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from math import isfinite
-from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from markupsafe import Markup
 from mnist_exp.report import page, sentences, status_text, template
 from mnist_exp.report.live.server import NOW
 from mnist_exp.report.results import Results
-from mnist_exp.report.status import ALIVE, ENDED, Run, Stage, Status
+from mnist_exp.report.status import ALIVE, ENDED, Run, Stage, Status, Worker
 from mnist_exp.store import metrics
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import FAILED, LOG, RUNNING, STATUSES
@@ -71,7 +70,7 @@ def now(found: Status) -> str:
     running = [run for run in stage.runs if run.state == RUNNING]
     failed = sorted((run for run in stage.runs if run.state == FAILED), key=lambda run: run.job.ended or "")[::-1]
     together = Counter(run.job.process for run in running)
-    workers = sorted(stage.workers, key=attrgetter("seen"), reverse=True)
+    workers = sorted(stage.workers, key=_rank)
     return HTML.get_template("now.html.j2").render(
         is_over=found.is_over,
         folder=found.folder,
@@ -111,6 +110,11 @@ def to_html(results: Results, light: Mapping[str, bytes], dark: Mapping[str, byt
         "written": f"The report is that of {datetime.now():%H:%M:%S}.",
     }
     return HTML.get_template("live.html.j2").render(**shown, **CODE, now=Markup(NOW), edition=edition, over=over)
+
+
+def _rank(worker: Worker) -> tuple[bool, float]:
+    """Return what sorts those first that work, each in the place where it began, then those that were seen last."""
+    return (False, worker.started) if worker.state == ALIVE else (True, -worker.seen)
 
 
 def _pieces(stage: Stage) -> list[Piece]:
