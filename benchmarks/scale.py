@@ -25,8 +25,8 @@ from hydra.core.global_hydra import GlobalHydra
 import mnist_exp.config  # noqa: F401  # it registers the schema
 from mnist_exp.store.ledger import PROGRAM, VERSION, Ledger, introductions
 from mnist_exp.sweep import plan, request
+from mnist_exp.sweep.arms import one_per_arm
 from mnist_exp.sweep.compose import Composer, PlannedJob
-from mnist_exp.sweep.lr_search import one_per_arm
 from mnist_exp.system.program import CONF
 
 Result = TypeVar("Result")

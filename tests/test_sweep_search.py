@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields as fields_of
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from conftest import ROOT, TINY, Outcome
 from helpers.run_folders import learned, metrics, summary
 from optuna.trial import TrialState
 
+from hydra_plugins.mnist_exp.sweeper import ResumableConf
 from mnist_exp.report import figures
 from mnist_exp.report.results import read
 from mnist_exp.report.search import searches
@@ -122,6 +124,7 @@ def test_choice_is_a_list_as_long_as_there_are_no_trials(run: Run) -> None:
         (["hydra.sweeper.trials=-1"], "hydra.sweeper.trials=-1: must be 1 or more"),
         (["hydra.sweeper.trials=20000"], "no more runs than hydra.sweeper.max_jobs=10,000; these are 20,000"),
         (["hydra.sweeper.trial_seeds=[]"], "hydra.sweeper.trial_seeds=[]: must be one seed or more"),
+        (["hydra.sweeper.trial_seeds=[8,8]"], "hydra.sweeper.trial_seeds=[8,8]: has a seed twice"),
         (["hydra.sweeper.prune=medain"], "hydra.sweeper.prune=medain: no such pruner, did you mean median?"),
         (["hydra.sweeper.finalists=0"], "hydra.sweeper.finalists=0: must be 1 or more"),
         (["experiment=activations,search_mlp"], "experiment=search_mlp: holds a search, optimizer.lr=tag"),
@@ -139,6 +142,48 @@ def test_searches_that_can_not_be_are_refused(wrong: list[str], message: str, ru
     assert message in outcome.err
     assert len(outcome.err.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_search_keeps_what_it_was_asked_for(run: Run, tmp_path: Path) -> None:
+    words = [*QUICK, LR, *RANDOM, "hydra.sweeper.trials=1", "seed=0", "hydra.sweep.dir=it"]
+    assert run("-m", *words).code == 0
+    assert run("-m", *QUICK, "seed=0", "hydra.sweep.dir=plain").code == 0
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    remove = "; remove it, or "
+    again, new = "type the whole command again with hydra.sweep.dir=it", "begin a new search in another hydra.sweep.dir"
+    refused = {
+        "hydra.sweeper.trials=2": f"the search in it has 1, not 2{remove}{again}",
+        "hydra.sweeper.finalists=1": f"the search in it has 2, not 1{remove}{again}",
+        "hydra.sweeper.trial_seeds=[8]": f"the search in it has [7], not [8]{remove}{new}",
+        "hydra.sweeper.search={sampler:random,seed:1}": f"not {{sampler:random,seed:1}}{remove}{new}",
+        "hydra.sweeper.prune=median": f"the search in it has {{pruner:none}}, not {{pruner:median}}{remove}{new}",
+        "hydra.sweeper.max_jobs=9": "is for a new sweep, and a resumed one has its jobs; remove it",
+        "+hydra.sweeper.params.seed=1": "is for a new sweep, and a resumed one has its jobs; remove it",
+        "hydra.sweep.dir=there": "the sweep stays where it is, in it; remove it",
+        "hydra.sweeper.n_jobs=2": "is for workers, which",
+        "hydra.sweeper.minutes=2": "is for workers, which",
+        "hydra.sweeper.until=decided": "it began with fixed seeds",
+    }
+    for word, message in refused.items():
+        outcome = run("-m", "resume=it", word)
+        assert outcome.code == 1, word
+        [line] = outcome.err.splitlines()
+        assert word.partition("=")[0].lstrip("+") in line
+        assert message in line, line
+    for word in ("hydra.sweeper.prune=none", "hydra.sweeper.trials=1"):
+        assert "plain has no search of settings; remove it" in run("-m", "resume=plain", word).err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    same = ["trials=1", "trial_seeds=[7]", "search=random", "prune=none", "finalists=2"]
+    kept = ["dry_run=false", "stop_on_failure=true", "retry_failed=true", "allow_changed=true"]
+    typed = [f"hydra.sweeper.{word}" for word in (*same, *kept)]
+    fields = {field.name for field in fields_of(ResumableConf) if field.name not in ("_target_", "work", "close")}
+    assert {word.split(".")[2].partition("=")[0] for word in (*typed, *refused) if "sweeper" in word} | {
+        "max_seeds", "smallest",  # test_sweep_rounds.py
+    } == fields  # fmt: skip
+    outcome = run("-m", "resume=it", *typed, "hydra.sweep.dir=it")
+    assert outcome.code == 0, outcome.err
+    other = run("-m", *words, "hydra.sweeper.trial_seeds=[8]")
+    assert "trial_seeds: the search in it has [7], not [8]; choose another hydra.sweep.dir" in other.err
 
 
 @pytest.mark.slow
@@ -191,6 +236,29 @@ def test_a_search_prunes_what_is_behind_and_never_runs_it_again(run: Run) -> Non
     before = Path("it/search/ledger.jsonl").read_bytes()
     again = run("-m", *PRUNING)
     assert again.code == 0, again.err
+    assert Path("it/search/ledger.jsonl").read_bytes() == before
+
+
+def test_seeds_are_saved_where_a_trial_is_worse(run: Run) -> None:
+    words = [*PRUNING[:-1], "optimizer.lr=choice(0.1,0.0001)", "hydra.sweeper.trials=2", "epochs=1"]
+    words += ["hydra.sweeper.trial_seeds=[7,8,9]", "hydra.sweeper.prune={pruner:wilcoxon,p_threshold:0.3}"]
+    outcome = run("-m", *words)
+    assert outcome.code == 0, outcome.err
+    assert "2 trials of optimizer.lr, at most 3 seeds a trial: 6 runs" in outcome.out
+    seeds = [(job[-2], job[-1]) for job in asked("it/search")]
+    assert seeds == [
+        *[("optimizer.lr=0.1", f"seed={seed}") for seed in (7, 8, 9)],
+        *[("optimizer.lr=0.0001", f"seed={seed}") for seed in (7, 8)],
+    ]
+    assert "2 of 2 trials, 1 pruned; best so far" in outcome.out
+    assert "scipy" in Ledger(Path("it/search")).read()[0][0]["versions"]
+    text = Path("it/report.md").read_text()
+    assert "each with at most 3 seeds" in text
+    assert "Pruning ended 1 trial before the last seed, which saved 1 of 6 runs. These trials have no result." in text
+    lines = map(json.loads, Path("it/search/optuna.journal").read_text().splitlines())
+    assert [line["state"] for line in lines if line["op_code"] == 4] == [TrialState.COMPLETE, TrialState.PRUNED]
+    before = Path("it/search/ledger.jsonl").read_bytes()
+    assert run("-m", *words).code == 0
     assert Path("it/search/ledger.jsonl").read_bytes() == before
 
 
@@ -256,9 +324,14 @@ def test_the_best_of_a_bracket_that_is_cut_short_comes_to_its_end(run: Run) -> N
     [
         (["epochs=2"], "epochs=2: hydra.sweeper.prune=hyperband with reduction_factor=3 needs 3 or more"),
         (["epochs=interval(3,5)"], "epochs: hydra.sweeper.prune=hyperband divides the epochs"),
+        (["hydra.sweeper.prune={pruner:hyperband,resource:seeds}"], "hydra.sweeper.trial_seeds: has 1, and"),
+        (
+            ["hydra.sweeper.prune=wilcoxon", "hydra.sweeper.trial_seeds=[7,8,9,10]"],
+            "trial_seeds: has 4, and hydra.sweeper.prune=wilcoxon with p_threshold=0.1 prunes after 4 at the earliest",
+        ),
     ],
 )
-def test_a_bracket_needs_epochs_to_divide(wrong: list[str], message: str, run: Run, tmp_path: Path) -> None:
+def test_a_pruner_needs_epochs_or_seeds_to_divide(wrong: list[str], message: str, run: Run, tmp_path: Path) -> None:
     outcome = run("-m", *HYPERBAND, "hydra.sweeper.prune=hyperband", *wrong)
     assert outcome.code == 1
     assert message in outcome.err

@@ -12,7 +12,7 @@ from mnist_exp.store import metrics
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.sweep.search.journal import Journal
-from mnist_exp.sweep.search.pruners import MEDIAN, Pruner
+from mnist_exp.sweep.search.pruners import HYPERBAND, MEDIAN, WILCOXON, Pruner
 from mnist_exp.sweep.search.samplers import RANDOM, Sampler, Told
 from mnist_exp.sweep.search.search import Arm, Search, Spec
 from mnist_exp.sweep.search.space import Interval
@@ -117,6 +117,65 @@ def test_what_prunes_a_batch_follows_from_those_before_it(tmp_path: Path) -> Non
     torn = ran(tmp_path / "s", RATES[:6])  # the second batch lacks two trials: the first one alone decides
     whole = limits(ran(tmp_path / "t", RATES[:4]))
     assert limits(torn) == whole
+
+
+FIVE = range(5)
+REACHED = [[0.95, 0.96, 0.97, 0.95, 0.96], [0.90, 0.91, 0.92, 0.91, 0.90], [0.96, 0.97, 0.98, 0.96, 0.97]]
+
+
+def raced(folder: Path, counts: Sequence[int], spoiled: dict[int, str] | None = None) -> Sweep:
+    """The folder of a search in which each trial has had so many of five seeds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    whole = Sweep(sweep(folder, {"optimizer.lr": RATES[: len(counts)]}, FIVE, spoiled=spoiled))
+    for trial, values in enumerate(REACHED[: len(counts)]):
+        for seed, value in enumerate(values):
+            set_accuracy(folder, 5 * trial + seed, value)
+    gone = [f'"job": {5 * trial + seed},' for trial, count in enumerate(counts) for seed in range(count, 5)]
+    lines = whole.ledger.path.read_text().splitlines()
+    whole.ledger.path.write_text("\n".join(line for line in lines if not any(job in line for job in gone)) + "\n")
+    return whole
+
+
+def test_a_trial_that_a_signed_rank_test_finds_worse_gets_no_more_seeds(tmp_path: Path) -> None:
+    arm, folder = Arm("arm", (), "default", SPACE, 3, tuple(FIVE)), tmp_path / "s"
+    spec = SPEC._replace(pruner=Pruner(WILCOXON), batch=1)
+
+    def race(counts: Sequence[int], spoiled: dict[int, str] | None = None, batch: int = 1) -> tuple[Any, str]:
+        sweep = raced(folder, counts, spoiled)
+        search = Search([arm], spec._replace(batch=batch), Planned, folder, Journal(folder))  # type: ignore[arg-type]
+        found = search.next(sweep)
+        return found.jobs, found.text
+
+    def seeds_of(trial: int, seeds: Sequence[int]) -> Any:
+        return [[f"optimizer.lr={RATES[trial]}", f"seed={seed}"] for seed in seeds]
+
+    assert race([4])[0] == seeds_of(0, [4])  # there is no best one yet
+    assert race([5])[0] == seeds_of(1, range(4))
+    assert race([5, 3])[0] == seeds_of(1, range(4))  # a crash tore its list
+    jobs, text = race([5, 4])
+    assert jobs == seeds_of(2, range(4))  # the second one is worse: p = 0.0625
+    assert "2 of 3 trials, 1 pruned; best so far: 95.80 %" in text
+    assert race([5, 4, 4])[0] == seeds_of(2, [4])
+    jobs, text = race([5, 4, 5])
+    assert jobs == []
+    assert "3 of 3 trials, 1 pruned; best so far: 96.80 %" in text
+    assert race([4, 4, 4], batch=3)[0] == [job for trial in range(3) for job in seeds_of(trial, [4])]
+    assert race([4, 4, 4], {6: "failed"}, batch=3)[0] == [*seeds_of(0, [4]), *seeds_of(2, [4])]
+    sweep = raced(folder, [5, 4, 5])
+    search = Search([arm], spec, Planned, folder, Journal(folder))  # type: ignore[arg-type]
+    assert [told.setting["optimizer.lr"] for told in search.chosen(sweep)["arm"]] == [RATES[2], RATES[0]]
+
+
+def test_the_best_of_a_bracket_get_more_seeds(tmp_path: Path) -> None:
+    arm, folder = Arm("arm", (), "default", SPACE, 3, (0, 1, 2)), tmp_path / "s"
+    spec = SPEC._replace(pruner=Pruner(HYPERBAND, {"resource": "seeds"}))
+
+    def next_jobs(counts: Sequence[int]) -> Any:
+        sweep = raced(folder, counts)
+        return Search([arm], spec, Planned, folder, Journal(folder)).next(sweep).jobs  # type: ignore[arg-type]
+
+    assert next_jobs([1, 1, 1]) == [[f"optimizer.lr={RATES[2]}", f"seed={seed}"] for seed in (1, 2)]
+    assert next_jobs([1, 1, 3]) == []
 
 
 def test_a_spec_is_read_back_and_keeps_its_space() -> None:

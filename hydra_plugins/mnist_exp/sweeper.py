@@ -22,7 +22,7 @@ class ResumableConf:
     trials: int = 0  # settings that each arm tries first, of its intervals and choices, or learning rates without any
     trial_seeds: list[int] = field(default_factory=lambda: [1000, 1001, 1002])  # of each trial; the sweep uses others
     search: Any = "tpe"  # what suggests the trials: tpe, random, qmc, cmaes, gp, grid; or {sampler: tpe, seed: 0, ...}
-    prune: Any = "none"  # ends trials that are behind: none, median, hyperband; or {pruner: median, n_warmup_steps: 2}
+    prune: Any = "none"  # ends trials that are behind: none, median, hyperband, wilcoxon; or {pruner: median, ...}
     finalists: int = 2  # the best settings of each arm, which the sweep compares with the arm's default run
     until: str | None = None  # decided: add seeds until the leader is told apart from the others; null: as typed
     max_seeds: int = 40  # of each arm, with until=decided

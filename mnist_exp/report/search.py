@@ -22,9 +22,10 @@ Setting = dict[str, str]  # the text of each searched key's value
 
 
 class Trial(NamedTuple):
-    """One setting, tried with every seed of the search."""
+    """One setting, with the seeds that it was given."""
 
     setting: Setting
+    seeds: int  # of a trial that comes to its end
     runs: list[RunResult]
 
     @property
@@ -41,8 +42,13 @@ class Trial(NamedTuple):
 
     @property
     def is_pruned(self) -> bool:
-        """Whether a run was pruned, so that the trial can't be compared."""
-        return any(run.job.status == PRUNED for run in self.runs)
+        """Whether a run was pruned, or was never begun, so that the trial can't be compared."""
+        return self.unbegun > 0 or any(run.job.status == PRUNED for run in self.runs)
+
+    @property
+    def unbegun(self) -> int:
+        """The number of runs that pruning saved as a whole."""
+        return max(0, self.seeds - len(self.runs))
 
     @property
     def reached(self) -> float:
@@ -115,11 +121,11 @@ def searches(results: Results) -> list[Search]:
     """Return the search of each arm, in the order in which the arms were asked for; none without a search."""
     if not results.search:
         return []
-    keys = results.tuned
+    keys, seeds = results.tuned, len({run.job.seed for run in results.search.runs})
     trials: dict[tuple[str, ...], dict[tuple[str, ...], Trial]] = {}
     for run in results.search.runs:
         setting, arm = _divide(run, keys)
-        trials.setdefault(arm, {}).setdefault(tuple(setting.values()), Trial(setting, [])).runs.append(run)
+        trials.setdefault(arm, {}).setdefault(tuple(setting.values()), Trial(setting, seeds, [])).runs.append(run)
     names = _labels(list(trials))
     return [
         _search(name, arm, list(found.values()), keys, results)

@@ -40,7 +40,8 @@ def searched(results: Results) -> list[str]:
 def _tried(found: Sequence[Search], results: Results, runs: Sequence[RunResult]) -> str:
     """Return what the runs of a search tried, and what they cost."""
     keys = join(list(dict.fromkeys(key for each in found for key in each.keys)))
-    seeds = count(len({run.job.seed for run in runs}), "seed")
+    pruned = any(trial.unbegun for each in found for trial in each.trials)
+    seeds = f"{'at most ' if pruned else ''}{count(len({run.job.seed for run in runs}), 'seed')}"
     arms = f" in {len(found)} arms" if len(found) > 1 else ""
     judged = "the best one"
     if results.has_finalists:
@@ -66,6 +67,13 @@ def _without_result(found: Sequence[Search], runs: Sequence[RunResult]) -> Itera
         yield (
             f"Pruning ended {count(len(pruned), 'run')} early, which saved {saved:,} of {planned:,} epochs. The trials "
             "of these runs have no result."
+        )
+    if fewer := [trial for each in found for trial in each.trials if trial.unbegun and not trial.failed]:
+        saved = sum(trial.unbegun for trial in fewer)
+        planned = sum(trial.seeds for each in found for trial in each.trials)
+        yield (
+            f"Pruning ended {count(len(fewer), 'trial')} before the last seed, which saved {saved:,} of "
+            f"{count(planned, 'run')}. These trials have no result."
         )
     done = sum(run.job.status in ENDED_WELL for run in runs) + sum(len(trial.failed) for trial in failed)
     if unfinished := len(runs) - done:

@@ -48,14 +48,14 @@ class PackedConfigLoader:
         return sweep_overrides[0].config()
 
 
-class LRSearch(NamedTuple):
-    """The learning-rate search of an arm, which runs before the arm itself."""
+class Trials(NamedTuple):
+    """The trials of an arm, of settings or of learning rates, which run before the arm itself."""
 
-    rates: int  # how many learning rates it tries; 0: no search
-    seeds: tuple[int, ...]  # of each rate; none of them is a seed of the arm
+    number: int  # 0: no search
+    seeds: tuple[int, ...]  # of each trial; none of them is a seed of the arm
 
 
-NO_SEARCH = LRSearch(0, ())
+NO_SEARCH = Trials(0, ())
 
 
 class PlannedJob(NamedTuple):
@@ -63,7 +63,7 @@ class PlannedJob(NamedTuple):
 
     job: Job  # its status is pending; its number is -1 until it has one
     config: PackedConfig
-    search: LRSearch
+    search: Trials
     folder: Path  # of the sweep, by this job's config
 
     def numbered(self, number: int, folder: Path) -> PlannedJob:
@@ -153,7 +153,7 @@ class Composer:
             config.check(cfg, hydra)
         ids = config.config_id(cfg), config.config_id(cfg, without=config.SEEDS)
         job = Job(-1, tuple(overrides), *ids, cfg.seed, config.choices(cfg, hydra))
-        search = LRSearch(hydra.sweeper.trials, tuple(hydra.sweeper.trial_seeds))
+        search = Trials(hydra.sweeper.trials, tuple(hydra.sweeper.trial_seeds))
         return PlannedJob(job, PackedConfig.pack(overrides, composed), search, Path(hydra.sweep.dir))
 
     def rebuild(self, job: Job, folder: Path, session_overrides: Sequence[str] = ()) -> PlannedJob:

@@ -9,8 +9,8 @@ from mnist_exp import config
 from mnist_exp.store import run_folder
 from mnist_exp.store.ledger import Job, keys_beside_identity
 from mnist_exp.store.run_folder import ENDED_WELL, LAST, SUMMARY
+from mnist_exp.sweep.arms import one_per_arm
 from mnist_exp.sweep.compose import PlannedJob
-from mnist_exp.sweep.lr_search import one_per_arm
 from mnist_exp.system.errors import ConfigError
 
 DONE = (*ENDED_WELL, "replaced")  # statuses of jobs that never run again
@@ -102,7 +102,7 @@ def describe(planned: Sequence[PlannedJob]) -> str:
     varying = [f"{key} ({len(found)})" for key, found in values.items() if len(found) > 1]
     searches = [each.search for each in one_per_arm(planned).values()]
     text = "1 job" if len(planned) == 1 else f"{len(planned)} jobs"
-    if count := sum(search.rates * len(search.seeds) for search in searches):
+    if count := sum(search.number * len(search.seeds) for search in searches):
         text += f", after {count:,} runs that search {config.LR}"
     return f"{text}: {' x '.join(varying)}" if varying else text
 

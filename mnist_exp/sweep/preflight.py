@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from tqdm import tqdm
 
 from mnist_exp.store.ledger import Job
-from mnist_exp.sweep import jobs, lr_search
+from mnist_exp.sweep import jobs
+from mnist_exp.sweep.arms import one_per_arm
 from mnist_exp.sweep.compose import PlannedJob, naming_job
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.system.fork import run_in_subprocess
@@ -25,7 +26,7 @@ def require_buildable(left: Sequence[PlannedJob], at_once: int) -> None:
     Raises:
         ConfigError: A job can't be built.
     """
-    arms = lr_search.one_per_arm(left).values()  # seeds make no difference
+    arms = one_per_arm(left).values()  # seeds make no difference
     for same_data in _grouped(arms, _data):
         _build(same_data, min(at_once, len(left)))
 

@@ -22,8 +22,9 @@ from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import LEDGER, SEARCHES
 from mnist_exp.sweep import plan, rounds
-from mnist_exp.sweep.compose import NO_SEARCH, Composer, LRSearch, Plan, PlannedJob
+from mnist_exp.sweep.compose import NO_SEARCH, Composer, Plan, PlannedJob, Trials
 from mnist_exp.sweep.rounds import Until
+from mnist_exp.sweep.search import request as search_request
 from mnist_exp.sweep.search import space
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system import quoting
@@ -112,6 +113,8 @@ def _folder_of(jobs: Sequence[PlannedJob]) -> Path:
 def _resumed(composer: Composer, arguments: list[str], retry_failed: bool, until: Until) -> Request:
     _require_session_keys(arguments, composer.loader)
     folder, plan_job = find(composer.master.resume), partial(composer.plan, session_overrides=arguments)
+    _require_nothing_new(composer.master, folder)
+    search_request.require_kept(composer.master, folder)
     jobs = _unfinished(folder, plan_job, retry_failed)
     if arguments:
         log.info(f"{' '.join(arguments)}: for the {len(jobs)} jobs still to run; completed ones stay as they are")
@@ -230,8 +233,8 @@ def _unfinished(folder: Path, plan: Plan, retry_failed: bool) -> list[PlannedJob
     sessions = Ledger(searches[0]).read()[0]
     session = next(session for session in reversed(sessions) if "then" in session)  # find has seen one
     return [
-        plan(overrides)._replace(search=LRSearch(rates, tuple(seeds)))
-        for overrides, (rates, seeds) in zip(session["then"], session["trials"], strict=True)
+        plan(overrides)._replace(search=Trials(number, tuple(seeds)))
+        for overrides, (number, seeds) in zip(session["then"], session["trials"], strict=True)
     ]
 
 
@@ -242,6 +245,19 @@ def _require_session_keys(arguments: list[str], loader: ConfigLoader) -> None:
             raise ConfigError(
                 f"{override.input_line}: a resumed sweep keeps its configs; only {', '.join(config.RUNTIME_KEYS)} "
                 "may change, to one value. To add jobs, type the whole grid again, with hydra.sweep.dir=FOLDER"
+            )
+
+
+def _require_nothing_new(master: DictConfig, folder: Path) -> None:
+    """Raise ConfigError for keys of the section `hydra` that only a new sweep can have."""
+    for word in map(str, master.hydra.overrides.hydra):
+        key = config.key_of(word)
+        if key == "hydra.sweep.dir" and Path(master.hydra.sweep.dir).absolute() != folder.absolute():
+            raise ConfigError(f"{word}: the sweep stays where it is, in {folder}; remove it")
+        if key == "hydra.sweeper.max_jobs" or key.startswith("hydra.sweeper.params"):
+            raise ConfigError(
+                f"{word}: is for a new sweep, and a resumed one has its jobs; remove it. To add jobs, type the whole "
+                f"grid again, with {quoting.override('hydra.sweep.dir', folder)}"
             )
 
 

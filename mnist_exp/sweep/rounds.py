@@ -19,7 +19,7 @@ from mnist_exp.report.results import Arm, Results
 from mnist_exp.report.sequential import AHEAD, BEHIND, OPEN, Finding, Rule, Standing
 from mnist_exp.store.ledger import Job, Ledger, keys_beside_identity
 from mnist_exp.store.run_folder import ENDED_WELL, SEARCHES
-from mnist_exp.sweep import lr_search
+from mnist_exp.sweep.arms import arm_names
 from mnist_exp.sweep.compose import Plan, PlannedJob
 from mnist_exp.sweep.sweep import Sweep
 from mnist_exp.system.errors import ConfigError
@@ -112,7 +112,7 @@ def known_rule(folder: Path) -> Rule | None:
 def require_comparable(planned: Sequence[PlannedJob], rule: Rule) -> None:
     """Raise ConfigError if a sequential sweep of these first jobs could not work."""
     seeds: defaultdict[str, set[int]] = defaultdict(set)
-    for arm, each in zip(lr_search.arms(planned), planned, strict=True):
+    for arm, each in zip(arm_names(planned), planned, strict=True):
         seeds[arm].add(each.job.seed)
     splits = sorted({each.job.seeds.split for each in planned})
     typed = f"hydra.sweeper.until={sequential.DECIDED}"

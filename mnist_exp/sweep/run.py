@@ -99,6 +99,12 @@ class Runner:
         if self.work:
             self._work(params, arguments)
             return
+        for key, value in {"n_jobs": self.n_jobs, "minutes": self.minutes}.items():
+            if value is not None and not self.close:
+                raise ConfigError(
+                    f"hydra.sweeper.{key}={value:g}: is for workers, which {program.tool('work')} FOLDER starts; "
+                    f"remove it{', or set hydra.launcher.n_jobs' if key == 'n_jobs' else ''}"
+                )
         extras.require_trackers(config.trackers(self.master))
         typed = frozenset(map(config.key_of, self.master.hydra.overrides.hydra))
         until = Until(self.until, self.max_seeds, self.smallest, typed)

@@ -36,7 +36,7 @@ class Told(NamedTuple):
 
     setting: Setting
     value: float | None  # the mean validation accuracy; None if it failed
-    pruned_after: int | None = None  # epochs; None if it was not pruned
+    pruned_after: int | None = None  # epochs, or seeds, whichever are fewer than all; None if it was not pruned
 
     @property
     def has_result(self) -> bool:

@@ -6,7 +6,7 @@ of the trials before it, so a search that is killed and resumed tries what one d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import pairwise
@@ -21,13 +21,13 @@ from mnist_exp.store import metrics, run_folder
 from mnist_exp.store.ledger import Job, Session
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.run_folder import ENDED_WELL, PRUNED
-from mnist_exp.sweep import lr_search
+from mnist_exp.sweep.arms import arm_names, without_seed
 from mnist_exp.sweep.compose import Plan, PlannedJob
 from mnist_exp.sweep.launchers import grouping
 from mnist_exp.sweep.rounds import ENDED, Decision
-from mnist_exp.sweep.search import samplers, space
+from mnist_exp.sweep.search import pruners, samplers, space
 from mnist_exp.sweep.search.journal import Journal
-from mnist_exp.sweep.search.pruners import HYPERBAND, NONE, Batch, Pruner
+from mnist_exp.sweep.search.pruners import NONE, Batch, Pruner, Rung
 from mnist_exp.sweep.search.samplers import Sampler, Told
 from mnist_exp.sweep.search.space import Setting, Space
 from mnist_exp.sweep.sweep import Sweep
@@ -78,15 +78,20 @@ class Spec(NamedTuple):
             ("hydra.sweeper.prune", self.pruner.typed, before.pruner.typed),
         ):
             if now != was:
-                before_and_now = f"has {config.spell(was)}, not {config.spell(now)}".replace('"', "")
-                raise ConfigError(f"{key}: the search in {folder} {before_and_now}; choose another hydra.sweep.dir")
+                raise ConfigError(f"{differs(key, now, was, folder)}; choose another hydra.sweep.dir")
         return before._replace(finalists=self.finalists)
+
+
+def differs(key: str, now: Any, was: Any, folder: Path) -> str:
+    """Return how the value that a command gives a key differs from that of the search in a folder."""
+    before_and_now = f"has {config.spell(was)}, not {config.spell(now)}".replace('"', "")
+    return f"{key}: the search in {folder} {before_and_now}"
 
 
 class Arm(NamedTuple):
     """What a search tunes: runs that differ in the searched keys and the seed alone."""
 
-    name: str  # lr_search.arms
+    name: str  # arm_names
     overrides: tuple[str, ...]  # without the seed
     label: str
     space: Space
@@ -100,15 +105,36 @@ class Arm(NamedTuple):
 
 
 class Trial(NamedTuple):
-    """One setting of an arm, with every seed of the search."""
+    """One setting of an arm, with the seeds that it was given."""
 
     setting: Setting
+    seeds: tuple[int, ...]  # of a trial that comes to its end
     jobs: list[Job]
 
     @property
     def has_ended(self) -> bool:
         """Whether no job of the trial is left to run."""
         return all(job.status in ENDED for job in self.jobs)
+
+    @property
+    def has_all_seeds(self) -> bool:
+        """Whether every seed has a job."""
+        return {job.seed for job in self.jobs}.issuperset(self.seeds)
+
+    def lacks(self, rung: Rung) -> bool:
+        """Return whether the trial must train more to stand on a rung."""
+        jobs = {job.seed: job for job in self.jobs}
+        new = [jobs.get(seed) for seed in rung.new(self.seeds)]
+        return any(
+            not job or (rung.epochs and job.status == PRUNED and job.choices["stop_after"] < rung.epochs) for job in new
+        )
+
+
+class Step(NamedTuple):
+    """What an arm does next."""
+
+    settings: Sequence[Setting]  # that begin, or go on
+    jobs: list[PlannedJob]
 
 
 @dataclass(frozen=True)
@@ -149,53 +175,66 @@ class Search:
     @property
     def versions(self) -> dict[str, str]:
         """The versions of further packages that the results depend on."""
-        package = samplers.EXTRAS.get(self.spec.sampler.name)
-        return {package: version(package)} if package else {}
+        packages = samplers.EXTRAS.get(self.spec.sampler.name), pruners.PACKAGES.get(self.spec.pruner.name)
+        return {package: version(package) for package in packages if package}
 
     def first(self, sweep: Sweep, retry_failed: bool) -> list[PlannedJob]:
         """Return the jobs that are left of the batches so far."""
         if self.is_of_rates:  # all trials are known: a changed file is found before one runs
-            return [job for arm in self.arms for job in self._next_jobs(arm, [], [], sweep)]
+            return [job for arm in self.arms for job in self._next_step(arm, [], [], sweep).jobs]
         return [self.plan(overrides) for overrides in sweep.unfinished(retry_failed)]
 
     def next(self, sweep: Sweep) -> Decision:
-        """Return the next batch of every arm; nothing is decided before all trials have ended."""
+        """Return what every arm trains next; nothing is decided before all trials have ended."""
         trials = self._trials(sweep)
         if any(not trial.has_ended for found in trials.values() for trial in found):
             return Decision([], "")
         told = {arm: [self._told(trial, sweep) for trial in found] for arm, found in trials.items()}
-        jobs = [job for arm in self.arms for job in self._next_jobs(arm, trials[arm.name], told[arm.name], sweep)]
-        going_on = {each.job.config_id for each in jobs if self.spec.pruner.name == HYPERBAND}
+        steps = {arm.name: self._next_step(arm, trials[arm.name], told[arm.name], sweep) for arm in self.arms}
+        going_on = {arm: steps[arm].settings for arm in trials}
         if sweep.exists and not self.is_of_rates:
             self.journal.write(
                 {
-                    arm.label: (arm.space, told[arm.name][: _count_ended(trials[arm.name], going_on)])
+                    arm.label: (arm.space, told[arm.name][: _count_ended(trials[arm.name], going_on[arm.name])])
                     for arm in self.arms
                 }
             )
-        known = (job for found in trials.values() for trial in found for job in trial.jobs)
-        ended = [job.number for job in known if job.status == PRUNED and job.config_id not in going_on]
-        return Decision(jobs, "" if self.is_of_rates else self._progress(trials, told, going_on), ended)
+        ended = [
+            job.number
+            for arm, found in trials.items()
+            for trial in found
+            if trial.setting not in going_on[arm]
+            for job in trial.jobs
+            if job.status == PRUNED
+        ]
+        jobs = [job for step in steps.values() for job in step.jobs]
+        return Decision(jobs, "" if self.is_of_rates else self._progress(told, going_on), ended)
 
-    def _next_jobs(self, arm: Arm, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> list[PlannedJob]:
-        """Return the jobs of an arm's next batch, or those of its last one that go on.
+    def _next_step(self, arm: Arm, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> Step:
+        """Return an arm's next batch, or those of its last one that go on.
 
         A batch whose list a crash tore is suggested again, as it was.
         """
-        for batch in self.spec.pruner.batches(arm.trials, arm.epochs, self.spec.batch):
-            members = trials[batch.start : batch.end]
+        for batch in self.spec.pruner.batches(arm.trials, arm.epochs, len(arm.seeds), self.spec.batch):
+            if len(trials) > batch.end:
+                continue  # a later batch has begun, so this one is over
+            first, earlier = batch.rungs[0], trials[: batch.start]
+            members = [trial for trial in trials[batch.start : batch.end] if not trial.lacks(first)]
             settings = self._suggest(arm, told[: batch.start], batch.size) if len(members) < batch.size else []
             if len(settings) > len(members):
-                below = self._limits(trials[: batch.start], told[: batch.start], sweep)
-                return self._jobs(arm, settings, {"stop_below": below, "stop_after": batch.rungs[0]})
-            if promoted := self._promoted(batch, members, sweep):
+                below = self._limits(earlier, told[: batch.start], sweep)
+                return Step(settings, self._jobs(arm, settings, first, below))
+            if promoted := self._promoted(batch, members, self._best(earlier, told, sweep), sweep):
                 settings, rung = promoted
-                return self._jobs(arm, settings, {"stop_after": rung})
-        return []
+                return Step(settings, self._jobs(arm, settings, rung))
+        return Step([], [])
 
-    def _jobs(self, arm: Arm, settings: Sequence[Setting], limits: Mapping[str, Any]) -> list[PlannedJob]:
-        """Return a job for each setting and seed, with what ends it early."""
-        words = [[*space.words(setting), f"seed={seed}"] for setting in settings for seed in arm.seeds]
+    def _jobs(
+        self, arm: Arm, settings: Sequence[Setting], rung: Rung, below: Sequence[float] | None = None
+    ) -> list[PlannedJob]:
+        """Return the jobs that bring trials to a rung, with what ends them early."""
+        limits = {"stop_below": below, "stop_after": rung.epochs}
+        words = [[*space.words(setting), f"seed={seed}"] for setting in settings for seed in rung.new(arm.seeds)]
         planned = [self.plan([*arm.overrides, *of_job]) for of_job in words]
         return [job.pruned_by(limits) for job in planned] if any(limits.values()) else planned
 
@@ -203,30 +242,34 @@ class Search:
         alike = [each.key for each in arm.space if not grouping.is_free(each.key)] if self.spec.alike else []
         return self.spec.sampler.suggest(arm.space, told, count, arm.trials, alike)
 
-    def _promoted(self, batch: Batch, trials: Sequence[Trial], sweep: Sweep) -> tuple[list[Setting], int] | None:
-        """Return which trials of a batch go on, and to which rung; None if it is over.
-
-        At each rung, the best by what they had reached after its epochs: of equal ones, the earlier.
-        """
+    def _promoted(
+        self, batch: Batch, trials: Sequence[Trial], best: Mapping[int, float], sweep: Sweep
+    ) -> tuple[list[Setting], Rung] | None:
+        """Return which trials of a batch go on, and to which rung; None if it is over."""
         left = list(trials)
         for rung, following in pairwise(batch.rungs):
-            assert rung is not None
-            assert following is not None
-            ranked = sorted(
-                (trial for trial in left if self._told(trial, sweep).value is not None),
-                key=lambda trial: -self._reached(trial, rung, sweep),
-            )
-            left = ranked[: max(1, len(left) // self.spec.pruner.eta)]  # of a bracket that `trials` cuts short, one
-            if any(
-                job.status == PRUNED and job.choices["stop_after"] < following for trial in left for job in trial.jobs
-            ):
+            reached = [self._reached(trial, rung, sweep) for trial in left]
+            left = [left[place] for place in self.spec.pruner.going_on(reached, best)]
+            if any(trial.lacks(following) for trial in left):
                 return [trial.setting for trial in left], following
         return None
 
-    def _reached(self, trial: Trial, epochs: int, sweep: Sweep) -> float:
-        """Return the mean over its runs of the best validation accuracy in so many epochs."""
-        curves = [self._curve(job, sweep) for job in trial.jobs if job.status in ENDED_WELL]
-        return fmean(max(curve[:epochs], default=0.0) for curve in curves)
+    def _best(self, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> Mapping[int, float]:
+        """Return what the best of some trials reached, by seed; nothing if none has a result."""
+        ended = [(trial, known.value or 0) for trial, known in zip(trials, told, strict=False) if known.has_result]
+        return self._reached(max(ended, key=lambda each: each[1])[0], Rung(), sweep) if ended else {}
+
+    def _reached(self, trial: Trial, rung: Rung, sweep: Sweep) -> dict[int, float]:
+        """Return the best validation accuracy of each run up to a rung, by seed; nothing if the trial failed."""
+        if self._told(trial, sweep).value is None:
+            return {}
+        jobs = {job.seed: job for job in trial.jobs if job.status in ENDED_WELL}
+        return {seed: self._accuracy(jobs[seed], rung, sweep) for seed in rung.so_far(trial.seeds) if seed in jobs}
+
+    def _accuracy(self, job: Job, rung: Rung, sweep: Sweep) -> float:
+        if rung.epochs is None:
+            return cast(float, self._summary(job, sweep)["best_val_accuracy"])
+        return max(self._curve(job, sweep)[: rung.epochs], default=0.0)
 
     def _limits(self, trials: Sequence[Trial], told: Sequence[Told], sweep: Sweep) -> Sequence[float] | None:
         """Return what prunes the runs of an arm's next batch, by the batches before it."""
@@ -239,22 +282,18 @@ class Search:
         )
 
     def _trials(self, sweep: Sweep) -> dict[str, list[Trial]]:
-        """Return the trials of each arm, in the order in which they were suggested; those with all their seeds."""
+        """Return the trials of each arm, in the order in which they were suggested."""
         jobs = sorted(sweep.read()[1].values(), key=lambda job: job.number)
         found: dict[str, dict[tuple[str, ...], Trial]] = {arm.name: {} for arm in self.arms}
         for job in (job for job in jobs if job.status != "replaced"):
-            overrides = lr_search.without_seed(job.overrides)
+            overrides = without_seed(job.overrides)
             for arm in self.arms:
                 keys = {each.key for each in arm.space}
                 setting = dict(word.split("=", 1) for word in overrides if word.partition("=")[0] in keys)
                 if arm.is_of(word for word in overrides if word.partition("=")[0] not in keys):
-                    found[arm.name].setdefault(tuple(setting.values()), Trial(setting, [])).jobs.append(job)
-        return {
-            arm.name: [
-                trial for trial in found[arm.name].values() if {job.seed for job in trial.jobs}.issuperset(arm.seeds)
-            ]
-            for arm in self.arms
-        }
+                    trial = found[arm.name].setdefault(tuple(setting.values()), Trial(setting, arm.seeds, []))
+                    trial.jobs.append(job)
+        return {arm: list(trials.values()) for arm, trials in found.items()}
 
     def _told(self, trial: Trial, sweep: Sweep) -> Told:
         """Return how a trial ended. It failed if a run failed itself, or none came to its end."""
@@ -262,6 +301,8 @@ class Search:
         if not summaries or any(job.status == "failed" and job.failure for job in trial.jobs):
             return Told(trial.setting, None)
         pruned = [cast(int, each["epochs"]) for each in summaries if each["status"] == PRUNED]
+        if not trial.has_all_seeds:
+            pruned.append(len(trial.jobs))
         values = [cast(float, each["best_val_accuracy"]) for each in summaries]
         return Told(trial.setting, fmean(values), min(pruned, default=None))
 
@@ -307,7 +348,7 @@ class Search:
         """
         best = self.chosen(sweep)
         jobs: list[PlannedJob] = []
-        for name, each in zip(lr_search.arms(planned), planned, strict=True):
+        for name, each in zip(arm_names(planned), planned, strict=True):
             tuned = [self.plan([*each.job.overrides, *space.words(trial.setting)]) for trial in best.get(name, [])]
             jobs += tuned if self.is_of_rates and tuned else [each, *tuned]
         if self.is_of_rates:
@@ -341,26 +382,24 @@ class Search:
                 )
             )
         )
+        at_most = "at most " if self.spec.pruner.divides_seeds else ""
         tries = f"{formats.count(first.trials, 'trial')} of {keys}"
         if len(self.arms) > 1:
             tries = f"{len(self.arms)} arms, each with {tries}"
         best = f"the best {self.spec.finalists} settings" if self.spec.finalists > 1 else "the best setting"
         judges = formats.count(seeds, "other seed")
         return (
-            f"{tries}, {formats.count(len(first.seeds), 'seed')} a trial: {runs:,} runs; then the default and {best} "
-            f"of {'each arm' if len(self.arms) > 1 else 'the search'}, with {judges}"
+            f"{tries}, {at_most}{formats.count(len(first.seeds), 'seed')} a trial: {runs:,} runs; then the default and "
+            f"{best} of {'each arm' if len(self.arms) > 1 else 'the search'}, with {judges}"
         )
 
-    def _progress(
-        self, trials: Mapping[str, Sequence[Trial]], told: Mapping[str, Sequence[Told]], going_on: Collection[str]
-    ) -> str:
-        """Return how far each arm came, and the best setting so far. Pruned trials of jobs that go on do not count."""
+    def _progress(self, told: Mapping[str, Sequence[Told]], going_on: Mapping[str, Sequence[Setting]]) -> str:
+        """Return how far each arm came, and the best setting so far. Pruned trials that go on do not count."""
         lines = []
         for arm in self.arms:
             completed = [trial for trial in told[arm.name] if trial.has_result]
             pruned = sum(
-                known.pruned_after is not None and not _goes_on(trial, going_on)
-                for trial, known in zip(trials[arm.name], told[arm.name], strict=True)
+                trial.pruned_after is not None and trial.setting not in going_on[arm.name] for trial in told[arm.name]
             )
             if completed:
                 best = max(completed, key=lambda trial: trial.value or 0)
@@ -372,11 +411,6 @@ class Search:
         return "\n".join(lines)
 
 
-def _count_ended(trials: Sequence[Trial], going_on: Collection[str]) -> int:
-    """Return the number of trials before the first one of which a job goes on, by its config_id."""
-    return next((number for number, trial in enumerate(trials) if _goes_on(trial, going_on)), len(trials))
-
-
-def _goes_on(trial: Trial, going_on: Collection[str]) -> bool:
-    """Return whether a job of the trial is among those with these config_ids."""
-    return any(job.config_id in going_on for job in trial.jobs)
+def _count_ended(trials: Sequence[Trial], going_on: Sequence[Setting]) -> int:
+    """Return the number of trials before the first one that goes on."""
+    return next((number for number, trial in enumerate(trials) if trial.setting in going_on), len(trials))

@@ -11,8 +11,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, Transformer, ValueType
 
 from mnist_exp import config
+from mnist_exp.store.ledger import Job
 from mnist_exp.system.errors import ConfigError
 
+MAX_RATES, RATE_DIGITS = 100, 3  # of a search for the learning rate
 DIGITS = 4  # significant ones of a number that is tried: the text of its override is the truth
 # Keys that decide what a run is judged by, and with which luck.
 NOT_SEARCHED = (*config.SEEDS, "data", "data.path", "data.validation", "data.test", "best_by")
@@ -118,6 +120,28 @@ def of_arm(space: Space, choices: Mapping[str, Any]) -> Space:
         for each in space
         if each.key.startswith("+") or each.key in choices
     )
+
+
+def of_rates(job: Job, trials: int) -> Space:
+    """Return the learning rates that an arm may have, optimizer.lr_range: equally likely by ratio.
+
+    Args:
+        job: One of the arm.
+        trials: How many rates are tried.
+
+    Raises:
+        ConfigError: The optimizer has no lr_range, the command sets the rate, or there are too many rates.
+    """
+    if not 0 < trials <= MAX_RATES:
+        raise ConfigError(f"hydra.sweeper.trials={trials}: must be 0 to {MAX_RATES} learning rates")
+    for override in job.overrides:
+        if config.key_of(override) == config.LR:
+            raise ConfigError(f"{override}: the search chooses this key; remove it, or set hydra.sweeper.trials=0")
+    limits = job.choices.get(f"{config.LR}_range")
+    if not limits:
+        name = f"optimizer={job.choices['optimizer']}"
+        raise ConfigError(f"{config.LR}_range: {name} has none; a learning-rate search needs [low, high]")
+    return (Interval(config.LR, limits[0], limits[1], is_log=True, digits=RATE_DIGITS),)
 
 
 def probes(space: Space) -> list[Setting]:
