@@ -227,7 +227,7 @@ def test_workers_are_watched_from_beginning_to_end(tmp_path: Path, tab: Any, run
         wait(tab, "() => byId('prospects').textContent.includes('Nobody works on it.')")
         work = [sys.executable, "-m", "mnist_exp", "work", "s", "--n-jobs", "1"]
         with subprocess.Popen(work, **QUIET, cwd=tmp_path) as working:
-            wait(tab, "() => byId('workers') && byId('workers').textContent.includes('works since')")
+            wait(tab, "() => byId('workers') && byId('workers').textContent.includes('at work since')")
             watch_to_the_end(tab)
             working.communicate(timeout=60)
         assert process.communicate(timeout=60)[0].startswith(f"{tmp_path / 's'}: all runs have ended")

@@ -1,6 +1,5 @@
 """The status of a sweep in words."""
 
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from helpers.sweeps import edit_ledger, sweep
 from mnist_exp import cli
 from mnist_exp.report import status, status_text
 from mnist_exp.report.status import ALIVE, GONE, OVER, Stage, Status, Worker
-from mnist_exp.store.progress import Progress
+from mnist_exp.store.progress import EVENT, Progress
 from mnist_exp.store.run_folder import SWEEP_LOCK
 from mnist_exp.system import files, program
 
@@ -135,7 +134,8 @@ def test_it_says_what_the_rate_does_not_know(here: Path, folder: str, new: str) 
 
 
 def _stage(workers: list[Worker], now: float, slurm: str | None = None) -> Status:
-    event = next(re.finditer(b"", b""))
+    event = EVENT.match(b'{"time": "10:00", "job": 0, "status": "pending"}\n')
+    assert event
     runs = [status.Run(0, Path("s"), Progress(event, event), "pending")]
     session = {"command": "", "time": "2026-12-01T10:00:00+00:00", "slurm": {"job": slurm} if slurm else None}
     session["launcher"] = {}

@@ -1,5 +1,6 @@
 """What the ledger records of completed runs is what their files say, and files that have changed are opened."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -85,11 +86,12 @@ def test_workers_and_a_torn_line(folder: Path) -> None:
     left = [entry for entry in entries if entry.get("job", 0) <= 7 or entry["status"] == "pending"]
     ledger.path.write_text("".join(files.seal(entry) + "\n" for entry in left))
     ledger.workers.mkdir()
-    text = "".join(files.seal_line(entry) + "\n" for entry in [{"time": "", "worker": name}, *of_worker])
+    text = "".join(files.seal_line(entry) + "\n" for entry in [{"time": "", "worker": name, "boot": None}, *of_worker])
     workers.file_of(folder, name).write_text(text[:-20])
+    os.utime(workers.file_of(folder, name), (0, 0))
     found = read_sweep(folder)[1]
     assert [run.is_as_recorded for run in found[8:]] == [True, True, True, False, False, True, True, False]
-    assert found[-1].job.status == "running"
+    assert found[-1].job.status == "interrupted"
 
 
 def test_a_real_sweep_and_a_worker_record_what_their_runs_reached(run: Run) -> None:

@@ -39,7 +39,7 @@ def test_several_experiments_are_the_union_of_their_sweeps(run: Run) -> None:
     few = ["seed=0", "hydra.sweeper.trial_seeds=[7]", DRY]
     each = [run("-m", f"experiment={name}", *few) for name in ("optimizers", "activations")]
     both = run("-m", "experiment=optimizers,activations", *few)
-    assert both.out.startswith("15 jobs, after 87 trials of optimizer.lr: ")
+    assert both.out.startswith("15 jobs, after 87 runs that search optimizer.lr: ")
     assert (
         [sorted(line.split()) for line in listed(both)]
         == [

@@ -291,15 +291,14 @@ def _unbroken(spans: Iterable[tuple[float, float]]) -> tuple[float, list[float]]
 
 
 def _stage(folder: Path) -> Stage:
-    now = time.time()
-    at_work = sweep_folder.at_work(folder, now)
+    at_work = sweep_folder.at_work(folder)
     with without_collector():
         sessions, jobs = progress.read(folder)
         known = [(number, jobs[number]) for number in sorted(jobs) if jobs[number].status != "replaced"]
         found = _workers(folder, [job for _, job in known], at_work.workers)
         runs = [Run(number, folder, job, at_work.status(job)) for number, job in known]
     is_stopping = at_work.command and (folder / STOP_FILE).exists()
-    return Stage(folder, sessions, runs, at_work.command, is_stopping, found, now, jobs)
+    return Stage(folder, sessions, runs, at_work.command, is_stopping, found, time.time(), jobs)
 
 
 def _workers(folder: Path, jobs: Iterable[Progress], living: Collection[str]) -> list[Worker]:

@@ -65,9 +65,9 @@ class Progress:
 
     @property
     def process(self) -> tuple[str | None, int | None]:
-        """The host and id of the process that ran it last. Runs that are trained as one have the same."""
-        facts = json.loads(self._last[0])
-        return facts.get("host"), facts.get("pid")
+        """The host and id of the process that runs it, if it is running. Runs that are trained as one have the same."""
+        entry = json.loads(self._last[0])
+        return entry.get("host"), entry.get("pid")
 
     @property
     def error(self) -> str | None:

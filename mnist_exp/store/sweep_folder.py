@@ -89,15 +89,13 @@ def latest(asked: str) -> Path:
     return max(found, key=_written)
 
 
-def at_work(folder: Path, now: float | None = None) -> AtWork:
-    """Return who works on a sweep. To be asked before the ledger is read: what is written last comes before the end.
+def at_work(folder: Path) -> AtWork:
+    """Return who works on a sweep, by the clock of this machine: nothing is written.
 
-    Args:
-        folder: The folder of the sweep.
-        now: The time; by default that of this machine. Nothing is written.
+    It is to be asked before the ledger is read: what is written last comes before the end.
     """
-    moment = time.time() if now is None else now
-    living = Liveness(folder, clock=lambda _: moment).living()
+    now = time.time()
+    living = Liveness(folder, clock=lambda _: now).living()
     return AtWork(is_active(folder), frozenset(facts["worker"] for facts in living))
 
 
