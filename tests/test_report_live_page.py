@@ -69,7 +69,10 @@ def test_failures_say_why(running: Path) -> None:
 
 
 def test_workers_keep_their_places_while_they_live(running: Path) -> None:
-    with workers.living(running, 1, str) as one, workers.living(running, 1, str) as other:
+    with (
+        workers.living(running, 1, on_silence=lambda: None) as one,
+        workers.living(running, 1, on_silence=lambda: None) as other,
+    ):
         orders = []
         for silent in (one, other):
             os.utime(silent.path, times=(time.time() - 30,) * 2)
