@@ -226,8 +226,8 @@ def test_pictures_that_can_not_be_written_fail_the_run_after_its_training(run: R
     (tmp_path / "it").mkdir()
     (tmp_path / "it/plots").touch()
     outcome = run(*TINY, "hydra.run.dir=it", "plots=true")
-    assert (outcome.code, outcome.err.count("\n")) == (1, 1)
-    assert "plots: File exists" in outcome.err
+    assert outcome.code == 1
+    assert outcome.err.endswith("plots: File exists")
     assert summary(tmp_path / "it")["status"] == "failed"
     (tmp_path / "it/plots").unlink()
     assert run("resume=it").code == 0
