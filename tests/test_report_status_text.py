@@ -12,7 +12,7 @@ from helpers.sweeps import edit_ledger, sweep
 from mnist_exp import cli
 from mnist_exp.report import status, status_text
 from mnist_exp.report.status import ALIVE, GONE, OVER, Stage, Status, Worker
-from mnist_exp.store.progress import Progress
+from mnist_exp.store.progress import EVENT, Progress
 from mnist_exp.store.run_folder import SWEEP_LOCK
 from mnist_exp.system import files, program
 
@@ -124,7 +124,9 @@ def test_a_search_and_what_comes_after_it(here: Path) -> None:
 
 
 def _stage(workers: list[Worker], now: float, slurm: str | None = None) -> Status:
-    runs = [status.Run(0, Path("s"), Progress(b"", b""), status.WAITING)]
+    event = EVENT.match(b'{"time": "2026-12-01T10:00:00+00:00", "job": 0, "status": "pending"}\n')
+    assert event
+    runs = [status.Run(0, Path("s"), Progress(event, event), status.WAITING)]
     session = {"command": "", "time": "2026-12-01T10:00:00+00:00", "slurm": {"job": slurm} if slurm else None}
     session["launcher"] = {}
     return Status(Path("s"), None, Stage(Path("s"), [session], runs, False, False, workers, now, {}), 0)  # type: ignore[list-item]
