@@ -15,6 +15,7 @@ from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.page import to_html
 from mnist_exp.report.results import Results, read
 from mnist_exp.report.text import to_csv, to_markdown, to_terminal
+from mnist_exp.store.ledger import without_collector
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
@@ -57,6 +58,7 @@ def folder_of(measure: Measure) -> str:
     return "" if measure is ACCURACY else "by_" + re.sub(r"\W+", "_", measure.name)
 
 
+@without_collector()  # of 100,000 runs nothing is garbage before the end, and looking takes a sixth of the time
 def _write_files(folders: Sequence[Path], out: Path | None, by: str) -> tuple[Results, Path]:
     folders = list(dict.fromkeys(folders))
     if out is None and len(folders) > 1:

@@ -161,13 +161,12 @@ class _Merged:
         self.introduction: dict[str, Any] = {}
         self.later: dict[str, Any] = {}  # what happened in this attempt
 
-    def apply(self, event: _Event) -> None:
+    def apply(self, attempt: int, entry: dict[str, Any], path: Path, line: int) -> None:
         """Apply an event, whose attempt is not an earlier one.
 
         Raises:
             ConfigError: The event is damaged.
         """
-        attempt, entry, path, line = event
         try:
             status, time = entry["status"], entry["time"]
             if not KEYS.issuperset(entry):
@@ -188,7 +187,7 @@ class _Merged:
     def apply_all(self, events: deque[_Event], before: float = math.inf) -> None:
         """Take the events of attempts before this one from a queue, and apply them."""
         while events and events[0][0] < before:
-            self.apply(events.popleft())
+            self.apply(*events.popleft())
 
     def job(self, path: Path) -> Job:
         """Return the job.
@@ -276,19 +275,17 @@ class Ledger:
         line = 1
         try:
             for line, entry in _entries(self.path, self.require_ours):
-                if "job" not in entry:
+                number = entry.get("job")
+                if number is None:
                     sessions.append(cast(Session, entry))
                     continue
                 if entry["status"] == "pending":
                     _complete(entry, introduced)
-                number = entry["job"]
-                job = jobs.get(number)
-                if not job:
-                    job = jobs[number] = _Merged()
-                attempt = max(job.attempt, entry.get("attempt", 0))
+                job = jobs.get(number) or jobs.setdefault(number, _Merged())
+                attempt = max(job.attempt, entry["attempt"]) if "attempt" in entry else job.attempt
                 if number in of_workers:
                     job.apply_all(of_workers[number], before=attempt)
-                job.apply((attempt, entry, self.path, line))
+                job.apply(attempt, entry, self.path, line)
         except (KeyError, TypeError) as error:
             raise _damaged(self.path, line, error) from error
         return sessions, jobs
@@ -374,5 +371,8 @@ def without_collector() -> Iterator[None]:
     try:
         yield
     finally:
+        if not gc.get_freeze_count():  # make all entries old, or it would look through them right away
+            gc.freeze()
+            gc.unfreeze()
         if was_enabled:
             gc.enable()

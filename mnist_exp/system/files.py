@@ -109,7 +109,7 @@ def unseal(text: str | bytes) -> dict[str, Any]:
 def seal_line(facts: dict[str, Any]) -> str:
     """Return `facts` as one line of JSON, which ends with the checksum of the text before it."""
     text = json.dumps(facts)[:-1]
-    return f"{text}{_line_end(text.encode()).decode()}"
+    return f'{text}, "checksum": "{digest(text.encode())[:16]}"}}'
 
 
 def unseal_lines(lines: Sequence[bytes]) -> list[dict[str, Any]]:
@@ -118,25 +118,26 @@ def unseal_lines(lines: Sequence[bytes]) -> list[dict[str, Any]]:
     Raises:
         ValueError: A line was altered.
     """
-    if not all(map(_is_sealed, lines)):
-        return [_unseal_line(line) for line in lines]
-    found: list[dict[str, Any]] = json.loads(b"[%s]" % b",".join(lines))
-    for facts in found:
-        del facts["checksum"]
-    return found
+    try:
+        found: list[dict[str, Any]] = json.loads(b"[%s]" % b",".join(lines))
+        is_each_sealed = all(
+            facts.pop("checksum") == _line_checksum(line) for facts, line in zip(found, lines, strict=True)
+        )
+    except (ValueError, LookupError, AttributeError, TypeError):
+        is_each_sealed = False
+    return found if is_each_sealed else list(map(_unseal_line, lines))
 
 
 def _unseal_line(line: bytes) -> dict[str, Any]:
-    return unseal_lines([line])[0] if _is_sealed(line) else unseal(line)
+    facts = json.loads(line)
+    if isinstance(facts, dict) and facts.pop("checksum", None) == _line_checksum(line):
+        return facts
+    return unseal(line)
 
 
-def _is_sealed(line: bytes) -> bool:
-    """Return whether a line ends with the checksum of its text."""
-    return line.endswith(_line_end(line[:-LINE_END]))
-
-
-def _line_end(text: bytes) -> bytes:
-    return b', "checksum": "%s"}' % digest(text)[:16].encode()
+def _line_checksum(line: bytes) -> str:
+    """Return the checksum at the end of a line by `seal_line`, of the text before it."""
+    return hashlib.sha256(line[:-LINE_END]).hexdigest()[:16]
 
 
 def _checksum(facts: Any) -> str:
