@@ -70,7 +70,7 @@ def fiducial(seeds: Array, df: int, alpha: float) -> Array:
         middle = (low + high) / 2
         is_narrow = 2 * ndtr(-middle[:, None] / spread) @ WEIGHTS > alpha
         low, high = np.where(is_narrow, middle, low), np.where(is_narrow, high, middle)
-    return high
+    return np.asarray(high)
 
 
 def satterthwaite(seeds: Array, df: int, alpha: float) -> Array:
@@ -87,7 +87,7 @@ def welch(seeds: Array, df: int, alpha: float) -> Array:
     """Return the margin whose critical value is Welch's to the first order in 1 / df, and Student's for seeds alone."""
     weight = (seeds / (seeds + 1)) ** 2
     weighted = (z(alpha) + (t(df, alpha) - z(alpha)) * weight) * np.sqrt(seeds + 1)
-    return np.maximum(weighted, same_images(seeds, df, alpha))
+    return np.asarray(np.maximum(weighted, same_images(seeds, df, alpha)))
 
 
 def larger(seeds: Array, df: int, alpha: float) -> Array:
