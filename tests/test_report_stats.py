@@ -686,7 +686,7 @@ def test_many_arms_are_compared_at_once(monkeypatch: pytest.MonkeyPatch) -> None
 def test_claims_hold_for_new_seeds_and_new_images(setting: intervals.Setting) -> None:
     """Of 2,000 simulated sweeps, 93 % of the intervals hold the truth, and 5 % find a difference that is none.
 
-    Rates of 93 % and 6 %, which is how exact Howe's method is, miss the bounds with a probability under 0.001. Where
+    Rates of 93 % and 6 %, which is how exact the method is, miss the bounds with a probability under 0.001. Where
     images play a large part, and seeds are many, the interval for the same images is far too narrow.
     """
     got = intervals.outcome(setting, 2_000)
