@@ -100,7 +100,7 @@ def test_a_rate_at_which_a_trial_fails_is_not_chosen(run: Run) -> None:
     assert "runs of the search failed: it/lr_search/report.md" in outcome.out + outcome.err
     assert asked("it") == [("optimizer=sgd", "optimizer.lr_range=[0.01,1e15]", "seed=0", "optimizer.lr=0.01")]
     text = Path("it/report.md").read_text()
-    assert "The best optimizer.lr, 0.01, is the lowest that was tried: a better one may lie outside" in text
+    assert "The best optimizer.lr, 0.01, is the lowest that was tried: one beyond it may be better." in text
     assert "2 trials failed (4 diverged): the search took that as the worst." in text
     assert "| lr=0.01 | 1 |" in text
 

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,9 +84,39 @@ def test_a_helper_works_on_what_it_is_sent_once(beside: bool, tmp_path: Path) ->
     values, _, pid = seen.read_text().rpartition(" ")
     assert values == "[[1, 'two'], 3]"
     assert (int(pid) != os.getpid()) == beside
-    seen.unlink()
-    helper.finish()
-    assert not seen.exists()
+    helper.close()
+
+
+def test_a_helper_that_is_closed_ends_whatever_it_was_sent() -> None:
+    helper = Helper(lambda sent: time.sleep(600))
+    process = helper._process
+    assert process
+    with pytest.raises(InterruptedError), interrupted_after(0.2):
+        helper.send("x" * 1_000_000)  # more than a pipe holds: the signal tears it
+    helper.close()
+    assert process.exitcode == -signal.SIGKILL
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """Raise InterruptedError in the block after some seconds."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise InterruptedError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_work_that_waits_for_the_end_is_not_done_if_it_is_closed(tmp_path: Path) -> None:
+    helper = Helper(lambda sent: (tmp_path / "done").touch(), beside=False)
+    helper.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("beside", [True, False])

@@ -76,6 +76,13 @@ def test_a_job_runs_as_long_as_its_sweep_does(tmp_path: Path) -> None:
     assert runs.read(folder).status == "interrupted"
 
 
+def test_a_sweep_that_was_handed_over_runs_as_long_as_workers_may_come(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "s", GRID, seeds=[0], spoiled={1: "running"})
+    edit_ledger(folder, lambda entry: entry.update(launcher={}) if "command" in entry else None)
+    snapshot = runs.read(folder)
+    assert (snapshot.status, snapshot.runs[1].status) == ("running", "interrupted")
+
+
 def test_identities_survive_a_move_and_differ_between_sweeps(tmp_path: Path) -> None:
     folder = sweep(tmp_path / "s", GRID)
     before = runs.read(folder)

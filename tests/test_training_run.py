@@ -222,15 +222,16 @@ def test_pictures_are_drawn_of_a_run_that_is_over(run: Run, tmp_path: Path) -> N
     assert "drawn from" not in run("resume=late", "plots=true").out
 
 
-def test_pictures_that_can_not_be_written_fail_the_run_after_its_training(run: Run, tmp_path: Path) -> None:
+def test_pictures_that_can_not_be_written_fail_the_run_before_its_training(run: Run, tmp_path: Path) -> None:
     (tmp_path / "it").mkdir()
     (tmp_path / "it/plots").touch()
     outcome = run(*TINY, "hydra.run.dir=it", "plots=true")
     assert outcome.code == 1
     assert outcome.err.endswith("plots: File exists")
+    assert "epoch 1/" not in outcome.out
     assert summary(tmp_path / "it")["status"] == "failed"
     (tmp_path / "it/plots").unlink()
-    assert run("resume=it").code == 0
+    assert run(*TINY, "hydra.run.dir=it", "plots=true").code == 0
     assert {path.stem for path in (tmp_path / "it/plots").iterdir()} == set(run_folder.FIGURES)
 
 

@@ -63,8 +63,10 @@ def interval(estimate: stats.Estimate | stats.Summary, measure: Measure = ACCURA
 
     An interval of a difference that no two fractions can have says nothing.
     """
-    if isinstance(estimate, stats.Summary) and estimate.n > 1 and isnan(estimate.low):
-        return TOO_WIDE if estimate.sd > 0 else ALL_EQUAL
+    if isinstance(estimate, stats.Summary) and estimate.n > 1 and isnan(estimate.low) and estimate.sd == 0:
+        return ALL_EQUAL
+    if isinstance(estimate, stats.Summary) and estimate.n == 2 and isnan(estimate.low):
+        return TOO_WIDE
     if isnan(estimate.low) or (measure.is_fraction and (estimate.low < -1 or estimate.high > 1)):
         return ""
     return f"{measure.show(estimate.low)} to {measure.show(estimate.high)}"

@@ -121,7 +121,7 @@ def searches(results: Results) -> list[Search]:
     """Return the search of each arm, in the order in which the arms were asked for; none without a search."""
     if not results.search:
         return []
-    keys, seeds = results.tuned, len({run.job.seed for run in results.search.runs})
+    keys, seeds = results.tuned, _seeds_of_trials(results.search)
     trials: dict[tuple[str, ...], dict[tuple[str, ...], Trial]] = {}
     for run in results.search.runs:
         setting, arm = _divide(run, keys)
@@ -131,6 +131,12 @@ def searches(results: Results) -> list[Search]:
         _search(name, arm, list(found.values()), keys, results)
         for name, (arm, found) in zip(names, trials.items(), strict=True)
     ]
+
+
+def _seeds_of_trials(trials: Results) -> int:
+    """Return the number of seeds of a trial that comes to its end: as the command asked, or as far as it is known."""
+    asked = [len(seeds) for session in trials.sessions for _, seeds in session.get("trials", ())]
+    return max(asked, default=0) or len({run.job.seed for run in trials.runs})
 
 
 def gain(search: Search, results: Results, count: int) -> stats.Comparison | None:

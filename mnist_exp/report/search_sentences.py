@@ -24,12 +24,12 @@ def searched(results: Results) -> list[str]:
     found = search.searches(results)
     if not found or not results.search:
         return []
-    sentences = [_tried(found, results, results.search.runs), *_without_result(found, results.search.runs)]
+    sentences = [_tried(found, results, results.search.runs), *_without_result(found, results)]
     for each in found:
         if each.best and each.edge:
             sentences.append(
-                f"The best {LR}{_of(each)}, {each.best.setting[LR]}, is the {each.edge} that was tried: a better one "
-                "may lie outside the range."
+                f"The best {LR}{_of(each)}, {each.best.setting[LR]}, is the {each.edge} that was tried: one beyond "
+                "it may be better."
             )
         if each.finalists and each.finalists[0].fresh.runs:
             sentences += _against_default(each, results, len(found))
@@ -55,8 +55,9 @@ def _tried(found: Sequence[Search], results: Results, runs: Sequence[RunResult])
     )
 
 
-def _without_result(found: Sequence[Search], runs: Sequence[RunResult]) -> Iterator[str]:
+def _without_result(found: Sequence[Search], results: Results) -> Iterator[str]:
     """Yield how many trials and runs of a search have no result, and why."""
+    runs, is_over = results.search.runs if results.search else [], bool(results.runs)
     failed = [trial for each in found for trial in each.trials if trial.failed]
     if failed:
         reasons = count_failures([run for trial in failed for run in trial.failed])
@@ -68,7 +69,8 @@ def _without_result(found: Sequence[Search], runs: Sequence[RunResult]) -> Itera
             f"Pruning ended {count(len(pruned), 'run')} early, which saved {saved:,} of {planned:,} epochs. The trials "
             "of these runs have no result."
         )
-    if fewer := [trial for each in found for trial in each.trials if trial.unbegun and not trial.failed]:
+    fewer = [trial for each in found for trial in each.trials if trial.unbegun and not trial.failed]
+    if fewer and is_over:
         saved = sum(trial.unbegun for trial in fewer)
         planned = sum(trial.seeds for each in found for trial in each.trials)
         yield (

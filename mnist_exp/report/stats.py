@@ -31,7 +31,7 @@ from mnist_exp.store.ledger import Seeds
 # SciPy takes half a second to import, so the functions that need it import it.
 
 LEVEL = 0.95  # of every interval; a claim needs p < 1 - LEVEL
-MAX_ODDS_RATIO = 10  # between the ends of an interval of two values; a wider one says almost nothing and is left out
+MAX_ODDS_RATIO = 10  # between the ends of an interval of two values; a wider one is left out
 EVERY_PAIR = 200  # arms: of more, only the pairs with the leader are computed
 BLOCK = 64  # arms whose images are compared with the leader's at once
 ROUNDING = 1e-9  # relative; accuracies are multiples of 1/images, so a smaller spread is floating-point error
@@ -41,7 +41,7 @@ class Summary(NamedTuple):
     """The accuracies of one arm, and the interval of their mean.
 
     One value has no standard deviation, and equal values have no interval: these are nan. The interval of two values is
-    nan too if it would say almost nothing.
+    nan too if it is too wide.
     """
 
     n: int

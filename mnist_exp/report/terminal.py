@@ -73,7 +73,9 @@ def cut(text: str, width: int) -> str:
     end = " …" if others else ""
     room = width - cell_len(f"{kept} …{end}")
     if "=" in word and "=" not in kept and room > 0:
-        return f"{kept} …{word[-room:]}{end}"
+        while cell_len(word) > room:
+            word = word[1:]
+        return f"{kept} …{word}{end}"
     return f"{kept.rstrip()} …" if kept.strip() else f"{rest}…"
 
 

@@ -19,7 +19,7 @@ from mnist_exp.store.ledger import Ledger, Session
 
 EVENT = re.compile(  # a line about a job, which begins like this
     rb'\{"time": "(?P<time>[^"]+)", "job": (?P<job>\d+)(?:, "attempt": (\d+))?, "status": "(?P<status>\w+)"'
-    rb'(?:, "attempt": (\d+))?.*\n'
+    rb'(?:, "attempt": (\d+))?.*\}\n'
 )
 ATTEMPT = re.compile(rb'"attempt": (\d+)')
 ARM = re.compile(rb'"arm": "([^"]*)"')

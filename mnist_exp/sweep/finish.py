@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 def finish(sweep: Sweep, numbers: Collection[int], is_search: bool, is_sequential: bool) -> None:
     """Log what failed and how to resume, write the report, and end the process if something is left or failed.
 
-    After a finished learning-rate search the process continues, even if runs failed: some rates are too high.
+    After a finished search the process continues, even if runs failed: some settings diverge.
     """
     from mnist_exp.report import report
 

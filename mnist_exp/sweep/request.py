@@ -252,7 +252,7 @@ def _require_nothing_new(master: DictConfig, folder: Path) -> None:
     """Raise ConfigError for keys of the section `hydra` that only a new sweep can have."""
     for word in map(str, master.hydra.overrides.hydra):
         key = config.key_of(word)
-        if key == "hydra.sweep.dir" and Path(master.hydra.sweep.dir).absolute() != folder.absolute():
+        if key == "hydra.sweep.dir" and Path(master.hydra.sweep.dir).resolve() != folder.resolve():
             raise ConfigError(f"{word}: the sweep stays where it is, in {folder}; remove it")
         if key == "hydra.sweeper.max_jobs" or key.startswith("hydra.sweeper.params"):
             raise ConfigError(

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
 from mnist_exp.system import signals
@@ -33,7 +34,7 @@ def run_in_subprocess(function: Callable[[], T]) -> T:
         ChildProcessError: The subprocess ended without a result.
         Exception: What the function raised.
     """
-    return _begin(function)() if CAN_FORK else function()
+    return _result_of(*_begin(function)) if CAN_FORK else function()
 
 
 class Helper:
@@ -52,10 +53,11 @@ class Helper:
         """
         self._send: Callable[[Any], None]
         self._wait: Callable[[], object]
+        self._process: BaseProcess | None = None
         if beside and _may_fork():
             inbox, outbox = multiprocessing.get_context("fork").Pipe(duplex=False)
-            self._send = outbox.send
-            self._wait = _begin(partial(_work_as_long_as_the_parent_lives, work, iter(inbox.recv, None)))
+            self._process, receiver = _begin(partial(_work_as_long_as_the_parent_lives, work, iter(inbox.recv, None)))
+            self._send, self._wait = outbox.send, partial(_result_of, self._process, receiver)
             inbox.close()
         else:
             sent = deque[Any]()
@@ -67,7 +69,7 @@ class Helper:
             self._send(value)
 
     def finish(self) -> None:
-        """Wait until the work is done, the first time that it is called.
+        """Wait until the work is done.
 
         Raises:
             MemoryError: The subprocess was killed by SIGKILL.
@@ -75,8 +77,13 @@ class Helper:
             Exception: What the work raised.
         """
         self.send(None)
-        wait, self._wait = self._wait, lambda: None
-        wait()
+        self._wait()
+
+    def close(self) -> None:
+        """End the work where it is, if it is not done."""
+        if self._process:
+            self._process.kill()
+            self._process.join()
 
 
 def _work_as_long_as_the_parent_lives(work: Callable[[Iterator[Any]], object], sent: Iterator[Any]) -> None:
@@ -84,18 +91,19 @@ def _work_as_long_as_the_parent_lives(work: Callable[[Iterator[Any]], object], s
     work(sent)
 
 
-def _begin(function: Callable[[], T]) -> Callable[[], T]:
-    """Call `function` in a forked subprocess, and return what waits for its result: see `run_in_subprocess`."""
+def _begin(function: Callable[[], T]) -> tuple[BaseProcess, Connection]:
+    """Call `function` in a forked subprocess. Return the process, and where its result arrives."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send_result, args=(function, sender), daemon=True)
     with signals.blocked():  # until the subprocess has its handlers
         process.start()
     sender.close()
-    return partial(_result_of, process, receiver)
+    return process, receiver
 
 
-def _result_of(process: multiprocessing.process.BaseProcess, receiver: Connection) -> Any:
+def _result_of(process: BaseProcess, receiver: Connection) -> Any:
+    """Wait for the result of a subprocess: see `run_in_subprocess`."""
     try:
         result, error = receiver.recv()
     except EOFError:

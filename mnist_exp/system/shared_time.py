@@ -15,17 +15,17 @@ class SharedTime:
 
     def go(self, *clocks: Clock) -> None:
         """Let these clocks go from now on, and no others."""
-        share = self.share
+        share = self._share
         for each in self._going:
             each.shown += share
         self._since, self._going = self._clock(), set(clocks)
 
     def of(self, clock: Clock) -> float:
         """Return the time since the last `go` that is a clock's own."""
-        return self.share if clock in self._going else 0.0
+        return self._share if clock in self._going else 0.0
 
     @property
-    def share(self) -> float:
+    def _share(self) -> float:
         """The time since the last `go` that each clock has which goes."""
         return (self._clock() - self._since) / max(1, len(self._going))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from mnist_exp.system import signals
 
 LIBRARIES = ("libtorch_global_deps.so", "libtorch.so")  # in torch's own order; neither needs Python
+_is_command = False  # whether the process is ours, and not that of a program that uses this package
 
 
 def preload() -> None:
@@ -21,7 +22,8 @@ def preload() -> None:
     A fork waits for it. A command with a flag, such as --help, does without. On other systems than Linux the libraries
     have other names, and the import loads them as ever.
     """
-    torch = find_spec("torch")
+    global _is_command
+    _is_command, torch = True, find_spec("torch")
     has_flags = any(word.startswith("-") for word in sys.argv[1:])
     if sys.platform == "linux" and torch and torch.origin and not has_flags:
         thread = threading.Thread(target=_load, args=(Path(torch.origin).parent / "lib",), daemon=True)
@@ -39,8 +41,9 @@ def _load(folder: Path) -> None:
 def undisturbed() -> Iterator[None]:
     """Import torch in the block.
 
-    Signals are delivered after it, because an exception in the middle ends the process. Python's collector looks for
-    garbage neither meanwhile nor, later, among the hundreds of thousands of objects that torch leaves.
+    Signals are delivered after it, because an exception in the middle ends the process. Python's collector does not
+    look for garbage meanwhile; nor later, in a command that has called `preload`, among the hundreds of thousands of
+    objects that torch leaves.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -48,7 +51,7 @@ def undisturbed() -> Iterator[None]:
         with signals.deferred():
             yield
     finally:
-        if not gc.get_freeze_count():  # once, because what is garbage by now stays
+        if _is_command and not gc.get_freeze_count():  # once, because what is garbage by now stays
             gc.freeze()
         if collects:
             gc.enable()

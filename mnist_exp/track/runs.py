@@ -14,7 +14,7 @@ from mnist_exp.report.labels import format_value, label, swept_keys
 from mnist_exp.report.runs import RunResult, read_run, read_sweep
 from mnist_exp.store import keeping, run_folder
 from mnist_exp.store.metrics import METRICS, Row
-from mnist_exp.store.run_folder import FIGURES, LAST, LOG, SUMMARY, SWEEP_LOCK
+from mnist_exp.store.run_folder import FIGURES, INTERRUPTED, LAST, LOG, PENDING, RUNNING, SUMMARY, SWEEP_LOCK
 from mnist_exp.store.workers import Liveness
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
@@ -127,7 +127,7 @@ def _read_sweep(folder: Path) -> Snapshot:
     first = sessions[0]
     sweep_id = _digest(first["time"], first["command"])
     swept = swept_keys(found)
-    left = any(run.job.status in ("pending", "running") for run in found)
+    unfinished = {run.job.status for run in found}.intersection((PENDING, RUNNING, INTERRUPTED))
     runs = []
     for run in found:
         if run.job.status != "pending":
@@ -137,7 +137,7 @@ def _read_sweep(folder: Path) -> Snapshot:
     statuses = {run.status for run in runs}
     worst = next((status for status in ("failed", "interrupted") if status in statuses), "completed")
     is_handed_over = "launcher" in sessions[-1]  # workers may come at any time
-    status = "running" if active or (left and is_handed_over) else "interrupted" if left else worst
+    status = RUNNING if active or (unfinished and is_handed_over) else INTERRUPTED if PENDING in unfinished else worst
     return Snapshot(sweep_id, _name(folder), folder, first["command"], status, runs)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -215,7 +216,8 @@ class TrainingRun:
         files.write(self.folder / METRICS, metrics.table(self.rows).encode())
         if self.cfg.plots:  # before a thread writes a checkpoint, because only this thread survives a fork
             generator = build.generator(self.cfg.seed, "pictures")
-            self.drawing = Drawing(self.folder / "plots", data, generator, beside=self.is_single)
+            may_fork = self.is_single and threading.active_count() == 1  # other threads would not survive in the copy
+            self.drawing = Drawing(self.folder / "plots", data, generator, beside=may_fork)
             self._lock.callback(self.drawing.close)
         self._write_checkpoints = self.checkpoints.write
         with signals.deferred():

@@ -82,7 +82,7 @@ class Pruner(NamedTuple):
             ConfigError: There is no such pruner, or it has no such setting.
         """
         options = dict(typed) if isinstance(typed, Mapping) else {"pruner": typed}
-        name = options.pop("pruner", NONE)
+        name = options.pop("pruner", NONE) or NONE
         if name not in DEFAULTS:
             raise ConfigError(f"hydra.sweeper.prune={name}: no such pruner, {offer(str(name), list(DEFAULTS))}")
         for key, value in options.items():
@@ -150,9 +150,9 @@ class Pruner(NamedTuple):
         if self.name == HYPERBAND and self.eta < 2:
             raise ConfigError(f"hydra.sweeper.prune.reduction_factor={self.eta}: must be 2 or more")
         if self.name == HYPERBAND and (epochs if self.divides_epochs else seeds) < self.eta:
-            key = f"epochs={epochs}" if self.divides_epochs else f"hydra.sweeper.trial_seeds: has {seeds}, and"
+            begin = f"epochs={epochs}:" if self.divides_epochs else f"hydra.sweeper.trial_seeds: has {seeds}, and"
             raise ConfigError(
-                f"{key}: hydra.sweeper.prune={HYPERBAND} with reduction_factor={self.eta} needs {self.eta} or more"
+                f"{begin} hydra.sweeper.prune={HYPERBAND} with reduction_factor={self.eta} needs {self.eta} or more"
             )
         if self.name == WILCOXON and seeds <= self.first_seeds:
             raise ConfigError(

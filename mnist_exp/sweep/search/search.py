@@ -394,17 +394,16 @@ class Search:
         )
 
     def _progress(self, told: Mapping[str, Sequence[Told]], going_on: Mapping[str, Sequence[Setting]]) -> str:
-        """Return how far each arm came, and the best setting so far. Pruned trials that go on do not count."""
+        """Return how far each arm came, and the best setting so far. Trials that go on do not count."""
         lines = []
         for arm in self.arms:
             completed = [trial for trial in told[arm.name] if trial.has_result]
-            pruned = sum(
-                trial.pruned_after is not None and trial.setting not in going_on[arm.name] for trial in told[arm.name]
-            )
+            ended = [trial for trial in told[arm.name] if trial.setting not in going_on[arm.name]]
+            pruned = sum(trial.pruned_after is not None for trial in ended)
             if completed:
                 best = max(completed, key=lambda trial: trial.value or 0)
                 lines.append(
-                    f"{len(told[arm.name])} of {arm.trials} trials{self._in(arm)}"
+                    f"{len(ended)} of {arm.trials} trials{self._in(arm)}"
                     f"{f', {pruned} pruned' if pruned else ''}; best so far: "
                     f"{formats.percent(best.value or 0)} with {label(best.setting)}"
                 )
