@@ -62,7 +62,9 @@ def test_the_best_is_compared_with_the_default_and_with_what_the_search_saw(tmp_
         "A search tried 12 settings of optimizer.lr and model.dropout, each with 1 seed, compared by validation "
         "accuracy. Other seeds judge the best ones and the default. Its 12 runs took 0:01:37 together, the 15 runs"
     )
-    assert verdict.startswith("The search's best against the default: `lr=0.005 dropout=0.2` beats `default` by 1.0")
+    assert verdict.startswith(
+        "The search's best against the default, one planned comparison: `lr=0.005 dropout=0.2` beats `default` by 1.0"
+    )
     assert curse.startswith(
         "The search's own figure for `lr=0.005 dropout=0.2` was 98.50 %; with 5 fresh seeds it is 98.0"
     )

@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 from helpers.sweeps import edit_ledger, sweep
 
-from mnist_exp.report import status
+from mnist_exp.report import status, status_text
 from mnist_exp.store.ledger import Ledger
 from mnist_exp.store.run_folder import COMPLETED, FAILED, INTERRUPTED, PENDING, RUNNING, SWEEP_LOCK
 from mnist_exp.system import files
@@ -150,3 +150,19 @@ def test_the_runs_of_a_search_that_are_to_come_count(tmp_path: Path) -> None:
     edit_ledger(folder, lambda entry: entry.update(facts) if "command" in entry else None)
     found = status.read(str(tmp_path / "s"))
     assert (found.stage.to_come, found.stage.left) == (listed, listed)
+
+
+@pytest.mark.parametrize(
+    ("pruner", "most"),
+    [({"pruner": "wilcoxon"}, 60), ({"pruner": "hyperband", "resource": "seeds"}, 60), ({"pruner": "hyperband"}, None)],
+)
+def test_a_search_that_may_give_a_trial_fewer_seeds_has_a_most(
+    pruner: dict[str, str], most: int | None, tmp_path: Path
+) -> None:
+    folder = sweep(tmp_path / "s" / "search", GRID, seeds=[7, 8])
+    facts = {"then": [["seed=0"]], "trials": [[30, [7, 8]]], "search": {"pruner": pruner}}
+    edit_ledger(folder, lambda entry: entry.update(facts) if "command" in entry else None)
+    found = status.read(str(tmp_path / "s"))
+    assert (found.stage.most_runs, found.stage.to_come) == (most, 0 if most else 56)
+    said = "Results decide how many seeds follow: at most 60 runs."
+    assert (said in [line.text for line in status_text.lines(found)]) == bool(most)

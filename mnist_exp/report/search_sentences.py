@@ -88,7 +88,8 @@ def _against_default(found: Search, results: Results, count_of_arms: int) -> Ite
     if (test := search.gain(found, results, count_of_arms)) and found.default:
         chosen, default = best.fresh._replace(choices=best.trial.setting), found.default._replace(choices={})
         verdict = verdicts.sentence(chosen, default, test, results.measure, sequential.smallest(results))
-        yield f"The search's best{_of(found)} against the default: {verdict}"
+        one = "one planned comparison" if count_of_arms == 1 else f"one of {count_of_arms} planned comparisons"
+        yield f"The search's best{_of(found)} against the default, {one}: {verdict}"
 
 
 def _winners_curse(found: Search, results: Results) -> Iterator[str]:

@@ -88,6 +88,7 @@ class Stage(NamedTuple):
     now: float
     jobs: Mapping[int, Progress]
     to_come: int = 0  # further runs of a search, whose settings depend on these
+    most: int | None = None  # runs of a search that may give a trial fewer seeds
 
     @property
     def counts(self) -> Counter[str]:
@@ -161,7 +162,9 @@ class Stage(NamedTuple):
 
     @property
     def most_runs(self) -> int | None:
-        """The most runs of a sequential sweep; None for a sweep whose seeds are fixed."""
+        """The most runs of a sequential sweep, or of a search that prunes by seeds; None where the seeds are fixed."""
+        if self.most:
+            return self.most
         rules = [session["until"] for session in self.sessions if "until" in session]
         return round(rules[-1]["max_seeds"]) * len({run.job.arm for run in self.runs}) if rules else None
 
@@ -231,8 +234,18 @@ def read(target: str) -> Status:
     sweep = _stage(folder) if (folder / LEDGER).is_file() else None
     lists = [session["then"] for session in search.sessions if "then" in session] if search else []
     if search and not sweep:
-        search = search._replace(to_come=max(0, _asked(search.sessions) - len(search.runs)))
+        asked = _asked(search.sessions)
+        is_most = _prunes_by_seeds(search.sessions)
+        to_come = 0 if is_most else max(0, asked - len(search.runs))
+        search = search._replace(most=asked if is_most else None, to_come=to_come)
     return Status(folder, search, sweep, len(lists[-1]) if lists else 0)
+
+
+def _prunes_by_seeds(sessions: Sequence[Session]) -> bool:
+    """Return whether a search may give a trial fewer seeds than the command says: see hydra.sweeper.prune."""
+    asked: list[Mapping[str, Any]] = [session["search"] for session in sessions if "search" in session]
+    pruner = asked[-1].get("pruner", {}) if asked else {}
+    return pruner.get("pruner") == "wilcoxon" or pruner.get("resource") == "seeds"
 
 
 def _asked(sessions: Sequence[Session]) -> int:

@@ -112,6 +112,10 @@ def _progress(found: Status) -> Iterator[Line]:
     """Yield how many runs are in each state, of the search and of the sweep."""
     if found.search:
         yield Line(f"{_search(found.search)}: {_counted(found.search)}")
+    if found.sweep:
+        yield Line(f"sweep: {_counted(found.sweep)}" if found.search else _counted(found.sweep), "bold")
+    if (most := found.stage.most_runs) and not found.is_over:
+        yield Line(f"Results decide how many seeds follow: at most {_count(most, 'run')}.")
     if not found.sweep:
         runs = _count(found.after_search, "run")
         is_of_rates = found.search and found.search.folder.name == LR_SEARCH
@@ -120,10 +124,6 @@ def _progress(found: Status) -> Iterator[Line]:
             if is_of_rates
             else f"then {runs} of the default, and as many of each setting that it chooses"
         )
-        return
-    yield Line(f"sweep: {_counted(found.sweep)}" if found.search else _counted(found.sweep), "bold")
-    if (most := found.sweep.most_runs) and not found.is_over:
-        yield Line(f"Results decide how many seeds follow: at most {_count(most, 'run')}.")
 
 
 def _counted(stage: Stage) -> str:
