@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaincinv, ndtr, ndtri, stdtrit
 
+from mnist_exp.report.crossed import half_width
+
 Array = NDArray[np.float64]
 Margin = Callable[[Array, int, float], Array]
 SEEDS = (2, 3, 5, 10, 20)
@@ -54,7 +56,8 @@ def cochran_cox(seeds: Array, df: int, alpha: float) -> Array:
 
 def ours(seeds: Array, df: int, alpha: float) -> Array:
     """Return the margin of mnist_exp/report/crossed.py."""
-    return np.maximum(cochran_cox(seeds, df, alpha), same_images(seeds, df, alpha))
+    images = np.ones_like(seeds)
+    return half_width(t(df, alpha), seeds, z(alpha), images, is_anytime=False)
 
 
 def howe(seeds: Array, df: int, alpha: float) -> Array:

@@ -119,7 +119,7 @@ def margin(contrasts: Contrasts, alpha: Any, is_anytime: bool) -> Floats:
     """Return the half widths of the intervals for a probability of error alpha; nan where no claim is possible."""
     of_seeds = _critical(contrasts.n, contrasts.seeds_df, alpha, is_anytime)
     of_images = _images_critical(contrasts.images, alpha, is_anytime)
-    return _half_width(of_seeds, contrasts.seeds_error**2, of_images, contrasts.images_error**2, is_anytime)
+    return half_width(of_seeds, contrasts.seeds_error**2, of_images, contrasts.images_error**2, is_anytime)
 
 
 def p_values(contrasts: Contrasts, is_anytime: bool) -> Floats:
@@ -177,7 +177,7 @@ def images_needed(contrasts: Contrasts, alpha: float, is_anytime: bool) -> list[
     return [images if known else None for images, known in zip(found, contrasts.images > 0, strict=True)]
 
 
-def _half_width(
+def half_width(
     of_seeds: Floats, seeds_variance: Floats, of_images: Floats, images_variance: Floats, is_anytime: bool
 ) -> Floats:
     """Return the half width of an interval, given the critical value and the variance of each source."""
@@ -225,7 +225,7 @@ def _power(
     shape = freedoms[:, None] / 2
     shown = (gammaincinv(shape, nodes) / shape)[which]  # (pairs, nodes): quantiles of the variance, whose mean is 1
     of_seeds, of_images = critical[:, None], images_critical[:, None]
-    limit = _half_width(of_seeds, variance[:, None] * shown, of_images, images_variance[:, None], is_anytime)
+    limit = half_width(of_seeds, variance[:, None] * shown, of_images, images_variance[:, None], is_anytime)
     distance = (np.abs(difference)[:, None] - limit) / np.sqrt(variance + images_variance)[:, None]
     return np.asarray(ndtr(distance) @ weights)
 
