@@ -82,7 +82,7 @@ class Pruner(NamedTuple):
             ConfigError: There is no such pruner, or it has no such setting.
         """
         options = dict(typed) if isinstance(typed, Mapping) else {"pruner": typed}
-        name = options.pop("pruner", NONE) or NONE
+        name = options.pop("pruner", NONE)
         if name not in DEFAULTS:
             raise ConfigError(f"hydra.sweeper.prune={name}: no such pruner, {offer(str(name), list(DEFAULTS))}")
         for key, value in options.items():
