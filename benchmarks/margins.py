@@ -57,7 +57,7 @@ def cochran_cox(seeds: Array, df: int, alpha: float) -> Array:
 def ours(seeds: Array, df: int, alpha: float) -> Array:
     """Return the margin of mnist_exp/report/crossed.py."""
     images = np.ones_like(seeds)
-    return half_width(t(df, alpha), seeds, z(alpha), images, is_anytime=False)
+    return half_width(t(df, alpha), seeds, z(alpha) * images, images, is_anytime=False)
 
 
 def howe(seeds: Array, df: int, alpha: float) -> Array:
