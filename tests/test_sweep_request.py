@@ -104,7 +104,7 @@ def test_a_swept_key_makes_jobs_whatever_a_run_is(run: Run, tmp_path: Path) -> N
     ):  # fmt: skip
         assert len(listed(run("-m", *words.split(), DRY))) == jobs
     search = ["hydra.sweeper.trials=2", "hydra.sweeper.trial_seeds=[5]", "optimizer.lr_range=[1e-4,1e-2],[1e-3,1e-1]"]
-    assert "2 jobs, after 4 trials" in run("-m", *search, DRY).out
+    assert "2 jobs, after 4 runs that search optimizer.lr" in run("-m", *search, DRY).out
     outcome = run("-m", *QUICK, "epochs=1", "deterministic=true,false", "hydra.sweep.dir=it")
     assert outcome.code == 0, outcome.err
     jobs_of = Ledger(tmp_path / "it").read()[1]
