@@ -5,9 +5,6 @@ python train.py --help
 
 if __name__ == "__main__":
     import mnist_exp.system.startup  # noqa: F401  # first of all: Ctrl-C is one line from here on
-    from mnist_exp.system import torch_import
-
-    torch_import.preload()  # while Hydra composes the config
 
 # isort: split
 import hydra

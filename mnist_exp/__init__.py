@@ -27,13 +27,13 @@ else:  # imported at their first use, because torch takes seconds, and the comma
     def __getattr__(name):
         from importlib import import_module, metadata
 
-        from mnist_exp.system import torch_import
+        from mnist_exp.system import signals
 
         if name == "__version__":
             return metadata.version("mnist_exp")
         if name not in HOMES:
             raise AttributeError(f"module 'mnist_exp' has no attribute {name!r}")
-        with torch_import.undisturbed():
+        with signals.deferred():  # an exception in the middle of torch's import ends the process
             return getattr(import_module(HOMES[name]), name)
 
     def __dir__():

@@ -15,8 +15,8 @@ from mnist_exp.report.measures import ACCURACY, Measure
 from mnist_exp.report.page import to_html
 from mnist_exp.report.results import Results, read
 from mnist_exp.report.text import to_csv, to_markdown, to_terminal
-from mnist_exp.store.ledger import without_collector
 from mnist_exp.system import files
+from mnist_exp.system.collector import without_collector
 from mnist_exp.system.errors import ConfigError
 
 

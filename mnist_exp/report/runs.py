@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from mnist_exp import config
 from mnist_exp.report.measures import ACCURACY, MEASURES
 from mnist_exp.store import keeping, metrics, predictions, result, run_folder, sweep_folder
-from mnist_exp.store.ledger import Job, Ledger, Session, without_collector
+from mnist_exp.store.ledger import Job, Ledger, Session
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.predictions import PARTS, Predictions, RunPredictions
 from mnist_exp.store.result import Result
 from mnist_exp.store.run_folder import HYDRA, LEDGER, PREDICTIONS, DataFacts, Summary
+from mnist_exp.system.collector import without_collector
 from mnist_exp.system.errors import ConfigError
 
 COLUMNS = {  # of results.csv and of the Python API: keys of summary.json

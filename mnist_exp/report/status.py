@@ -20,11 +20,12 @@ from typing import Any, NamedTuple
 
 from mnist_exp.config import key_of
 from mnist_exp.store import metrics, progress, sweep_folder, workers
-from mnist_exp.store.ledger import Session, without_collector
+from mnist_exp.store.ledger import Session
 from mnist_exp.store.metrics import METRICS
 from mnist_exp.store.progress import Progress
 from mnist_exp.store.run_folder import COMPLETED, FAILED, LEDGER, PRUNED, SEARCHES, STATUSES, STOP_FILE
 from mnist_exp.system import program, quoting
+from mnist_exp.system.collector import without_collector
 
 ENDED = (COMPLETED, PRUNED, FAILED)  # an interrupted run goes on when the sweep is resumed
 ALIVE, OVER, GONE = "alive", "over", "gone"  # states of a worker; gone: it died

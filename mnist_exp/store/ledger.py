@@ -6,13 +6,12 @@ own under `workers/`, and readers merge the files: the attempt that an event bel
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
@@ -25,6 +24,7 @@ from mnist_exp.store.provenance import Machine
 from mnist_exp.store.result import Result
 from mnist_exp.store.run_folder import LEDGER, SPLIT_KEYS, WORKERS, GitFacts
 from mnist_exp.system import files
+from mnist_exp.system.collector import without_collector
 from mnist_exp.system.errors import ConfigError
 
 VERSION = 3  # of the format of the lines
@@ -361,18 +361,3 @@ def _damaged(path: Path, line: int, error: Exception) -> ConfigError:
         f"{path}: line {line} is damaged ({type(error).__name__}: {error}); restore the file, or delete the line and "
         "lose what it says"
     )
-
-
-@contextmanager
-def without_collector() -> Iterator[None]:
-    """Pause the garbage collector, which would look through all entries again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not gc.get_freeze_count():  # make all entries old, or it would look through them right away
-            gc.freeze()
-            gc.unfreeze()
-        if was_enabled:
-            gc.enable()

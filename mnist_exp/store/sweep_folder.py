@@ -20,6 +20,11 @@ class AtWork(NamedTuple):
     command: bool  # whether a command does
     workers: frozenset[str]  # that are alive
 
+    @property
+    def anybody(self) -> bool:
+        """Whether a command or a worker does."""
+        return self.command or bool(self.workers)
+
     def status(self, job: Job | Progress) -> str:
         """Return the status of a job. One that was running when its process died is interrupted."""
         is_dead = job.worker not in self.workers if job.worker else not self.command
@@ -101,8 +106,7 @@ def at_work(folder: Path) -> AtWork:
 
 def is_active(folder: Path) -> bool:
     """Return whether a command works on a sweep. A job that outlives its command counts: it holds the same lock."""
-    lock = folder / SWEEP_LOCK
-    return lock.is_file() and files.is_locked(lock)
+    return files.may_be_locked(folder / SWEEP_LOCK)
 
 
 def _sweeps(folder: Path) -> Iterator[Path]:

@@ -34,7 +34,7 @@ from mnist_exp.store.ledger import Job
 from mnist_exp.store.run_folder import ENDED_WELL, RUNG
 from mnist_exp.sweep import gpus
 from mnist_exp.sweep.sweep import Outcome, Sweep, outcome
-from mnist_exp.system import errors, files, signals, streams, torch_import
+from mnist_exp.system import errors, files, signals, streams
 from mnist_exp.system.fork import CAN_FORK
 from mnist_exp.system.resources import cores
 
@@ -284,7 +284,7 @@ class Task:
 
 def prepare_process(cfg: DictConfig) -> None:
     """Do the slow work that is the same for every job, once per process: forked jobs share the result."""
-    with torch_import.undisturbed():
+    with signals.deferred():  # an exception in the middle of torch's import ends the process
         import torch
 
         from mnist_exp import build

@@ -174,6 +174,14 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+def may_be_locked(path: Path) -> bool:
+    """Return whether a process holds an exclusive lock on a file, or may hold one, because the file can't be read."""
+    try:
+        return path.is_file() and is_locked(path)
+    except OSError:
+        return True
+
+
 @contextmanager
 def locked_in_turn(path: Path, wait: Callable[[], object]) -> Iterator[None]:
     """Hold an exclusive lock on a file in the block; call `wait` first if another process holds it.

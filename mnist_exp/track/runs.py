@@ -12,10 +12,9 @@ from typing import Any, NamedTuple, cast
 
 from mnist_exp.report.labels import format_value, label, swept_keys
 from mnist_exp.report.runs import RunResult, read_run, read_sweep
-from mnist_exp.store import keeping, run_folder
+from mnist_exp.store import keeping, run_folder, sweep_folder
 from mnist_exp.store.metrics import METRICS, Row
-from mnist_exp.store.run_folder import FIGURES, INTERRUPTED, LAST, LOG, PENDING, RUNNING, SUMMARY, SWEEP_LOCK
-from mnist_exp.store.workers import Liveness
+from mnist_exp.store.run_folder import FIGURES, INTERRUPTED, LAST, LOG, PENDING, RUNNING, SUMMARY
 from mnist_exp.system import files
 from mnist_exp.system.errors import ConfigError
 
@@ -104,23 +103,9 @@ def has_begun(folder: Path) -> bool:
     return kind == run_folder.SWEEP or (kind == run_folder.RUN and (folder / LAST).is_file())
 
 
-def is_active(folder: Path) -> bool:
-    """Return whether a process works on the run or the sweep.
-
-    Where that can't be found out, because the lock can't be read, a process may do so.
-    """
-    lock = folder / (SWEEP_LOCK if run_folder.owner(folder) == run_folder.SWEEP else LOG)
-    if not lock.is_file():
-        return False
-    try:
-        return files.is_locked(lock)
-    except OSError:
-        return True
-
-
 def _read_sweep(folder: Path) -> Snapshot:
     # First: what is written last comes before the lock is free, and before a worker ends.
-    active = is_active(folder) or bool(Liveness(folder).living())
+    active = sweep_folder.at_work(folder).anybody
     sessions, found = read_sweep(folder)
     if not sessions or not found:
         raise ConfigError(f"{folder}: the ledger has no jobs")
@@ -142,7 +127,7 @@ def _read_sweep(folder: Path) -> Snapshot:
 
 
 def _read_run(folder: Path) -> Snapshot:
-    active = is_active(folder)
+    active = files.may_be_locked(folder / LOG)
     run = read_run(folder)
     with open(folder / LOG, errors="replace") as log:
         run_id = _digest((folder / run_folder.HYDRA).read_text(), log.readline())  # these tell its path and its time

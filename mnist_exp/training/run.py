@@ -19,7 +19,7 @@ from mnist_exp import config
 from mnist_exp.store import metrics, provenance, run_folder
 from mnist_exp.store.metrics import METRICS, Row
 from mnist_exp.store.run_folder import PATIENCE, PREDICTIONS, PRUNED, RUNG, RunState
-from mnist_exp.system import background, errors, files, program, quoting, signals, torch_import
+from mnist_exp.system import background, errors, files, program, quoting, signals
 from mnist_exp.training import resume
 
 if TYPE_CHECKING:  # they import torch, and a wrong config should be reported before that
@@ -169,7 +169,7 @@ class TrainingRun:
         self._lock.enter_context(files.locked_or_error(self.folder / run_folder.LOG, message))
         self._may_write = self.cfg.resume is None
         config.check(self.cfg, self.hydra)
-        with torch_import.undisturbed():
+        with signals.deferred():  # an exception in the middle of torch's import ends the process
             import torch  # noqa: F401
 
         self._resumed = resume.load(self.cfg, self.hydra.overrides.task, self.log)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from mnist_exp.data import picture
-from mnist_exp.system import quoting, resources, streams, torch_import
+from mnist_exp.system import quoting, resources, signals, streams
 from mnist_exp.system.errors import ConfigError
 from mnist_exp.use import sheet
 from mnist_exp.use.prepare import Preparation, Prepared
@@ -74,7 +74,7 @@ def predict_and_print(
     """
     if show:
         sheet.file_format(show)
-    with torch_import.undisturbed():
+    with signals.deferred():  # an exception in the middle of torch's import ends the process
         from mnist_exp.use import trained_run
 
     run = trained_run.load(target)
